@@ -33,6 +33,10 @@ class Requests(tuple[Request, ...]):
         sent = (r for r in self if r.method == "GET" and r.status < 300 and _kind(r) == "blobs")
         return Counter(r.path.rpartition("/")[2] for r in sent)
 
+    def bytes_of_blobs_read(self) -> int:
+        """How many bytes of blobs were sent, ranges and what broke off by what went out of them."""
+        return sum(r.size for r in self if r.method == "GET" and r.status < 300 and _kind(r) == "blobs")
+
     def uploads(self) -> Counter[str]:
         """How often each blob's content was taken, by digest, in whatever repository."""
         taken = (r for r in self if r.status == 201 and _kind(r) == "blobs/uploads")

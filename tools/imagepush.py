@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import posixpath
 import queue
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,31 +27,29 @@ class Pushed(NamedTuple):
     manifests: int
 
 
-def push(path: str | Path, host: str, prefix: str = "") -> Pushed:
+def push(path: str | Path, host: str, prefix: str = "", lands: Callable[[str], str] = str) -> Pushed:
     """Push the layout at `path` into the plain-http registry `host`, a HOST:PORT on loopback.
 
-    Each repository gets `prefix/` before its name. A blob is asked for by HEAD and sent at most once to each
-    repository, in one PUT, the largest first; then come the children by digest, the roots by digest, and the
-    tags last. Raises ImageSetError with the registry's own words.
+    Each repository gets the name that `lands` gives it, and `prefix/` before that. A blob is asked for by
+    HEAD and sent at most once to each repository, in one PUT, the largest first; then come the children by
+    digest, the roots by digest, and the tags last. Raises ImageSetError with the registry's own words.
     """
     layout = read_layout(path)
     blobs: dict[tuple[str, str], int] = {}
     children, roots, tags = set[Put](), set[Put](), set[Put]()
     for image in layout.images.values():
-        repository = posixpath.join(prefix.strip("/"), image.repository)
+        repository = posixpath.join(prefix.strip("/"), lands(image.repository))
         blobs |= {(repository, digest): size for digest, size in image.blobs.items()}
         children |= {Put(repository, digest, digest, kind) for digest, kind in image.children.items()}
         roots.add(Put(repository, image.digest, image.digest, image.media_type))
         tags.add(Put(repository, image.tag, image.digest, image.media_type))
-    registry = Registry(host)
-    with ThreadPoolExecutor(PUSHES) as pool:
+    with closing(Registry(host)) as registry, ThreadPoolExecutor(PUSHES) as pool:
         largest_first = sorted(blobs, key=lambda key: (-blobs[key], key))
         missing = list(
             pool.map(lambda key: registry.push(key[0], key[1], layout.blob(key[1])), largest_first)
         )
         for puts in (children, roots, tags):
             list(pool.map(lambda put: registry.put(put, layout.blob(put.digest)), sorted(puts)))
-    registry.close()
     sent = [blobs[key] for key, was_missing in zip(largest_first, missing, strict=True) if was_missing]
     return Pushed(len(sent), len(blobs) - len(sent), sum(sent), len(children) + len(roots))
 

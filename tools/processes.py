@@ -1,7 +1,7 @@
 """The world as processes: registries to talk to, programs to run, and what they say of themselves.
 
 Registries are started on a free port of 127.0.0.1 and ended by leaving their context; programs are run to
-their end and measured from outside. Nothing knows of pytest, so that tools/compare.py runs the same things.
+their end and measured from outside. Nothing knows of pytest, so that the benchmarks run the same things.
 """
 
 from __future__ import annotations
@@ -313,8 +313,9 @@ class Run(msgspec.Struct, frozen=True):
     peak: int
 
 
-def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS) -> Run:
-    """Run a program to its end, with `home` for all that it keeps: caches, state, credentials.
+def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top: Path = TOP) -> Run:
+    """Run a program in the folder `top` to its end, with `home` for all that it keeps: caches, state,
+    credentials.
 
     It is started by measure.py, whose figures are the program's alone: Linux hands the peak of the process
     that starts a program on to it, and ours may be large.
@@ -324,7 +325,7 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS) -> Run
         tempfile.NamedTemporaryFile(prefix="measured-") as figures,
         subprocess.Popen(
             [*measure, figures.name, *command],
-            cwd=TOP,
+            cwd=top,
             env=environment(home),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
