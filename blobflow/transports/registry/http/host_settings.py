@@ -41,9 +41,9 @@ class HostAccess(msgspec.Struct, frozen=True):
     `connections`: blobs being read, and blobs being written, at once; up to half as many that were written
     may wait for their answers beside them. Small requests are twice as many, and at most 16, where the host
     is near, and up to four times that where it is far (`HostLimiter`). `requests_per_second` and
-    `bytes_per_second` (read and written, together) apply to all requests to the host; 0 is no limit. `credentials` is a login, or finds one when
-    the host first asks for it. `profile` overrides what is known of the host by its name. `mirrors`: see
-    `HostSettings`.
+    `bytes_per_second` (read and written, together) apply to all requests to the host; 0 is no limit.
+    `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
+    of the host by its name. `mirrors`: see `HostSettings`.
     """
 
     scheme: Literal["https", "http"] = "https"
