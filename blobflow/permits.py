@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self, TypeVar, cast
 
-# Small requests at once to a host: a survey is some hundred HEADs, and on a long path this many of them in
-# flight hide the round trips, while few enough connections are opened.
+# Small requests at once to a host that is near: they keep it busy, and few enough connections are opened. A
+# far registry may have more (`HostLimiter`).
 MAX_REQUESTS = 16
 
 

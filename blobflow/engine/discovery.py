@@ -33,8 +33,10 @@ from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
 
 # Small requests in flight for the discovery of one target host, over all hosts; each host's limiter bounds
-# them as well.
+# them as well. Those whose answers have a body of up to some MiB are fewer than those whose have none: of
+# these a far source and a far target each have their fill at once.
 MAX_SMALL_REQUESTS = 32
+MAX_LOOKUPS = 128
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -148,6 +150,7 @@ class _HostDiscovery:
         self._source_at = discovery.services.source_at
         self._sink_at = discovery.services.sink_at
         self._runner = BoundedRunner(MAX_SMALL_REQUESTS)
+        self._lookups = BoundedRunner(MAX_LOOKUPS)
         self._targets = TargetLookups(pairs, discovery.services.sink_at)
         self._roots: Mapping[Reference, Descriptor] = {}
         self._failures: dict[Pair, BlobflowError] = {}
@@ -182,7 +185,7 @@ class _HostDiscovery:
         resolved = await resolve_roots(
             (pair.source for pair in self._pairs),
             self._source_at,
-            self._runner,
+            self._lookups,
             self._targets.look_ahead,
             named=self._discovery.root_lookups,
         )
@@ -199,7 +202,7 @@ class _HostDiscovery:
             self._roots,
             self._targets,
             self._discovery.services.journal if policy.verify == "roots" else NullJournal(),
-            self._runner,
+            self._lookups,
             no_overwrite=policy.no_overwrite,
             trust_root=policy.trust_root,
             foreign=policy.foreign_layers,
@@ -281,7 +284,7 @@ class _HostDiscovery:
             tags,
             self._targets,
             self._sink_at,
-            self._runner,
+            self._lookups,
             deep=self._policy.verify != "roots" or self._policy.audit == "all",
         )
         self._failures.update(content.failures)

@@ -15,7 +15,7 @@ from typing import Any
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.planned import Planned, PlanPart
 from blobflow.engine.plan.steps import Copy, Plan
@@ -205,7 +205,7 @@ class Run:
         put = self._collector.verifiable(("done",)) if self._planning.follows_tags else {}
         resolved = {pair.source: self._collector.source_root(pair) for pair in put}
         moved: dict[Reference, Digest | None] = {}
-        looking = moved_tags(resolved, services.source_at, BoundedRunner(MAX_SMALL_REQUESTS), moved)
+        looking = moved_tags(resolved, services.source_at, BoundedRunner(MAX_LOOKUPS), moved)
         await run_alongside(looking, self._verify_targets(services))
         self._collector.moved(moved)
         for reference, digest in sorted(moved.items()):
@@ -225,7 +225,7 @@ class Run:
         verification = Verification(
             services.source_at,
             services.sink_at,
-            BoundedRunner(MAX_SMALL_REQUESTS),
+            BoundedRunner(MAX_LOOKUPS if level == "roots" else MAX_SMALL_REQUESTS),
             read_at_once=self._reads_at_once(roots, services),
             manifest_budget=services.manifest_budget,
         )

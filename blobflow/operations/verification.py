@@ -8,7 +8,7 @@ import msgspec
 
 from blobflow.content import NullJournal
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.desired import DesiredImages, build_desired_images, choices_of
 from blobflow.engine.policy import VerifyLevel
@@ -33,8 +33,8 @@ async def verify_pairs(
     count what was found wrong as complete because an earlier run put it there.
     """
     services.observe(PhaseStarted("resolve", len(pairs)))
-    runner = BoundedRunner(MAX_SMALL_REQUESTS)
-    resolved = await resolve_roots((pair.source for pair in pairs), services.source_at, runner)
+    resolving = BoundedRunner(MAX_LOOKUPS)
+    resolved = await resolve_roots((pair.source for pair in pairs), services.source_at, resolving)
     good = [pair for pair in pairs if pair.source in resolved.roots]
     services.observe(PhaseStarted("verify", len(good)))
     desired_images = await _desired_images(services, good, resolved.roots)
@@ -42,7 +42,7 @@ async def verify_pairs(
     verification = Verification(
         services.source_at,
         services.sink_at,
-        BoundedRunner(MAX_SMALL_REQUESTS),
+        BoundedRunner(MAX_LOOKUPS if level == "roots" else MAX_SMALL_REQUESTS),
         read_at_once=read_at_once,
         manifest_budget=services.manifest_budget,
     )

@@ -47,6 +47,10 @@ class LimitedRegistries:
         """How many small requests there may be now."""
         return self.registries.sink(Site(host, "app")).limiter.limit(PermitKind.REQUEST)
 
+    def in_flight(self, host: str) -> int:
+        """How many requests and streams there are now."""
+        return self.registries.sink(Site(host, "app")).limiter.in_flight
+
     def services(self, **changes: Any) -> Services:
         made = Services(
             source_at=self.registries.source,

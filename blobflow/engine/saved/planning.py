@@ -15,7 +15,7 @@ import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.attachments import REPLACED
@@ -86,7 +86,7 @@ class SavedPlanning(Planning[list[int]]):
         saved, progress, runner = self._saved, self._progress, BoundedRunner(MAX_SMALL_REQUESTS)
         images = [n for n, pair in enumerate(saved.pairs) if pair.target.host == host]
         try:
-            await TargetCheck(saved, host, self.policy, services, runner, progress).go()
+            await TargetCheck(saved, host, self.policy, services, BoundedRunner(MAX_LOOKUPS), progress).go()
             await find_images(saved, progress, self._good(images), services, runner)
             await read_manifests(saved, progress, self._good(images), services, self._reader, runner)
         except BlobflowError as error:

@@ -10,7 +10,7 @@ from blobflow.client import Client
 from blobflow.content import Cache, Site, Sleep, SourceAt
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.discovery import MAX_LOOKUPS
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import resolve_roots
 from blobflow.errors import BlobflowError
@@ -39,9 +39,7 @@ async def warm_store(
     observer = client.observer
     async with client.using(cache="all") as keeping, keeping.services() as services:
         observer(PhaseStarted("resolve", len(pairs)))
-        resolve = partial(
-            resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_SMALL_REQUESTS)
-        )
+        resolve = partial(resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_LOOKUPS))
         found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
         filling = StoreFill(services.source_at, services.cache, Attempts(observer, client.meter, sleep))

@@ -158,6 +158,25 @@ def test_the_window_stays_between_one_and_its_ceiling(answers: list[bool], start
         assert 1 <= window.size <= ceiling
 
 
+def test_answers_that_come_ever_later_close_the_window_by_little_and_no_further_than_told() -> None:
+    window = CongestionWindow(64, 64)
+    for _ in range(64):
+        window.crowded(16)
+    assert window.size == 62
+    for _ in range(5000):
+        window.crowded(16)
+    assert window.size == 16
+
+
+def test_a_window_under_a_lower_ceiling_is_that_small_at_once() -> None:
+    window = CongestionWindow(64, 64)
+    window.ceiling = 16
+    assert window.size == 16
+    window.answered(full=True)
+    window.ceiling = 64
+    assert window.size == 16
+
+
 # The permits
 
 
@@ -275,6 +294,53 @@ def test_what_the_schedule_is_told_shrinks_with_the_window_and_never_to_nothing(
     assert limits_of(limiter_of(size=5)) == (4, 5)
     assert limits_of(limiter_of(size=1)) == (1, 1)
     assert limits_of(limiter_of(32)) == (32, 16)
+
+
+def answered(limiter: HostLimiter, seconds: float, times: int = 200) -> None:
+    """Answers that took so long, while the whole window was in use."""
+    held = []
+    for _ in range(times):
+        while (permit := limiter.try_acquire(PermitKind.REQUEST)) is not None:
+            held.append(permit)
+        limiter.answered(seconds)
+    for permit in held:
+        permit.release()
+
+
+@pytest.mark.parametrize(("connections", "near", "far"), [(8, 16, 64), (32, 16, 64), (3, 6, 24), (1, 2, 8)])
+def test_small_requests_grow_with_the_round_trip_and_streams_do_not(
+    connections: int, near: int, far: int
+) -> None:
+    for seconds, requests in ((0.001, near), (0.02, far), (0.2, far)):
+        limiter = HostLimiter(connections, Clock())
+        answered(limiter, seconds)
+        assert limits_of(limiter) == (connections, requests)
+        assert limiter.window.ceiling == 2 * connections + requests - near
+        streams = [limiter.try_acquire(kind) for kind in (PermitKind.READ, PermitKind.WRITE) * 40]
+        assert sum(permit is not None for permit in streams) <= 2 * connections
+
+
+def test_a_host_that_turns_out_to_be_near_gets_no_more_than_near_ones() -> None:
+    limiter = HostLimiter(8, Clock())
+    answered(limiter, 0.02)
+    answered(limiter, 0.001, times=1)
+    assert limits_of(limiter) == (8, 16)
+
+
+def test_answers_that_come_ever_later_leave_a_far_host_as_many_requests_as_a_near_one() -> None:
+    limiter = HostLimiter(8, Clock())
+    answered(limiter, 0.02)
+    answered(limiter, 0.1, times=3000)
+    assert limits_of(limiter) == (8, 16)
+    answered(limiter, 0.02)
+    assert limits_of(limiter) == (8, 64)
+
+
+def test_a_far_host_that_has_enough_closes_the_window_as_a_near_one_does() -> None:
+    limiter = HostLimiter(8, Clock())
+    answered(limiter, 0.04)
+    limiter.congested(2000.0)
+    assert limiter.window.size < 64
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])

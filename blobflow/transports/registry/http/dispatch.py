@@ -195,6 +195,8 @@ class Dispatcher:
             self.allowance = allowance_of(response.headers) or self.allowance
         if response.status in _OVERLOADED:
             self._limiter.congested(began)
+        elif request.method in _SAFE_METHODS and self._pool.is_home(url):
+            self._limiter.answered(self._clock() - began)
         else:
             self._limiter.answered()
         return response

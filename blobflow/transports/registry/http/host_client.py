@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TypeVar
 
 import aiohttp
@@ -53,6 +53,11 @@ COMMIT_BYTES_PER_SECOND = 20_000_000
 # take: twice as long is waited, but at most so many seconds more than without this.
 RATE_SHOWN_FROM = 1024 * 1024
 MAX_COMMIT_SECONDS = 3600.0
+# Answers with bodies of up to some MiB that are read into memory at once: fewer than small requests may be in
+# flight at a far host.
+MAX_BODIES = 32
+
+_NO_BODY = nullcontext()
 
 T = TypeVar("T")
 
@@ -107,6 +112,7 @@ class HostClient:
             writing=self.writing,
         )
         self._slowest = math.inf  # bytes a second, of bodies that were answered
+        self._bodies = asyncio.Semaphore(MAX_BODIES)
         self.capabilities = HostCapabilities(host, journal or NullJournal(), observer)
         self.etags = Etags()
 
@@ -227,7 +233,8 @@ class HostClient:
     # One exchange
 
     async def _send_once(self, request: Request) -> Response:
-        async with self.limiter.permit(PermitKind.REQUEST, request.permit):
+        room = self._bodies if request.method == "GET" else _NO_BODY
+        async with self.limiter.permit(PermitKind.REQUEST, request.permit), room:
             response = await self._dispatcher.reach(request)
             try:
                 return await self._dispatcher.conclude(request, response)

@@ -39,10 +39,11 @@ class HostAccess(msgspec.Struct, frozen=True):
     https host may turn out to speak plain HTTP, as it may where `tls` is False.
 
     `connections`: blobs being read, and blobs being written, at once; up to half as many that were written
-    may wait for their answers beside them. `requests_per_second` and `bytes_per_second` (read and written,
-    together) apply to all requests to the host; 0 is no limit. `credentials` is a login, or finds one when
-    the host first asks for it. `profile` overrides what is known of the host by its name. `mirrors`: see
-    `HostSettings`.
+    may wait for their answers beside them. Small requests are twice as many, and at most 16, where the host
+    is near, and up to four times that where it is far (`HostLimiter`). `requests_per_second` and
+    `bytes_per_second` (read and written, together) apply to all requests to the host; 0 is no limit.
+    `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
+    of the host by its name. `mirrors`: see `HostSettings`.
     """
 
     scheme: Literal["https", "http"] = "https"

@@ -6,6 +6,9 @@ multiplicative decrease, within the limits that were set. The size that was refu
 it the window opens quickly, beyond it slowly, so that a host with eight slots is asked for a ninth at once
 only every few hundred requests.
 
+Distance. How many small requests there may be grows with the round trip to the host (`round_trip`): what is
+on its way is no load there, and more of it hides the way. Blobs keep their number, at any distance.
+
 Permits. Reads and writes are streams of blobs; small requests have one permit in the window that no stream
 may take, so that a HEAD never queues behind blobs. A stream that only waits for its answer counts as a small
 request by then, so that the next one's bytes can go. There may always be one permit of each kind,
@@ -25,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 
 from blobflow.content import Sleep
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
+from blobflow.transports.registry.http.round_trip import RoundTrip
 
 # A window that was refused right after it was known to be good is one too large: it closes by little, and
 # stays near the limit. One that is refused before it was ever used whole is much too large.
@@ -43,8 +47,8 @@ class CongestionWindow:
     """The size of the window, as answers teach it. Sans-IO; times are seconds of any one clock."""
 
     def __init__(self, start: int, ceiling: int) -> None:
+        self.ceiling = ceiling
         self._exact = float(min(start, ceiling))
-        self._ceiling = float(ceiling)
         self._refused = math.inf
         self._cut_at = -math.inf
         self._since_cut = 0
@@ -52,13 +56,13 @@ class CongestionWindow:
     @property
     def size(self) -> int:
         """Requests in flight at once; at least 1."""
-        return int(self._exact)
+        return int(min(self._exact, self.ceiling))
 
     def answered(self, *, full: bool) -> None:
         """The host answered without signs of overload; `full`: the whole window was in use."""
         self._since_cut += 1
         if full:
-            self._exact = min(self._ceiling, self._exact + self._step())
+            self._exact = min(self.ceiling, self._exact + self._step())
         if self._exact >= self._refused + 1:
             self._refused = math.inf  # it takes more than it did
 
@@ -73,6 +77,12 @@ class CongestionWindow:
         self._cut_at = now
         self._since_cut = 0
 
+    def crowded(self, least: int) -> None:
+        """The host answered, but ever later: one window full of such answers closes the window by one, down
+        to `least`."""
+        exact = min(self._exact, float(self.ceiling))
+        self._exact = max(float(least), exact - 1.0 / exact)
+
     def _step(self) -> float:
         if self._cut_at == -math.inf:
             return 1.0  # never refused: twice as many with every window
@@ -83,17 +93,20 @@ class CongestionWindow:
 class HostLimiter:
     """The `Limiter` of one registry host. Used from one event loop.
 
-    `connections` bounds the blobs each way, and twice as much all requests. `clock` in seconds.
+    `connections` bounds the blobs each way, and twice as much all requests at a near host. Small requests are
+    at most `MAX_REQUESTS` there; at a far one there may be up to `round_trip.FARTHEST` times as many, and as
+    many more in all. `clock` in seconds.
     """
 
     def __init__(self, connections: int, clock: Callable[[], float]) -> None:
         self._connections = connections
         self._clock = clock
-        ceiling = 2 * connections
+        self._near_ceiling = 2 * connections
         # One more than the blobs, so that all of them can start at once where nothing is known yet.
-        self.window = CongestionWindow(connections + 1, ceiling)
+        self.window = CongestionWindow(connections + 1, self._near_ceiling)
+        self.round_trip = RoundTrip(min(MAX_REQUESTS, self._near_ceiling))
         self._most = {
-            PermitKind.REQUEST: min(MAX_REQUESTS, ceiling),
+            PermitKind.REQUEST: self.round_trip.near,
             PermitKind.READ: connections,
             PermitKind.WRITE: connections,
         }
@@ -188,10 +201,22 @@ class HostLimiter:
         finally:
             self._retried()
 
-    def answered(self) -> None:
-        """The host answered a request, in whatever way but those that say that it has too much to do."""
-        self.window.answered(full=self._in_flight >= self.window.size - 1)
+    def answered(self, seconds: float | None = None) -> None:
+        """The host answered a request, in whatever way but those that say that it has too much to do.
+        `seconds`: from sending it to the head of the answer, if nothing but the way and the host took them.
+        """
+        if seconds is not None:
+            self._took(seconds)
+        if self.round_trip.rising and self.window.size >= self._near_ceiling:
+            self.window.crowded(self._near_ceiling)
+        else:
+            self.window.answered(full=self._in_flight >= self.window.size - 1)
         self._let_in()
+
+    def _took(self, seconds: float) -> None:
+        self.round_trip.took(seconds)
+        most = self._most[PermitKind.REQUEST] = self.round_trip.requests
+        self.window.ceiling = self._near_ceiling + most - self.round_trip.near
 
     def congested(self, sent: float) -> None:
         """A request `sent` then was answered by 429 or 503, or by nothing."""
