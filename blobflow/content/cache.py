@@ -40,6 +40,22 @@ class Cache(Protocol):
         """
         ...
 
+    def recorded(
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        worth: Callable[[], bool],
+        ended: Callable[[], None],
+    ) -> BlobReader:
+        """`reader`, whose first reading from the start is also written down as it passes, for the next
+        `share` to go on from if the reading is left by an exception.
+
+        `worth` is asked before each chunk is written; from the first False on nothing is, and what was
+        written is removed, as it is where the reading is left well. `ended` is called once, when nothing more
+        will be written. A store that fails ends only the recording.
+        """
+        ...
+
 
 class Aside(Protocol):
     """Where a run puts documents aside that would take too much memory. What is there is gone after the run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -9,8 +10,10 @@ from blobflow.content import (
     BlobReader,
     BlobStream,
     Counter,
+    LineRate,
     Notice,
     PartStream,
+    RateTap,
     Source,
     Tap,
     Verifier,
@@ -35,19 +38,28 @@ class SourceReader:
     """The blob as its source gives it, verified where it is read from the start. Errors name the source.
 
     `finished` is called when a reading ends, whole or abandoned early, and maybe twice: the permit at the
-    source is free again. Not when the reading breaks: a retry keeps the permit.
+    source is free again. Not when the reading breaks: a retry keeps the permit. `line` is told how fast the
+    bytes come.
     """
 
     def __init__(
-        self, source: Source, blob: Descriptor, *, finished: Callable[[], None] | None = None
+        self,
+        source: Source,
+        blob: Descriptor,
+        *,
+        finished: Callable[[], None] | None = None,
+        line: LineRate | None = None,
     ) -> None:
         self._source = source
         self._blob = blob
         self._finished = finished
+        self._line = line
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         taps: list[Tap] = [_FromSource()] if offset else [Verifier(self._blob), _FromSource()]
+        if self._line is not None:
+            taps.append(RateTap(self._line, asyncio.get_running_loop().time))
         if self._finished is not None:
             taps.append(Notice(self._finished))
         async with AsyncExitStack() as stack:

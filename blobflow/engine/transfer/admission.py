@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from blobflow.content import BlobStream, Sink, SinkAt, Site, Source, SourceAt
+from blobflow.content import TELLING_BYTES, BlobStream, LineRate, Sink, SinkAt, Site, Source, SourceAt
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.plan.steps import Copy, Step
 from blobflow.engine.transfer.schedule import Granted, InUse, Need, Ready, needs_of, schedule, streams
@@ -127,17 +127,20 @@ class StepPermits:
 
 
 class AdmittedReader:
-    """The blob of a copy, read from its source under the permit that is held there at that moment."""
+    """The blob of a copy, read from its source under the permit that is held there at that moment. `line` is
+    told how fast it comes."""
 
-    def __init__(self, source: Source, blob: Descriptor, permits: StepPermits) -> None:
+    def __init__(self, source: Source, blob: Descriptor, permits: StepPermits, line: LineRate | None) -> None:
         self._source = source
         self._blob = blob
         self._permits = permits
+        self._line = line
 
     def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
         """See `BlobReader.open`."""
         source, finished = self._permits.reading(self._source), self._permits.bytes_read
-        return SourceReader(source, self._blob, finished=finished).open(offset)
+        line = self._line if self._blob.size - offset > TELLING_BYTES else None
+        return SourceReader(source, self._blob, finished=finished, line=line).open(offset)
 
 
 class Admission:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
-from blobflow.content import Attaches, BlobReader, Site
+from blobflow.content import Attaches, BlobReader, LineRate, Site
 from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
@@ -20,8 +20,9 @@ from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_spar
 from blobflow.engine.targets.mount_origins import BATCH, MOUNTS, OriginRecorder
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
 from blobflow.engine.transfer.copying import BlobCopier
+from blobflow.engine.transfer.line_rates import LineRates
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
-from blobflow.engine.transfer.staging import should_stage
+from blobflow.engine.transfer.staging import Way, choose_way
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import (
@@ -76,6 +77,7 @@ class Transfer:
             room=services.staging_bytes,
             most=services.staging_blobs,
         )
+        self._lines = LineRates(services.journal)
         self._tasks = asyncio.TaskGroup()
         self._copier = BlobCopier(services, self._admission, self._staging, self._tasks, self._stopping)
         self._blob_steps: dict[Digest, list[int]] = {}
@@ -196,12 +198,19 @@ class Transfer:
         digest = step.blob.digest
         if self._staging.warm(step.blob):
             permits.bytes_read()
-        reader = AdmittedReader(self._services.source_at(step.source), step.blob, permits)
-        if not self._staging.on(digest) and self._wants_store(step.blob, more=self._more):
-            if self._wants_store(step.blob, more=False):
+        line = self._lines.of(step.source)
+        reader = AdmittedReader(self._services.source_at(step.source), step.blob, permits, line)
+        if self._staging.on(digest):
+            return reader
+        way = self._way(step.blob, line, more=self._more)
+        if way == "staged":
+            if self._way(step.blob, line, more=False) == "staged":
                 self._make_room(step.blob)
             if self._staging.hold(step.blob, reader, self._tasks):
                 self._admission.warmed(digest)
+        elif way == "recorded" and line is not None:
+            size = step.blob.size
+            return self._staging.record(step.blob, reader, lambda: not line.is_proven_cheap(size))
         return reader
 
     def _make_room(self, blob: Descriptor) -> None:
@@ -211,9 +220,8 @@ class Transfer:
             del self._lingering[digest]
             self._release(digest)
 
-    def _wants_store(self, blob: Descriptor, *, more: bool) -> bool:
-        """Whether a blob is staged in the store. `more`: a target that is still being asked may need it
-        too."""
+    def _way(self, blob: Descriptor, line: LineRate | None, *, more: bool) -> Way:
+        """The way that a blob takes. `more`: a target that is still being asked may need it too."""
         copies = int(more)
         unproven = 0
         for number in self._blob_steps[blob.digest]:
@@ -224,9 +232,11 @@ class Transfer:
                 step.target.registry, MOUNTS
             ):
                 unproven += 1
-        return should_stage(
+        return choose_way(
             self._services.cache_mode,
             size=blob.size,
+            costly=line is not None and line.is_costly(blob.size),
+            proven=line is None or line.seen,
             copies=copies,
             unproven_mounts=unproven,
             begun=self._staging.begun(blob.digest),
@@ -338,7 +348,8 @@ class Transfer:
         number = self._beside
         await self._staging.find_held({digest: copy.blob})
         permits = await self._admission.admit(copy, warm=self._staging.warm(copy.blob))
-        reader = AdmittedReader(self._services.source_at(copy.source), copy.blob, permits)
+        source, line = self._services.source_at(copy.source), self._lines.of(copy.source)
+        reader = AdmittedReader(source, copy.blob, permits, line)
         arrived = False
         try:
             await self._copier.copy(number, copy, reader, permits)

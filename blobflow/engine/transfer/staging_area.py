@@ -14,8 +14,9 @@ more disk or files than allowed, and costs the source at most one more reading a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 
 from blobflow.content import BlobReader, Cache
 from blobflow.errors import BlobflowError
@@ -36,6 +37,7 @@ class StagingArea:
         self._sizes: dict[Digest, int] = {}
         self._released: dict[Digest, asyncio.Future[bool]] = {}
         self._held: set[Digest] = set()
+        self._recorded: set[Digest] = set()
         self._begun: dict[Digest, int] = {}
 
     def on(self, digest: Digest) -> bool:
@@ -83,12 +85,29 @@ class StagingArea:
         """Hold the blob from now until `release`, if it fits. Returns whether it is held."""
         if blob.digest in self._released:
             return True
+        self._recording_ended(blob.digest)
         if not self.has_room(blob):
             return False
-        self._taken += blob.size
-        self._sizes[blob.digest] = blob.size
+        self._reserve(blob)
         self._begin(blob, reader, tasks)
         return True
+
+    def record(self, blob: Descriptor, reader: BlobReader, worth: Callable[[], bool]) -> BlobReader:
+        """`reader`, whose bytes are left in the store too while that is `worth` it, if the blob fits."""
+        if blob.digest in self._sizes or not self.has_room(blob):
+            return reader
+        self._reserve(blob)
+        self._recorded.add(blob.digest)
+        return self._cache.recorded(blob, reader, worth, partial(self._recording_ended, blob.digest))
+
+    def _reserve(self, blob: Descriptor) -> None:
+        self._taken += blob.size
+        self._sizes[blob.digest] = blob.size
+
+    def _recording_ended(self, digest: Digest) -> None:
+        if digest in self._recorded:
+            self._recorded.discard(digest)
+            self._taken -= self._sizes.pop(digest)
 
     def _begin(self, blob: Descriptor, reader: BlobReader, tasks: asyncio.TaskGroup) -> None:
         self._released[blob.digest] = released = asyncio.get_running_loop().create_future()
@@ -111,6 +130,7 @@ class StagingArea:
 
         Unless it `arrived` wherever it should, what the store has of it stays there for the next run.
         """
+        self._recording_ended(digest)
         if digest in self._released:
             _tell(self._released.pop(digest), arrived)
             self._taken -= self._sizes.pop(digest)

@@ -15,6 +15,7 @@ from blobflow.content import BlobReader, BlobStream, Cache, Tap, tapped
 from blobflow.errors import BlobflowError, StalePartial, StorageError, StoreLeft
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.downloads import InFlightBlob, SuspendedWriters
+from blobflow.transports.store.recording import RecordedReader
 from blobflow.transports.store.store import Store
 
 _MB = 1_000_000
@@ -64,6 +65,16 @@ class StoreCache:
                 yield shared
         finally:
             self._store.leases.release(lease)
+
+    def recorded(
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        worth: Callable[[], bool],
+        ended: Callable[[], None],
+    ) -> BlobReader:
+        """See `blobflow.content.Cache`. No room is looked for: who asks has made sure of it."""
+        return RecordedReader(self._store, self._suspended, blob, reader, worth, ended)
 
     async def _join(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob | None:
         """The blob in flight, to be joined at once; None if the blob is held already."""
@@ -130,6 +141,15 @@ class StrictCache:
     ) -> AbstractAsyncContextManager[BlobReader]:
         return self._cache.share(blob, reader, keep=keep)
 
+    def recorded(
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        worth: Callable[[], bool],
+        ended: Callable[[], None],
+    ) -> BlobReader:
+        return self._cache.recorded(blob, reader, worth, ended)
+
 
 class BestEffortCache:
     """`blobflow.content.Cache` for a run that needs the targets served, not the store filled.
@@ -177,6 +197,19 @@ class BestEffortCache:
                 except StorageError as error:
                     self._leave(blob, error)
             yield reader
+
+    def recorded(
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        worth: Callable[[], bool],
+        ended: Callable[[], None],
+    ) -> BlobReader:
+        """As `Cache.recorded` while the store works; `reader` itself afterwards."""
+        if self._failed:
+            ended()
+            return reader
+        return self._cache.recorded(blob, reader, worth, ended)
 
     def _leave(self, blob: Descriptor, error: StorageError) -> StoreLeft:
         """Pass the store by for this blob, and for all that are still to come."""

@@ -111,3 +111,19 @@ def test_a_note_that_makes_no_sense_is_no_note() -> None:
     notes = Notes()
     notes.record_note("a", "upload.single.refused", "often")
     assert LearnedLimits(notes, "a").refused_from("single") > 10**15
+
+
+@pytest.mark.parametrize(
+    ("size", "costly", "first"),
+    [
+        (CHUNKED_FROM, None, "chunked"),
+        (CHUNKED_FROM, False, "single"),
+        (10**12, False, "single"),
+        (40 * MIB, None, "single"),
+        (40 * MIB, True, "chunked"),
+    ],
+)
+def test_what_sending_it_again_would_cost_decides_on_chunks_where_the_line_is_known(
+    size: int, costly: bool | None, first: UploadMethod
+) -> None:
+    assert method_order(size, DEFAULT, learnt(("single",)), costly=costly)[0] == first

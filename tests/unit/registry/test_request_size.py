@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from blobflow.content import LineRate
 from blobflow.transports.registry.capabilities.profiles import (
     CHUNK_BYTES,
     MIB,
@@ -129,3 +130,29 @@ def test_squid_is_known_by_its_via(via: str | None, safe: int | None) -> None:
     size = size_of()
     size.passed_by(via)
     assert size.limit == safe
+
+
+def line_of(bytes_per_second: int | None) -> LineRate:
+    line = LineRate()
+    if bytes_per_second is not None:
+        line.saw(100 * bytes_per_second, 100.0)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "chunk"),
+    [(None, 32 * MIB), (MIB, 10 * MIB), (16 * MIB, 160 * MIB), (500 * MIB, 5000 * MIB), (100_000, 5 * MIB)],
+)
+def test_a_chunk_is_what_some_seconds_carry(bytes_per_second: int | None, chunk: int) -> None:
+    assert size_of().chunk_for(line_of(bytes_per_second)) == chunk
+
+
+def test_what_is_known_of_a_host_goes_before_the_line_s_rate() -> None:
+    fast = line_of(500 * MIB)
+    assert size_of(chunk_bytes=10 * MIB).chunk_for(fast) == 10 * MIB
+    size = size_of()
+    size.broke(5000 * MIB, 50 * MIB)
+    assert size.chunk_for(fast) == size.chunk_bytes == 16 * MIB
+    refused = size_of()
+    refused.refused(5000 * MIB)
+    assert refused.chunk_for(fast) == 32 * MIB

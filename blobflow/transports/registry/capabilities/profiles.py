@@ -24,7 +24,8 @@ MIB = 1024 * 1024
 UNPROVEN_SINGLE_BYTES = 16 * MIB
 # A lost connection costs at most one chunk, and one request a chunk is no burden at this size.
 CHUNK_BYTES = 32 * MIB
-# A blob that is costly to restart goes by chunks: bytes confirmed before a break need not be sent again.
+# A blob that is costly to restart goes by chunks: bytes confirmed before a break need not be sent again. From
+# this size on it does where nobody knows yet what sending it takes.
 CHUNKED_FROM = 256 * MIB
 WORTHWHILE_CHUNK_BYTES = 5 * MIB
 # The smallest chunk that a bad line or a proxy's limit may call for. nginx's own limit is 1 MiB; some are set
@@ -170,10 +171,13 @@ class LearnedLimits:
             self._refused[method] = min(size, self.refused_from(method))
 
 
-def method_order(size: int, profile: Profile, limits: LearnedLimits) -> tuple[UploadMethod, ...]:
+def method_order(
+    size: int, profile: Profile, limits: LearnedLimits, *, costly: bool | None = None
+) -> tuple[UploadMethod, ...]:
     """The upload methods to try for a blob of `size` bytes, in order; never none.
 
-    A large blob goes by chunks where they are not so small that their requests would be the greater burden.
+    `costly`: whether sending it once more would cost COSTLY_SECONDS or more, None if the line is not known.
+    Such a blob goes by chunks where they are not so small that their requests would be the greater burden.
     """
     methods = [method for method in profile.rungs if method != "chunked" or size > 0]
     usable = [method for method in methods if size < limits.refused_from(method)] or methods
@@ -181,7 +185,8 @@ def method_order(size: int, profile: Profile, limits: LearnedLimits) -> tuple[Up
     if "single" in usable and size > profile.single_bytes and not proven:
         usable.remove("single")
         usable.append("single")
-    if "chunked" in usable and size >= CHUNKED_FROM and profile.chunk_bytes >= WORTHWHILE_CHUNK_BYTES:
+    in_parts = size >= CHUNKED_FROM if costly is None else costly
+    if "chunked" in usable and in_parts and profile.chunk_bytes >= WORTHWHILE_CHUNK_BYTES:
         usable.remove("chunked")
         usable.insert(0, "chunked")
     return tuple(usable)

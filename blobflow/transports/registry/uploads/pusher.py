@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from yarl import URL
 
-from blobflow.content import BlobReader, Journal
+from blobflow.content import BlobReader, Journal, LineRate
 from blobflow.errors import (
     BlobflowError,
     NotFound,
@@ -53,6 +53,9 @@ from blobflow.transports.registry.uploads.sessions import (
 from blobflow.transports.registry.uploads.size_learner import SizeLearner
 from blobflow.transports.registry.uploads.state import Event, Fate, Lesson, State
 
+# The journal's key for the bytes a second that one body was sent with.
+SENT_RATE = "line.sent"
+
 
 class BlobPusher:
     """All pushes to one host. `close` it before the client that it talks through."""
@@ -64,7 +67,8 @@ class BlobPusher:
         self._sessions = UploadSessions(client, journal)
         self._size = RequestSize(profile, self.limits)
         self._learner = SizeLearner(self._size, client)
-        self._sender = Sender(client, self._sessions, self._learner)
+        self._line = LineRate(journal, client.host, SENT_RATE)
+        self._sender = Sender(client, self._sessions, self._learner, self._line)
         self._forgetful = profile.keeps_broken_sessions is False
         self._unanswered: set[tuple[str, Digest]] = set()
 
@@ -88,7 +92,9 @@ class BlobPusher:
 
         Raises the last try's error, and the reader's own errors as they are.
         """
-        push = Push(repository, blob, reader, method_order(blob.size, self.profile, self.limits), permit)
+        costly = self._line.is_costly(blob.size)
+        methods = method_order(blob.size, self.profile, self.limits, costly=costly)
+        push = Push(repository, blob, reader, methods, permit)
         while push.progress.state is not State.DONE:
             await self._once(push)
 
@@ -112,6 +118,7 @@ class BlobPusher:
             step = push.progress.on(Event.COMMITTED)
             self._dispose(push, step.session)
             self._learn(push, step.lesson)
+            self._line.write_note()
 
     # The questions
 

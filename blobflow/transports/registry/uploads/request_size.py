@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import re
 
-from blobflow.transports.registry.capabilities.profiles import LearnedLimits, Profile
+from blobflow.content import COSTLY_SECONDS, LineRate
+from blobflow.transports.registry.capabilities.profiles import (
+    CHUNK_BYTES,
+    WORTHWHILE_CHUNK_BYTES,
+    LearnedLimits,
+    Profile,
+)
 
 # Of a body that was cut, this much passed at least; less says nothing, since kept connections end at any
 # time.
@@ -32,6 +38,7 @@ class RequestSize:
     def __init__(self, profile: Profile, limits: LearnedLimits) -> None:
         self._limits = limits
         self._chunk = profile.chunk_bytes
+        self._fixed = profile.bounded or profile.chunk_bytes != CHUNK_BYTES
         self._least = min(profile.least_chunk_bytes, profile.chunk_bytes)
         self._limited = False
         self._reason = ""
@@ -46,6 +53,14 @@ class RequestSize:
     def chunk_bytes(self) -> int:
         """The size of a chunk, now."""
         return self._chunk
+
+    def chunk_for(self, line: LineRate) -> int:
+        """The size of a chunk that is worth a request on this line: what passes in COSTLY_SECONDS, where its
+        rate is known, and nothing that is known of the host asks for another size."""
+        rate = line.bytes_per_second
+        if rate is None or self._fixed or self._limited:
+            return self._chunk
+        return max(int(rate * COSTLY_SECONDS), WORTHWHILE_CHUNK_BYTES)
 
     @property
     def limit(self) -> int | None:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from blobflow.content import BlobReader, BlobStream, Notice, is_small, tapped
+from blobflow.content import BlobReader, BlobStream, LineRate, Notice, is_small, tapped
 from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
 from blobflow.oci import Descriptor, Digest
 from blobflow.permits import Permit, PermitKind
@@ -79,10 +79,14 @@ class Push:
 
 
 class Sender:
-    """The tries of all pushes to one host."""
+    """The tries of all pushes to one host. `line` is told how fast bodies go, with their answers or
+    to where they broke."""
 
-    def __init__(self, client: HostClient, sessions: UploadSessions, learner: SizeLearner) -> None:
+    def __init__(
+        self, client: HostClient, sessions: UploadSessions, learner: SizeLearner, line: LineRate
+    ) -> None:
         self._client = client
+        self._line = line
         self._sessions = sessions
         self._learner = learner
         self._size = learner.size
@@ -168,7 +172,7 @@ class Sender:
             push.progress.on(Event.ALL_ACCEPTED)
         splitter = ChunkSplitter(stream)
         while push.progress.state is State.SENDING:
-            chunk = min(max(self._size.chunk_bytes, session.chunk_floor), session.chunk_ceiling)
+            chunk = min(max(self._size.chunk_for(self._line), session.chunk_floor), session.chunk_ceiling)
             part = next_request(push.method, position, blob.size, chunk)
             assert part is not None
             response = await self._send_part(push, part, splitter.take(part.size) if part.ranged else stream)
@@ -207,6 +211,8 @@ class Sender:
         request = requests.body(push.repository, push.blob, session.location, part)
         body = UploadBody(stream, part.size, request.description, self._client.meter)
         before, session.request_size, session.request_sent = session.sent, part.size, 0
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             response = await self._client.send_body(request, body)
             session.request_size = 0
@@ -215,6 +221,7 @@ class Sender:
                 error.received = max(error.received, before + body.sent - session.began)
             raise
         finally:
+            self._line.saw(body.sent, clock() - began)
             session.source_error = body.error
             session.request_sent = body.sent
             session.sent = before + body.sent
