@@ -65,7 +65,7 @@ def met(
 
 BY_PROFILE = {
     "distribution": SIX_LARGE,
-    "ecr": "| PATCH+10 PUT+2",  # streams; mounts come too early there, and go on in their sessions
+    "ecr": "| PATCH+8",  # streams; mounts wait for the manifests of their origins
     "gar": "",
     "ghcr": "",
     "acr": SIX_LARGE,
@@ -79,7 +79,7 @@ BY_PROFILE = {
 }
 UNKNOWN = {
     **dict.fromkeys(FAKES, SIX_LARGE),
-    "ecr": "| PATCH+8 PUT+2",
+    "ecr": "| PATCH+8 PUT+2",  # mounts come too early there, and go on in their sessions
     "artifactory": "blob+1 | PATCH+8 POST+1 PUT+1 cancel+1 tags+2",  # one PUT is refused
     "cloudflare": "| PATCH+9",  # one blob is larger than its chunks may be
 }
@@ -117,7 +117,7 @@ CELLS = [
     met(
         "ecr",
         "with a stuck Range",
-        "| PATCH+13 POST+1 PUT+2 cancel+1 has+1 status+2",
+        "| PATCH+11 POST+1 cancel+1 has+1 status+2",
         profile=KNOWN["ecr"],
         faults=(Fault("PATCH", "", act=Reset(after=20_000)),),
     ),
@@ -140,7 +140,7 @@ CELLS = [
     met(
         "ecr",
         "with an immutable tag",
-        "HEAD-1 | HEAD-1 PATCH+10 PUT+2",
+        "HEAD-1 | HEAD-1 PATCH+8",
         profile=KNOWN["ecr"],
         faults=(Fault("PUT", TAG, times=0, act=Status(400, body='{"errors": [{"code": "TAG_INVALID"}]}')),),
         fails=Failure("Rejected", "target", 5, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -137,6 +138,29 @@ async def test_a_long_run_writes_while_it_goes_on(bench: MirrorScenario) -> None
     assert bench.journal.mount_origins("target", "joe", blob) == {}
     await recorder.write(at_least=len(blob))
     assert bench.journal.mount_origins("target", "joe", blob) == dict.fromkeys(blob, ("app",))
+
+
+async def test_what_is_written_while_logins_are_found_out_is_not_lost(bench: MirrorScenario) -> None:
+    registry = target(bench)
+    answer = asyncio.Event()
+
+    async def login(self: object) -> str:
+        await answer.wait()
+        return "joe"
+
+    one, two = [digest for blobs in bench.source.blobs.values() for digest in blobs][:2]
+    recorder = OriginRecorder(bench.journal, registry.at)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.fakes.memory_registry.MountingPlace.login", login)
+        recorder.found(registry.site("app"), [one])
+        first = asyncio.create_task(recorder.write())
+        await asyncio.sleep(0)
+        recorder.found(registry.site("app"), [two])
+        second = asyncio.create_task(recorder.write())
+        await asyncio.sleep(0)
+        answer.set()
+        await asyncio.gather(first, second)
+    assert bench.journal.mount_origins("target", "joe", [one, two]).keys() == {one, two}
 
 
 async def test_the_nearest_repository_is_offered_first(bench: MirrorScenario) -> None:

@@ -77,7 +77,7 @@ def refuses_mounts(journal: Journal, registry: str) -> bool:
     noted = journal.note(registry, _REFUSES) or ""
     if not (noted.isascii() and noted.isdigit()) or journal.note(registry, MOUNTS):
         return False
-    return time.time() - int(noted) < _REFUSES_SECONDS
+    return abs(time.time() - int(noted)) < _REFUSES_SECONDS  # a clock may go back
 
 
 class OriginRecorder:
@@ -152,9 +152,10 @@ class OriginRecorder:
         """Who is at a site; None where nothing is kept of it."""
         if site not in self._logins:
             sink = self._sink_at(site)
-            self._logins[site] = None
             if isinstance(sink, Mounts) and sink.mount_rule != "nothing":
                 self._logins[site] = await sink.login()
+            else:
+                self._logins[site] = None
         return self._logins[site]
 
 

@@ -41,10 +41,10 @@ class Transfer:
     """The transfer of one plan. `step_states` has the state of each step.
 
     `ended` is called with every step that was done, failed or skipped, as it happens. With `keep_going`
-    False nothing new starts after the first failure. `more`: parts of the plan are still to come (`add`),
-    until `no_more` is called; blobs that they may need stay staged until then, as far as capacity allows.
-    `origins`: where content of the plan can be read that is not in the graph. `brought` is called with what
-    was done beyond the plan, since a target reported it missing.
+    False nothing new starts after the first failure. `recorder` learns where blobs were put. `more`: parts
+    of the plan are still to come (`add`), until `no_more` is called; blobs that they may need stay staged
+    until then, as far as capacity allows. `origins`: where content of the plan can be read that is not in the
+    graph. `brought` is called with what was done beyond the plan, since a target reported it missing.
     """
 
     def __init__(

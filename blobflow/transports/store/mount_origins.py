@@ -97,11 +97,10 @@ def _rows(
     wanted = sorted(digests)
     for first in range(0, len(wanted), _AT_ONCE):
         some = wanted[first : first + _AT_ONCE]
-        for digest, repository, at in state.rows(
+        yield from state.rows(
             "SELECT digest, repository, at FROM mount_origins WHERE registry = ? AND login = ?"
             f" AND digest IN ({', '.join('?' * len(some))}) ORDER BY number DESC",
             registry,
             login,
             *some,
-        ):
-            yield digest, repository, at
+        )

@@ -73,7 +73,8 @@ def test_each_of_four_targets_has_a_price_and_a_row_in_the_report(place: Place) 
         shown = blobflow("sync", *among, "--report", str(report), code=3)
     current, first, second, failed = json.loads(report.read_bytes())["targets"]
     counts = {"done": 0, "present": 0, "failed": 0, "skipped": 0}
-    nothing = {"blobs_copied": 0, "blobs_mounted": 0, "manifests_put": 0, "bytes_written": 0}
+    moved = ("blobs_copied", "blobs_mounted", "manifests_put", "bytes_written", "bytes_mounted")
+    nothing = dict.fromkeys(moved, 0)
     assert current == {"target": place.target, **counts, "present": len(NAMES), **nothing}
     assert failed == {"target": gone, **counts, "failed": len(NAMES), **nothing}
     for row, host in zip((first, second), others, strict=True):
