@@ -18,7 +18,7 @@ from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongs
 from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.planned import Planned, PlanPart
-from blobflow.engine.plan.steps import Copy, Plan
+from blobflow.engine.plan.steps import Copy, Plan, Step
 from blobflow.engine.planning import PairPlanning, Planning
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.collector import ResultCollector
@@ -90,6 +90,11 @@ class Run:
     def cut_short(self) -> bool:
         """Whether images were left unfinished because the run was winding down."""
         return self._collector.cut_short
+
+    def count_brought(self, steps: Iterable[Step]) -> None:
+        """Count blobs that were brought for this run's images before it is executed: the report says that they
+        were moved, and not that they were there."""
+        self._collector.brought(steps)
 
     def undone(self, error: BlobflowError | None) -> None:
         """Record that a later use of the images that arrived failed with `error`, or was cancelled (None)."""

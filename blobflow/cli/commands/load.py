@@ -14,7 +14,7 @@ from blobflow.cli.options.images import any_host_option
 from blobflow.cli.options.option_group import hide_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_policy
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def verb(
             ]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
-        await load(client, inputs, aim, begin, wanted=wanted)
+        await load(client, inputs, aim, begin, wanted=wanted, policy=run_policy(run))
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -158,12 +158,17 @@ def _below(pairs: Iterable[Pair], graph: Graph) -> set[Digest]:
 
 
 def blobs_present(
-    goals: Iterable[Goal], desired_images: Mapping[Pair, DesiredImage], inventory: Inventory
+    goals: Iterable[Goal],
+    desired_images: Mapping[Pair, DesiredImage],
+    inventory: Inventory,
+    brought: Container[tuple[Site, Digest]] = (),
 ) -> int:
-    """How many blobs the survey found where they are wanted, each counted once a target repository."""
+    """How many blobs the survey found where they are wanted, each counted once a target repository.
+
+    `brought`: what is not counted, as this run has moved it there itself."""
     found: set[tuple[Site, Digest]] = set()
     for goal in goals:
         site = site_of(goal.pair.target)
         for manifest in desired_images[goal.pair].everything:
             found.update((site, b.digest) for b in manifest.blobs if inventory.has(site, b.digest))
-    return len(found)
+    return sum(each not in brought for each in found)

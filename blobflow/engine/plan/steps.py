@@ -126,6 +126,26 @@ class Plan(msgspec.Struct, frozen=True):
     made: dict[Digest, Manifest] = {}
 
 
+def blobs_alone(plan: Plan) -> Plan:
+    """The steps of a plan that bring blobs, without those that need a manifest to be there first. They can be
+    carried out before it is known what manifests there will be; whoever plans after that finds the blobs."""
+    kept: dict[int, int] = {}
+    for number, (step, needs) in enumerate(zip(plan.steps, plan.needs, strict=True)):
+        if isinstance(step, Copy | Mount) and all(need.step in kept for need in needs):
+            kept[number] = len(kept)
+    return Plan(
+        steps=tuple(plan.steps[number] for number in kept),
+        needs=tuple(
+            tuple(Need(kept[need.step], need.kind) for need in plan.needs[number]) for number in kept
+        ),
+        reads={
+            digest: tuple(kept[number] for number in numbers if number in kept)
+            for digest, numbers in plan.reads.items()
+        },
+        goals=(),
+    )
+
+
 def renumbered(plan: Plan, first: int) -> Plan:
     """The same plan, its steps counted from `first` on: a part that is to be appended to so many others."""
     return Plan(

@@ -43,6 +43,7 @@ class ResultCollector:
         self._inventory = Inventory({}, {}, {})
         self._moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._present = 0
+        self._brought: set[tuple[Site, Digest]] = set()
         self._places_complete = False
 
     @property
@@ -77,7 +78,7 @@ class ResultCollector:
         images that need no step."""
         self._desired_images |= desired_images
         self._inventory = merge_inventories((self._inventory, inventory))
-        self._present += blobs_present(goals, desired_images, inventory)
+        self._present += blobs_present(goals, desired_images, inventory, self._brought)
         for goal in goals:
             self._open[goal.pair] = len(goal.steps)
             for number in goal.steps:
@@ -95,6 +96,13 @@ class ResultCollector:
             if not self._open[goal.pair]:
                 settled.append((goal, self._outcome(step_states, goal)))
         return settled
+
+    def brought(self, steps: Iterable[Step]) -> None:
+        """Count what was brought for these images before they were planned."""
+        for step in steps:
+            self.moved_by(step)
+            if isinstance(step, Copy | Mount):
+                self._brought.add((step.target, step.blob.digest))
 
     def moved_by(self, step: Step) -> None:
         """Count what a finished step has moved, whether the plan had it or it was found to be needed."""

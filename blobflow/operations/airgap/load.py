@@ -1,7 +1,8 @@
 """Loads the images of archives into registries, several platforms of a name as one index.
 
-Nothing is moved before all archives have been examined: one that can't be read, or that contradicts another,
-ends the whole load, since an index without one of its platforms would be a silent loss.
+No image is made before all archives have been examined: one that can't be read, or that contradicts another,
+ends the whole load, since an index without one of its platforms would be a silent loss. Blobs of the first
+archives are uploaded while the next are examined.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from blobflow.client import Client
 from blobflow.content import Site, Source
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
 from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
@@ -30,6 +32,7 @@ from blobflow.oci.index_grouping import (
 )
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.oci.platform_choice import prune_index
+from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
 from blobflow.transports.archive import ArchiveSource
@@ -82,21 +85,31 @@ async def load(
     begin: StartRun,
     *,
     wanted: Mapping[ImageName, str] | None = None,
+    policy: Policy = KEEP_GOING,
 ) -> None:
     """Copy the archives' images under the names `wanted` (None: under any) to the targets that `aim` gives.
 
     A name in `wanted` may have a host (not ""): then an image of that name at another host does not match.
 
-    The sources of its pairs are those of `source_of`; `begin` makes the run, with notes for the report.
+    The sources of its pairs are those of `source_of`; `begin` makes the run, with notes for the report, under
+    `policy`. `aim` is also asked for the targets of what the first archives hold alone.
     Failures of images are in that run's report; what is raised concerns all archives.
     """
     async with client.services() as services:
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
-        with error_side("source"):
-            loaded = await gathering.gather(wanted)
+        async with EarlyUploads(policy) as early:
+
+            def examined(part: Loaded) -> None:
+                pairs = [pair for pair in aim(part) if not pair.target.transport]
+                early.offer(pairs, _over(services, gathering.sources(part)))
+
+            with error_side("source"):
+                loaded = await gathering.gather(wanted, examined)
+            await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
         run = begin(pairs, loaded.notes)
+        run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
             await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
         await run.execute(_over(services, sources))
@@ -135,13 +148,22 @@ class _Gathering:
         self._archives = {item: archive_of(services, item) for item in inputs}
         self._all = UnionSource(tuple(self._archives.values()), {}, absent=_LACKING)
         self._notes: dict[str, None] = {}
+        self._examined = 0
         self._others: dict[ImageName, str] = {}
 
-    async def gather(self, wanted: Mapping[ImageName, str] | None) -> Loaded:
+    async def gather(
+        self, wanted: Mapping[ImageName, str] | None, examined: Callable[[Loaded], None]
+    ) -> Loaded:
+        """`examined` is called with what each archive but the last holds, as soon as that is known."""
         found: dict[ImageName, list[_Find]] = {}
         for item in self._inputs:
-            for name, find in (await self._look(item, wanted)).items():
+            part = await self._look(item, wanted)
+            self._examined += 1
+            for name, find in part.items():
                 found.setdefault(name, []).append(find)
+            if part and item is not self._inputs[-1]:
+                roots = {name: GroupedImage(find.root) for name, find in part.items()}
+                examined(Loaded(roots, dict.fromkeys(part, ()), ()))
         if not found and wanted is None:
             raise UsageError(
                 f"{', '.join(item.label for item in self._inputs)}: no image is named there; {_LACKING}"
@@ -152,14 +174,14 @@ class _Gathering:
         return Loaded(groups, children, tuple(self._notes), others)
 
     def sources(self, loaded: Loaded) -> dict[str, Source]:
-        """A source for each repository."""
+        """A source for each repository, over the archives that were examined so far."""
         roots: dict[str, dict[str, Descriptor]] = {}
         for name, found in loaded.groups.items():
             own = roots.setdefault(name.path, {})
             own[name.tag or name.digest] = own[found.root.digest] = found.root
             own |= {child.digest: child for child in loaded.children[name]}
         made = [each.made for each in loaded.groups.values() if each.made is not None]
-        archives = tuple(self._archives.values())
+        archives = tuple(self._archives[item] for item in self._inputs[: self._examined])
         return {
             path: UnionSource(archives, own, made, path=path, absent=_LACKING) for path, own in roots.items()
         }

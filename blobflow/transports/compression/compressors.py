@@ -12,8 +12,8 @@ SSSE3, SSE4.2 and AVX2, and on aarch64. (zlib-ng 2.1.5 does not: it hashes with 
 So `gzip-portable` is zlib-ng, and can be had only where it makes of the sample what it makes everywhere. It
 is not Python's own zlib: that is what the system has, which may be zlib-ng under another name, or Apple's.
 
-zstd works in threads. What it makes depends on whether it does, and on how long the jobs are that it deals out
-(`ZSTD_c_jobSize`, `ZSTD_c_overlapLog`), but on nothing that differs between machines: not on the number of
+zstd works in threads. What it makes depends on whether it does, and on how long the jobs are that it deals
+out (`ZSTD_c_jobSize`, `ZSTD_c_overlapLog`), but on nothing that differs between machines: not on the number of
 threads, and not on how the input was cut. So there is always one at least, and the jobs are fixed here.
 
 On one core of the development machine, 64 MiB of Debian's files: isal level 2 340 MB/s to 0.379 of the size;
@@ -41,11 +41,11 @@ ZSTD_LAYER = f"{LAYER}+zstd"
 _GZIP_LEVEL = 2
 _PORTABLE_LEVEL = 2
 _ZSTD_LEVEL = 3
-# Bytes of input that one thread compresses at a time, and how much of the one before it looks back on: 6 is an
-# eighth of the window of 2 MiB. Part of the promise: other numbers make other digests.
+# Bytes of input that one thread compresses at a time, and how much of what is before them it looks back on: 6
+# is an eighth of the window of 2 MiB. Part of the promise: other numbers make other digests.
 _ZSTD_JOB = 4 * 1024 * 1024
 _ZSTD_OVERLAP = 6
-# Each takes some 8 MiB, and two layers are compressed at once. More threads than that wait for what they are fed.
+# Each takes some 8 MiB, and two layers are compressed at once. More than these wait for what they are fed.
 _MOST_THREADS = 4
 _GZIP_WINDOW = 31  # zlib's word for a 32 KiB window and a gzip header, which has no name and no time
 # What zlib-ng at that level makes of the sample. It is a promise to users: digests signed and written down.
@@ -71,8 +71,8 @@ class _Through:
 class Codec(msgspec.Struct, frozen=True):
     """One way to store a layer. `version` says all that its output depends on, this machine included.
 
-    `earlier`: versions by which an earlier blobflow compressed in this mode. What it made is not made any more,
-    but a store that remembers it goes on with it, so that there no layer's digest changes.
+    `earlier`: versions by which an earlier blobflow compressed in this mode. What it made is not made any
+    more, but a store that remembers it goes on with it, so that there no layer's digest changes.
     """
 
     mode: CompressMode
