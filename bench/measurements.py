@@ -63,6 +63,20 @@ def _column(rows: Sequence[Measured], name: str) -> list[float]:
     return [row.figures[name] for row in rows if name in row.figures]
 
 
+def ratios_by_round(rows: Sequence[Measured], ours: str, theirs: str) -> Iterator[str]:
+    """A line a run and figure: our seconds by theirs of the same round, as the median and its spread. Where
+    what disturbs the machine disturbs both, this says more than a ratio of medians."""
+    for run in dict.fromkeys(row.run for row in rows):
+        mine, others = (
+            [row for row in rows if (row.run, row.subject) == (run, subject)] for subject in (ours, theirs)
+        )
+        pairs = [pair for pair in zip(mine, others, strict=False) if not (pair[0].failed or pair[1].failed)]
+        for figure in ("wall", "cpu") if pairs else ():
+            found = [one.figures[figure] / other.figures[figure] for one, other in pairs]
+            spread = f"rounds {min(found):.3f} to {max(found):.3f}"
+            yield f"{run}, {figure}: {statistics.median(found):.3f} x {theirs} ({spread})"
+
+
 def differences(now: Medians, earlier: Medians) -> Iterator[str]:
     """A line for each figure that is in both and differs noticeably."""
     same = 0

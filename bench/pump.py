@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tools.registry.http_head import BUFFER, Head, read_head, send_head
 
-REPOSITORY = "/v2/giant"
+REPOSITORY = "giant"
 
 
 class Line:
@@ -53,10 +53,11 @@ class Line:
             raise SystemExit(f"{self.host} answered {found.first if found else 'nothing'}")
         return found
 
-    def open_upload(self, digest: str, size: int) -> None:
+    def open_upload(self, digest: str, size: int, repository: str = REPOSITORY) -> None:
         """Begin to send a blob: POST, then the head of PUT."""
-        answer = self.ask(f"POST {REPOSITORY}/blobs/uploads/", "Content-Length: 0")
-        target = f"{answer.headers['location']}?digest={digest}"
+        answer = self.ask(f"POST /v2/{repository}/blobs/uploads/", "Content-Length: 0")
+        location = answer.headers["location"]
+        target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
         send_head(self.socket, f"PUT {target}", self.host, f"Content-Length: {size}")
 
 
@@ -65,7 +66,7 @@ Put = Callable[[memoryview], object]
 
 def pump(source: Line, digest: str, size: int, put: Put) -> None:
     """Read a blob, hash it, and put it on piece by piece; the last piece when the digest has matched."""
-    answer = source.ask(f"GET {REPOSITORY}/blobs/{digest}")
+    answer = source.ask(f"GET /v2/{REPOSITORY}/blobs/{digest}")
     hashed = hashlib.sha256(answer.early)
     if answer.early:
         put(memoryview(answer.early))
@@ -116,7 +117,7 @@ def out(folder: Path, target: str, blob: tuple[str, int]) -> None:
 def layers_of(host: str, tls: ssl.SSLContext | None) -> list[tuple[str, int]]:
     """Digests and sizes of the layers of `giant:1`."""
     with closing(Line(host, tls)) as line:
-        answer = line.ask(f"GET {REPOSITORY}/manifests/1")
+        answer = line.ask(f"GET /v2/{REPOSITORY}/manifests/1")
         raw = bytearray(answer.early)
         while len(raw) < int(answer.headers["content-length"]):
             raw += line.socket.recv(BUFFER)

@@ -1,9 +1,10 @@
 """Everything that can be measured here, in one go: the goals, the comparison with other tools, the plot.
 
-    python -m bench.record SET [--rounds 5] [--scale 1] [--into DIR] [--against FILE]
+    python -m bench.record SET --against DIR [--rounds 5] [--scale 1] [--into DIR] [--earlier FILE]
     python -m bench.record SET --add --only cold            # further rounds of some, to those in the record
 
-SET is the folder of `tools/imageset.py make`. Writes into DIR (default: this folder) record.json, record.svg
+SET is the folder of `tools/imageset.py make`, --against the checkout of an earlier build that takes its turns
+with this one (bench.run says more). Writes into DIR (default: this folder) record.json, record.svg
 and, between its marks, the tables of README.md; in the commands told there SET is that folder, DIR one for
 what is made on the way. Every round by itself goes to rounds.json there, which `--add` reads, and nobody
 else. Where a goal is missed the run is made once more under a profile, and its dearest functions are told.
@@ -22,24 +23,23 @@ from pathlib import Path
 import msgspec
 
 from bench.chart import plot
-from bench.contest import Contest, hold
 from bench.goals import Verdict, judge
 from bench.machine import Machine, compile_all, describe
 from bench.measurements import Measured, Medians, differences, medians
-from bench.named_runs import FLOORS, Options
-from bench.path_floor import ROUND_TRIPS
+from bench.named_runs import RUNS
+from bench.path_floor import SOURCE_TRIPS, TARGET_TRIPS
 from bench.peers import present
 from bench.profiling import profile_of
-from bench.run import Recorded, measured, told
+from bench.programs import Options
+from bench.run import Recorded, measured, told, versions_of
 from bench.scenarios import SCENARIOS
-from bench.tables import barred, failures, rows_of
+from bench.tables import barred, failures, rows_of, walls
 from tools import imageset
-from tools.compare import floors, versions_of, walls
 from tools.imageset import Layout
 
 BEGIN, END = "<!-- record: begin -->", "<!-- record: end -->"
-# Scenarios that are run at both tunings; for the others the defaults tell enough.
-TUNED = ("cold", "unchanged", "long-path")
+# Scenarios in which everybody is run at the defaults and tuned; in the others, as bench.run does.
+TUNED = ("cold", "unchanged", "second-prefix", "long-path")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -58,15 +58,17 @@ class Record(msgspec.Struct, frozen=True):
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     layout = imageset.read_layout(arguments.set)
-    earlier = arguments.against.read_bytes() if arguments.against else b""  # it may be what is written over
-    compile_all()
-    machine = describe(versions_of(present()))
+    earlier = arguments.earlier.read_bytes() if arguments.earlier else b""  # it may be what is written over
+    compile_all(arguments.against)
+    machine = describe(versions_of(present(), arguments.against))
     before = read_record(arguments.into) if arguments.add else None
     rows = read_rounds(arguments.into) if arguments.add else []
     with tempfile.TemporaryDirectory(prefix="record-", dir=arguments.folder) as folder:
-        options = Options(Path(folder), layout, arguments.scale)
+        options = Options(Path(folder), layout, arguments.scale, tools=present(), against=arguments.against)
         places = {str(layout.path): "SET", folder: "DIR"}
-        for row in everything(options, layout, arguments.rounds, arguments.only):
+        if arguments.against:
+            places[str(arguments.against.resolve())] = "EARLIER"
+        for row in everything(options, arguments.rounds, arguments.only or list(RUNS)):
             rows.append(anonymous(row, places))
             print(told(row), file=sys.stderr)
         record = recorded(machine, layout, arguments, rows, before)
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = msgspec.structs.replace(record, missed=profiles(verdicts, options, known))
     if earlier:
         then = msgspec.json.decode(earlier, type=Recorded).medians
-        print(f"against {arguments.against}:", *differences(record.medians, then), sep="\n  ")
+        print(f"since {arguments.earlier}:", *differences(record.medians, then), sep="\n  ")
     write(record, verdicts, arguments.into)
     return 0
 
@@ -91,7 +93,9 @@ def recorded(
 ) -> Record:
     """What was measured, now and `before`, and not yet profiled."""
     only = "".join(f" --only {name}" for name in arguments.only)
-    command = f"python -m bench.record SET --rounds {arguments.rounds} --scale {arguments.scale:g}{only}"
+    against = " --against EARLIER" if arguments.against else ""
+    rounds = f"--rounds {arguments.rounds} --scale {arguments.scale:g}"
+    command = f"python -m bench.record SET {rounds}{against}{only}"
     return Record(
         made=datetime.now(UTC).date().isoformat(),
         command=f"{before.command}` and `{command} --add" if before else command,
@@ -112,17 +116,12 @@ def anonymous(row: Measured, places: Mapping[str, str]) -> Measured:
     return msgspec.structs.replace(row, command=command, failed=failed)
 
 
-def everything(options: Options, layout: Layout, rounds: int, only: Sequence[str]) -> Iterator[Measured]:
-    """The comparison with the tools that are here, then what is held against floors."""
-    scenarios = [name for name in SCENARIOS if not only or name in only]
-    for tunings, names in (
-        ((False, True), [name for name in scenarios if name in TUNED]),
-        ((False,), [name for name in scenarios if name not in TUNED]),
-    ):
-        contest = Contest(names, present(), rounds, tunings, options.scale)
-        yield from hold(contest, layout, options.folder)
-        yield from floors(contest, layout)
-    yield from measured([name for name in FLOORS if not only or name in only], options, rounds)
+def everything(options: Options, rounds: int, names: Sequence[str]) -> Iterator[Measured]:
+    """The runs of these names, in their order."""
+    yield from measured([name for name in RUNS if name in names and name in TUNED], options, rounds, "both")
+    yield from measured(
+        [name for name in RUNS if name in names and name not in TUNED], options, rounds, "fair"
+    )
 
 
 def read_record(folder: Path) -> Record:
@@ -183,28 +182,20 @@ def between_marks(text: str, inside: str) -> str:
 def chapter(record: Record, verdicts: Sequence[Verdict]) -> Iterator[str]:
     """The record as a part of a README."""
     scale = "" if record.scale == 1 else f", what is generated at {record.scale:g} of its size"
-    rounds = f"{record.rounds}{_more(record)}"
-    yield f"Recorded on {record.made} by `{record.command}`: medians of {rounds}{scale}."
+    yield f"Recorded on {record.made} by `{record.command}`: medians{scale}."
     yield from ("", *(f"{line}  " for line in record.machine.lines()), f"Set: {record.set}")
     yield from ("", "### Goals", "")
     heading = ["what", "goal", "measured", "against", "", "commands"]
     yield from barred([heading, *map(_row, verdicts)])
     yield ""
-    yield "A ratio is ours by theirs. The floor of the long path is the larger of the largest blob at one"
-    yield "connection's rate and of all bytes over all connections, and these round trips, one after another:"
-    yield f"{'; '.join(ROUND_TRIPS)}."
+    yield "A ratio is ours by theirs. The floor of a slow line is the larger of all bytes by all connections"
+    yield "and, where the target is far, the largest blob by one; and these round trips, one after another:"
+    yield f"{'; '.join(SOURCE_TRIPS)}; and where the target is far {'; '.join(TARGET_TRIPS)}."
     yield from ("", "### Scenario by tool", "", "![wall time by scenario and tool](record.svg)", "")
     yield from barred(list(rows_of(record.medians)))
     yield from ("", *failures(record.medians))
     for name, lines in record.missed.items():
         yield from ("", f"### Where the time goes: {name}", "", "```", *lines, "```")
-
-
-def _more(record: Record) -> str:
-    """The runs that were measured more often than the others were."""
-    counts = {name: record.medians[name]["blobflow"].rounds for name in SCENARIOS if name in record.medians}
-    more = [f"{name}: {count}" for name, count in counts.items() if count > record.rounds]
-    return f" ({', '.join(more)})" if more else ""
 
 
 def _row(verdict: Verdict) -> list[str]:
@@ -220,11 +211,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("set", type=Path, help="the folder of `imageset.py make`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the bytes of what is generated")
-    parser.add_argument("--only", action="append", choices=[*SCENARIOS, *FLOORS], default=[])
+    parser.add_argument("--only", action="append", choices=[*RUNS], default=[])
+    parser.add_argument("--against", type=Path, metavar="DIR", help="the checkout of an earlier build")
     parser.add_argument("--add", action="store_true", help="add the rounds to those of the record in DIR")
     parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR")
     parser.add_argument("--folder", type=Path, help="where storage goes (default: temporary)")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="tell what differs from that record")
+    parser.add_argument("--earlier", type=Path, metavar="FILE", help="tell what differs from that record")
     return parser.parse_args(argv)
 
 

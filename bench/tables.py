@@ -20,7 +20,7 @@ COLUMNS: tuple[tuple[str, str, float, int], ...] = (
     ("MB read", "bytes_read", 1e6, 1),
     ("MB written", "bytes_written", 1e6, 1),
     ("mounts", "mounts", 1, 0),
-    ("HEADs/s", "heads_per_second", 1, 0),
+    ("requests/s", "requests_per_second", 1, 0),
 )
 
 
@@ -33,11 +33,12 @@ def columns_of(found: Medians) -> list[tuple[str, str, float, int]]:
 def rows_of(found: Medians) -> Iterator[list[str]]:
     """The heading, and a row for each run and subject; a failure is a row too."""
     columns = columns_of(found)
-    yield ["run", "subject", *(title for title, *_ in columns)]
+    yield ["run", "subject", "rounds", *(title for title, *_ in columns)]
     for run, subjects in found.items():
         for subject, measured in subjects.items():
             cells = [_cell(measured, name, unit, places) for _, name, unit, places in columns]
-            yield [run, subject + (" (failed)" if measured.failed else ""), *cells]
+            name = subject + (" (failed)" if measured.failed else "")
+            yield [run, name, str(measured.rounds), *cells]
 
 
 def _cell(measured: Median, name: str, unit: float, places: int) -> str:
@@ -80,6 +81,14 @@ def ratios(found: Medians) -> Iterator[str]:
             wall = theirs.figures["wall"] / mine.figures["wall"]
             cpu = theirs.figures["cpu"] / mine.figures["cpu"]
             yield f"{run}: {subject} takes {wall:.2f} times the wall and {cpu:.2f} times the CPU of {ours}"
+
+
+def walls(found: Medians) -> dict[str, dict[str, float]]:
+    """The wall time of what did not always fail, by run and subject."""
+    return {
+        run: {name: row.figures["wall"] for name, row in subjects.items() if not row.failed}
+        for run, subjects in found.items()
+    }
 
 
 def failures(found: Medians) -> Iterator[str]:
