@@ -180,7 +180,7 @@ class Contest(msgspec.Struct, frozen=True):
 def floors(field: Field, tunings: Sequence[bool]) -> Iterator[Measured]:
     """How fast a scenario could be at best where a slow line decides that: rows beside the tools' own."""
     ways = field.scenario.source_path, field.scenario.target_path
-    if field.scenario.raw or not any(way and way.rate for way in ways):
+    if not any(way and way.rate for way in ways):
         return
     for tuned in tunings:
         connections = BLOBS_AT_ONCE if tuned else CONNECTIONS

@@ -72,6 +72,7 @@ def test_a_goal_is_held_against_the_best_of_those_that_took_part() -> None:
     found = medians([row("cold", "blobflow", 1.0), row("cold", "slow", 4.0), row("cold", "fast", 2.5)])
     [verdict] = judge(found, [goal])
     assert (verdict.against, verdict.value, verdict.met) == ("fast", 0.4, True)
+    assert verdict.shown == "0.40 x (1 / 2.5 s)"
     assert verdict.commands == ("run blobflow", "run fast")
 
 
