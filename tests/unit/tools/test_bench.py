@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.chart import plot
-from bench.contest import Contest, in_turn
+from bench.contest import Contest, Entry, in_turns
 from bench.ends import new_folder
 from bench.goals import GOALS, Goal, judge
 from bench.measurements import Measured, differences, medians, ratios_by_round
@@ -164,7 +164,15 @@ def test_concurrency_is_the_scenarios_for_every_tuned_tool_and_ours_at_our_defau
     contest = Contest([], {name: TOOLS[name] for name in ("blobflow", "crane")}, 1, (False,), (True,))
     entries = contest.entries(SCENARIOS["giant-layer"])
     assert [entry.subject for entry in entries] == ["blobflow", "crane, tuned", "8 raw connections"]
-    assert in_turn(entries, 4)[0].subject == "crane, tuned"
+
+
+def test_another_one_begins_each_round_and_who_is_finished_has_no_further_turn() -> None:
+    entries = [Entry(name, TOOLS["crane"]) for name in "abc"]
+    finished = set[str]()
+    turns = in_turns(entries, 3, finished)
+    assert [next(turns).name for _ in range(6)] == ["a", "b", "c", "b", "c", "a"]
+    finished.add("a")
+    assert [entry.name for entry in turns] == ["c", "b"]
 
 
 def test_an_earlier_build_is_run_by_its_own_environment_right_after_ours(tmp_path: Path) -> None:
