@@ -1,9 +1,9 @@
 """A gzip'ed archive of several images into an empty registry: by blobflow, and by gunzip and skopeo.
 
 The archive is as `docker save … | gzip` writes it, of the set's images for their first platform, or one of
-the user's. blobflow loads it as it is; for skopeo it is unpacked first (it would unpack it again for every
-image), and then each of its images is copied: skopeo remembers between them what it has uploaded. crane takes
-archives of one image, and oras none of docker's.
+the user's. blobflow loads it as it is; for skopeo it is unpacked first (1.9.3 says `unexpected EOF` to what
+is gzip'ed; others would unpack it again for every image), and then each of its images is copied: skopeo
+remembers between them what it has uploaded. crane takes archives of one image, and oras none of docker's.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Source and targets are those of ends.py. Figures of a run:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -180,7 +180,7 @@ class Contest(msgspec.Struct, frozen=True):
 def floors(field: Field, tunings: Sequence[bool]) -> Iterator[Measured]:
     """How fast a scenario could be at best where a slow line decides that: rows beside the tools' own."""
     ways = field.scenario.source_path, field.scenario.target_path
-    if field.scenario.raw or not any(way and way.rate for way in ways):
+    if not any(way and way.rate for way in ways):
         return
     for tuned in tunings:
         connections = BLOBS_AT_ONCE if tuned else CONNECTIONS
@@ -188,26 +188,26 @@ def floors(field: Field, tunings: Sequence[bool]) -> Iterator[Measured]:
         yield Measured(field.name, f"floor of {connections} connections", {"wall": seconds})
 
 
-def in_turn(entries: Sequence[Entry], number: int) -> list[Entry]:
-    """The entries in the order of a round: another one first each time."""
-    first = number % len(entries)
-    return [*entries[first:], *entries[:first]]
+def in_turns(entries: Sequence[Entry], rounds: int, finished: Collection[str]) -> Iterator[Entry]:
+    """The entries, round by round, another one first each time, without the subjects that are `finished` by
+    then."""
+    for number in range(rounds):
+        first = number % len(entries)
+        for entry in [*entries[first:], *entries[:first]]:
+            if entry.subject not in finished:
+                yield entry
 
 
 def hold(contest: Contest, debian: Layout | None, folder: Path) -> Iterator[Measured]:
     """Run every tool in every scenario, round by round; who takes very long, in the first round only."""
     for first, then in following(contest.scenarios):
         with fielded(first, debian, folder, contest.scale) as field:
-            entries = contest.entries(field.scenario)
             slow: set[str] = set()
-            for number in range(contest.rounds):
-                for entry in in_turn(entries, number):
-                    if entry.subject in slow:
-                        continue
-                    for row in bout(field, entry, then, contest.profile):
-                        if row.figures["wall"] > LONG_RUN and not entry.tool.ours:
-                            slow.add(entry.subject)
-                        if row.run in contest.scenarios:
-                            yield row
+            for entry in in_turns(contest.entries(field.scenario), contest.rounds, slow):
+                for row in bout(field, entry, then, contest.profile):
+                    if row.figures["wall"] > LONG_RUN and not entry.tool.ours:
+                        slow.add(entry.subject)
+                    if row.run in contest.scenarios:
+                        yield row
             if first in contest.scenarios:
                 yield from floors(field, contest.tunings)

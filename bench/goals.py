@@ -53,6 +53,13 @@ WAITS: Sequence[Goal] = (
         theirs=("8 raw connections",),
         bound=1.6,
     ),
+    Goal(
+        "giant layer, far source, wall, against what 8 connections carry",
+        "giant-layer",
+        "wall",
+        theirs=("floor of 8 connections",),
+        bound=1.6,
+    ),
     Goal("giant layer, far source, peak memory", "giant-layer", "peak", bound=150.0, unit=1e6, suffix=" MB"),
     Goal("giant layer, far source, wall, against the fastest peer", "giant-layer", "wall", theirs=PEERS),
     Goal("far source, wall, against before", "far-source", "wall", theirs=BEFORE, bound=0.65),
@@ -154,21 +161,25 @@ GOALS: Sequence[Goal] = (
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of a goal. `met`: None where nothing is demanded; `against`: whom it was held against."""
+    """What became of a goal. `met`: None where nothing is demanded; `against`: whom it was held against, and
+    `seconds`: ours and theirs."""
 
     goal: Goal
     value: float
     against: str
+    seconds: tuple[float, float] | None
     met: bool | None
     commands: tuple[str, ...]
 
     @property
     def shown(self) -> str:
-        """The value, for people."""
-        if not self.against:
+        """The value, for people; of a ratio what it was made of too."""
+        if self.seconds is None:
             digits = ".3g" if self.value < 10 else ".0f"
             return f"{self.value:{digits}}{self.goal.suffix}"
-        return f"{self.value:.3f} x" if self.value < 0.1 else f"{self.value:.2f} x"
+        ratio = f"{self.value:.3f} x" if self.value < 0.1 else f"{self.value:.2f} x"
+        ours, theirs = self.seconds
+        return f"{ratio} ({ours:.3g} / {theirs:.3g} s)"
 
     @property
     def demanded(self) -> str:
@@ -199,6 +210,7 @@ def judge(found: Medians, goals: Sequence[Goal] = GOALS) -> Iterator[Verdict]:
         if mine is None or goal.figure not in mine.figures:
             continue
         value, against, commands = mine.figures[goal.figure] / goal.unit, "", [mine.command]
+        seconds = None
         if goal.theirs:
             figure = goal.other_figure or goal.figure
             others = {
@@ -209,10 +221,11 @@ def judge(found: Medians, goals: Sequence[Goal] = GOALS) -> Iterator[Verdict]:
             if not others:
                 continue
             against = min(others, key=lambda name: others[name].figures[figure])
-            value = mine.figures[goal.figure] / others[against].figures[figure]
+            seconds = (mine.figures[goal.figure], others[against].figures[figure])
+            value = seconds[0] / seconds[1]
             commands.append(others[against].command)
         met = None
         if goal.bound is not None:
             met = value <= goal.bound if goal.at == "most" else value >= goal.bound
         told = tuple(dict.fromkeys(command for command in commands if command))
-        yield Verdict(goal, value, against, met, told)
+        yield Verdict(goal, value, against, seconds, met, told)

@@ -276,6 +276,8 @@ def tools_of(names: Sequence[str], against: Path | None) -> dict[str, Tool]:
         chosen[name] = TOOLS[name]
         if name == "blobflow" and against is not None:
             command = build_of(against)
-            work = partial(blobflow_work, command)
-            chosen[EARLIER] = Tool([*command, "--version"], work, ours=True, remembers=True)
+            version = [*command, "--version"]
+            if (against / ".git").exists():  # versions rarely differ from one build to the next
+                version = ["git", "-C", str(against), "describe", "--always", "--dirty"]
+            chosen[EARLIER] = Tool(version, partial(blobflow_work, command), ours=True, remembers=True)
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,8 @@ class Options(msgspec.Struct, frozen=True):
 
     `debian`: the set of Debian packages; `scale`: of the bytes of generated blobs, and of the images of that
     set; `profile`: where blobflow's profile is written; `tools`: which of peers.TOOLS take part; `against`:
-    the checkout of an earlier build that does; `archive`: what `load` loads, if not one of the set.
+    the checkout of an earlier build that does; `archive`: what `load` loads, if not one of the set; `turn`:
+    the number of the round.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Options(msgspec.Struct, frozen=True):
     tools: Sequence[str] = ("blobflow",)
     against: Path | None = None
     archive: Path | None = None
+    turn: int = 0
 
     def sized(self, size: int) -> int:
         return max(1, int(size * self.scale))
@@ -61,11 +63,12 @@ class Build(msgspec.Struct, frozen=True):
         return [build_of(self.checkout)[0], "-m", f"bench.{module}", *words]
 
 
-def builds(options: Options) -> Iterator[Build]:
-    """This build, and the earlier one if there is to be one."""
-    yield Build("blobflow")
-    if options.against is not None:
-        yield Build(EARLIER, options.against.resolve())
+def builds(options: Options) -> list[Build]:
+    """This build, and the earlier one if there is to be one; who begins changes with every round."""
+    if options.against is None:
+        return [Build("blobflow")]
+    both = [Build("blobflow"), Build(EARLIER, options.against.resolve())]
+    return both[::-1] if options.turn % 2 else both
 
 
 def timed(

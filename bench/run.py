@@ -107,10 +107,10 @@ def measured(names: Sequence[str], options: Options, rounds: int, tuning: str) -
     tools = tools_of(options.tools, options.against)
     contest = Contest(scenarios, tools, rounds, ours, peers, options.scale)
     yield from hold(contest, options.debian, options.folder)
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name in names:
             if name not in SCENARIOS:
-                yield from RUNS[name].measure(options)
+                yield from RUNS[name].measure(msgspec.structs.replace(options, turn=turn))
 
 
 def versions_of(tools: Sequence[str], against: Path | None) -> dict[str, Sequence[str]]:

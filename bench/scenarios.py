@@ -88,7 +88,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "cold": Scenario("the whole set into an empty registry; the tool remembers nothing"),
     "unchanged": Scenario("the same again, at once: everything is there", after="cold"),
     "second-prefix": Scenario(
-        "the same under another prefix of the registry that has it since: mounts, or bytes again",
+        "the same under another prefix of the registry that has it: mounts, or bytes again",
         after="cold",
         prefix="second",
     ),
