@@ -36,6 +36,8 @@ class PermitKind(enum.IntEnum):
     READ = 2  # a blob that streams from the host
     WRITE = 3  # a blob that streams to the host
 
+    __hash__ = int.__hash__  # they are keys of what every request looks at, and Enum's own is slow
+
 
 class Permit(Protocol):
     """The right to have one exchange under way at a host, until it is released."""

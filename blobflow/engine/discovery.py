@@ -12,7 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from blobflow.content import NullJournal
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
+from blobflow.engine.concurrency.bounded_runner import (
+    MAX_LOOKUPS,
+    MAX_SMALL_REQUESTS,
+    BoundedRunner,
+    run_alongside,
+)
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.attachments import accepts_referrers, attach_referrers, without_overwrites
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of
@@ -31,12 +36,6 @@ from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_cont
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
-
-# Small requests in flight for the discovery of one target host, over all hosts; each host's limiter bounds
-# them as well. Those whose answers have a body of up to some MiB are fewer than those whose have none: of
-# these a far source and a far target each have their fill at once.
-MAX_SMALL_REQUESTS = 32
-MAX_LOOKUPS = 128
 
 
 class Discovered(msgspec.Struct, frozen=True):

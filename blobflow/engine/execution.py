@@ -14,8 +14,12 @@ from typing import Any
 
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
-from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import (
+    MAX_LOOKUPS,
+    MAX_SMALL_REQUESTS,
+    BoundedRunner,
+    run_alongside,
+)
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.planned import Planned, PlanPart
 from blobflow.engine.plan.steps import Copy, Plan, Step

@@ -13,8 +13,7 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.content import Source
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.services import Services

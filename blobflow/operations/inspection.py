@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.services import Services
 from blobflow.engine.sources.reader import GraphReader, read_graph

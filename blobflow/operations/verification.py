@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from blobflow.content import NullJournal
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.desired import DesiredImages, build_desired_images, choices_of
 from blobflow.engine.policy import VerifyLevel

@@ -135,3 +135,20 @@ async def test_however_many_begin_at_once_one_token_is_asked_for() -> None:
         assert all(await asyncio.gather(*(source.has(BLOB) for _ in range(64))))
     asked = server.asked()
     assert sum("/token" in each for each in asked) == 1
+
+
+async def test_a_far_registry_with_eight_slots_refuses_next_to_nothing(tmp_path: Path, store: Store) -> None:
+    net = LimitedRegistries(store)
+    eight = Fault("*", "/v2/", times=0, act=Crowded(8, turns=TURNS))
+    async with journalling(tmp_path / "registry", [eight]) as registry, turning(net.clock, FAR):
+        sink = net.registries.sink(Site(registry.host, "app"))
+        left = iter(range(1000))
+
+        async def ask() -> None:
+            for number in left:
+                assert not await sink.has(blob_of(b"%d" % number))
+
+        await asyncio.gather(*(ask() for _ in range(64)))
+        await net.registries.close()
+        assert registry.journal.count(status=429) <= 0.02 * len(registry.journal)
+        assert registry.journal.peak() <= 10

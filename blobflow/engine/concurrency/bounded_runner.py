@@ -6,6 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+# Small requests in flight over all hosts, for one task; each host's limiter bounds them as well. Those whose
+# answers have a body of up to some MiB are fewer than those whose have none: of these a far source and a far
+# target each have their fill at once.
+MAX_SMALL_REQUESTS = 32
+MAX_LOOKUPS = 128
+
 Item = TypeVar("Item")
 
 

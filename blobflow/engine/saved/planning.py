@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_LOOKUPS, MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.attachments import REPLACED

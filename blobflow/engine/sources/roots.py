@@ -8,12 +8,13 @@ are known to have whole is never read.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from blobflow.content import SourceAt
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
+from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
@@ -67,10 +68,11 @@ async def resolve_roots(
         except BlobflowError as error:
             failures[reference] = without_frames(error)
 
-    async def resolve(reference: Reference) -> None:
-        await run_alongside(meanwhile(reference), pin(reference))
+    async def ask(question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await question()
 
-    await runner.for_each(resolve, sorted(set(sources)))
+    wanted = sorted(set(sources))
+    await runner.for_each(ask, (partial(each, source) for source in wanted for each in (pin, meanwhile)))
     return ResolvedRoots(roots, failures)
 
 

@@ -20,8 +20,11 @@ def unacceptable_pairs(
     """The pairs whose targets can't hold their images, and why."""
     failures: dict[Pair, BlobflowError] = {}
     for pair in pairs:
-        desired, sink = desired_images[pair], sink_at(site_of(pair.target))
-        if not isinstance(sink, Selective) or not desired.manifests:
+        desired = desired_images[pair]
+        if not desired.manifests:
+            continue
+        sink = sink_at(site_of(pair.target))
+        if not isinstance(sink, Selective):
             continue
         try:
             manifests = {each.descriptor.digest: each for each in desired.manifests}

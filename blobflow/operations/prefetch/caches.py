@@ -13,8 +13,7 @@ from functools import partial
 
 from blobflow.client import Client
 from blobflow.content import Site, Sleep, SourceAt, Verifier
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_together
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_SMALL_REQUESTS, BoundedRunner, run_together
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import ResolvedRoots
 from blobflow.errors import BlobflowError

@@ -9,8 +9,7 @@ from typing import Literal
 import msgspec
 
 from blobflow.content import Sleep, SourceAt
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_SMALL_REQUESTS
+from blobflow.engine.concurrency.bounded_runner import MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.desired import build_desired_images, choices_of
 from blobflow.engine.sources.graph import Graph

@@ -9,8 +9,7 @@ from functools import partial
 from blobflow.client import Client
 from blobflow.content import Cache, Site, Sleep, SourceAt
 from blobflow.engine.blob_readers import SourceReader
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
-from blobflow.engine.discovery import MAX_LOOKUPS
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import resolve_roots
 from blobflow.errors import BlobflowError

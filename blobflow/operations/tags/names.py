@@ -11,9 +11,6 @@ from blobflow.oci import Descriptor, Reference
 from blobflow.oci.reference import check_tag
 from blobflow.transports.registry import Registries
 
-# Small requests in flight over all hosts; each host's limiter bounds them as well.
-MAX_SMALL_REQUESTS = 32
-
 
 def check_registry(reference: Reference) -> None:
     """Raise UsageError for a reference that is not in a registry."""

@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
 from blobflow.errors import BlobflowError, NotFound, RunIncomplete, error_side
@@ -18,7 +18,7 @@ from blobflow.oci import Digest, Reference
 from blobflow.oci.referrers import subject_in_tag
 from blobflow.operations.tags.extra import ExtraTag, PruneLimit, RepositoryState, find_extra_tags
 from blobflow.operations.tags.inspect import inspect_repository
-from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, check_registry
+from blobflow.operations.tags.names import check_registry
 from blobflow.transports.registry import Registries, Repository
 
 
@@ -104,7 +104,7 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedT
     now = await inspect_repository(
         repository,
         listed,
-        BoundedRunner(MAX_SMALL_REQUESTS),
+        BoundedRunner(MAX_LOOKUPS),
         lambda tag: tag in tags or bool(subject_in_tag(tag)),
     )
     known = {index: below for image in kept for index, below in image.lists.items()}

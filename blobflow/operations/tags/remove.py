@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from blobflow.client import Client
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.errors import Rejected, UsageError
 from blobflow.oci import Digest, Reference
 from blobflow.operations.tags.extra import RepositoryState
 from blobflow.operations.tags.inspect import inspect_repository
-from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, check_registry
+from blobflow.operations.tags.names import check_registry
 from blobflow.transports.registry import Repository
 
 _SHOWN = 5
@@ -50,9 +50,7 @@ async def remove(
     if reference.tag and not by_digest:
         await _untag(repository, reference, digest, dry_run=dry_run)
         return Removed((reference.tag,))
-    standing = await inspect_repository(
-        repository, await repository.tags(), BoundedRunner(MAX_SMALL_REQUESTS)
-    )
+    standing = await inspect_repository(repository, await repository.tags(), BoundedRunner(MAX_LOOKUPS))
     gone = _check(standing, reference, digest, all_tags=all_tags)
     if not dry_run:
         await repository.delete(digest)

@@ -15,13 +15,13 @@ from itertools import islice
 
 from blobflow.client import Client
 from blobflow.content import Site
-from blobflow.engine.concurrency.bounded_runner import BoundedRunner
+from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.sources.configs import read_config
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Manifest
 from blobflow.oci.tag_selection.matching import matching_tags, newest_created, parse_date
-from blobflow.operations.tags.names import MAX_SMALL_REQUESTS, catalog
+from blobflow.operations.tags.names import catalog
 from blobflow.operations.tags.search import ChosenTags, TagSearch
 from blobflow.transports.registry import Registries, Repository
 
@@ -100,7 +100,7 @@ async def _of_types(repository: Repository, tags: Sequence[str], types: Collecti
         except (NotFound, UnsupportedContent):  # listed, yet not there; or of an unknown type
             return
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, tags)
+    await BoundedRunner(MAX_LOOKUPS).for_each(ask, tags)
     return [tag for tag in tags if tag in wanted]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 
 from yarl import URL
 
@@ -93,8 +94,16 @@ class Repository:
         self._root = f"/v2/{name}"
         self._target = target = writes or written
         self._lookups = Lookups(client, site, self._scopes, target=target, writes=writes, fail_fast=fail_fast)
-        self._referrers = RepositoryReferrers(client, site, self._scopes, self)
-        self._manifests = ManifestPusher(site, client, uploads.profile, uploads.limits, self._scopes, permit)
+
+    @cached_property
+    def _referrers(self) -> RepositoryReferrers:
+        return RepositoryReferrers(self._client, self._site, self._scopes, self)
+
+    @cached_property
+    def _manifests(self) -> ManifestPusher:
+        return ManifestPusher(
+            self._site, self._client, self._profile, self._uploads.limits, self._scopes, self._permit
+        )
 
     @property
     def limiter(self) -> HostLimiter:

@@ -44,7 +44,8 @@ class HeadSupport:
     def worked(self, repository: str) -> None:
         """A HEAD found something."""
         self._ever_worked = True
-        self._works.put(repository, True)
+        if not self._works.get(repository):
+            self._works.put(repository, True)
 
     def is_doubtful(
         self, repository: str, error: RegistryError, *, expected: bool, put: bool = False

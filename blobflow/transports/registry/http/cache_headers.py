@@ -20,7 +20,8 @@ def describe_cache(headers: Mapping[str, str]) -> str:
     there is a cache, not that it had this.
     """
     age = parse_length(headers.get("Age")) or 0
-    hit = age or any(_HIT.search(headers.get(name, "")[:200]) for name in _CACHE_HEADERS)
+    said = [value for name in _CACHE_HEADERS if (value := headers.get(name))]
+    hit = age or any(_HIT.search(value[:200]) for value in said)
     if not hit and not _TWO_REQUESTS.search(headers.get("X-Varnish", "")[:100].strip()):
         return ""
     via = one_line(headers.get("Via", ""), 60)

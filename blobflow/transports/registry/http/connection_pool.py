@@ -128,7 +128,7 @@ class ConnectionPool:
 
     async def read(self, request: Request, response: aiohttp.ClientResponse) -> Response:
         """Read a response's body, whose codings are undone, as far as the request's limit goes."""
-        host, body = self.name(response.url), bytearray()
+        body = bytearray()
         # What is said of something that was sent (a token's form aside) is of no interest: as it may come.
         wanted = request.method == "GET" or (request.method == "POST" and response.status == 200)
         codings = codings_of(response.headers) if wanted else ()
@@ -139,10 +139,11 @@ class ConnectionPool:
         except (aiohttp.ClientError, OSError) as error:
             length = response.content_length
             raise translate_error(
-                error, host, request.description, received=len(body), expected=length
+                error, self.name(response.url), request.description, received=len(body), expected=length
             ) from None
         content = bytes(body[: limit + 1])
         if codings:
+            host = self.name(response.url)
             check_codings(codings, host, request.description)
             content = decode_body(
                 content, codings, f"{host}'s answer to {request.description}", request.limit

@@ -181,7 +181,8 @@ class Dispatcher:
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> aiohttp.ClientResponse:
         """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
-        if self._pool.is_home(url):
+        at_home = self._pool.is_home(url)
+        if at_home:
             await self._wait_for_turn()
         if isinstance(body, bytes) and self._writing is not None:
             await self._writing.wait(len(body))
@@ -191,11 +192,11 @@ class Dispatcher:
         except TimedOut:
             self._limiter.congested(began)
             raise
-        if self._pool.is_home(url):
+        if at_home:
             self.allowance = allowance_of(response.headers) or self.allowance
         if response.status in _OVERLOADED:
             self._limiter.congested(began)
-        elif request.method in _SAFE_METHODS and self._pool.is_home(url):
+        elif at_home and request.method in _SAFE_METHODS:
             self._limiter.answered(self._clock() - began)
         else:
             self._limiter.answered()
@@ -247,4 +248,8 @@ class Dispatcher:
         """`url` at this host, whose origin is known by then."""
         await self._pool.detect_scheme()
         self._authorization.home = self.home
-        return URL(f"{self.home}{url}", encoded=True) if url.host is None else url
+        if url.host is not None:
+            return url
+        if url.raw_query_string:
+            return URL(f"{self.home}{url}", encoded=True)
+        return self.home.with_path(url.raw_path, encoded=True)  # parses nothing

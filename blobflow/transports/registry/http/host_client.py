@@ -288,7 +288,9 @@ class HostClient:
         refused = False
 
         async def attempt() -> T:
-            async with self.limiter.retry(held if refused else None):
+            if not refused:
+                return await once(request)
+            async with self.limiter.retry(held):
                 return await once(request)
 
         async def pause(failure: Failure) -> None:

@@ -262,8 +262,7 @@ class HostLimiter:
         return used < (size + 1) // 2 or not self._waiting[other]
 
     def _let_in(self) -> None:
-        for kind in PermitKind:
-            waiting = self._waiting[kind]
+        for kind, waiting in self._waiting.items():
             while waiting and self._has_room(kind):
                 granted = waiting.popleft()
                 if not granted.cancelled():

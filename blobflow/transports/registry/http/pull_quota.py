@@ -25,7 +25,9 @@ _SOURCE_CHARACTERS = 80
 
 def allowance_of(headers: Mapping[str, str]) -> Allowance | None:
     """The allowance that an answer tells of; None if it tells of none, or not in this form."""
-    limit = _COUNT.match(headers.get("ratelimit-limit", ""))
+    if "ratelimit-limit" not in headers:
+        return None
+    limit = _COUNT.match(headers["ratelimit-limit"])
     left = _COUNT.match(headers.get("ratelimit-remaining", ""))
     if limit is None or left is None:
         return None
