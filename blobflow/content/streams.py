@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import NoReturn, Protocol, Self
+from typing import NamedTuple, NoReturn, Protocol, Self, runtime_checkable
 
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor
@@ -48,6 +48,28 @@ class BlobStream(Protocol):
     def aclose(self) -> Awaitable[None]: ...
 
 
+class Extent(NamedTuple):
+    """Bytes of a blob, `start` ≤ i < `end` of the file `fd`, which may leave by sendfile(2) as they are."""
+
+    fd: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@runtime_checkable
+class HasExtents(Protocol):
+    """A `BlobStream` whose bytes lie in a file: they can be had as extents in place of chunks, in turns."""
+
+    def next_extent(self, most: int) -> Awaitable[Extent | None]:
+        """As `__anext__`: the next bytes, at least one and at most `most`, as good as a chunk would be. The
+        descriptor is valid until the next call or the end. None if the next bytes have to be had as a chunk.
+        """
+        ...
+
+
 class BlobReader(Protocol):
     """Opens the bytes of one blob. See `blobflow.content` for what it promises about wrong ones."""
 
@@ -64,6 +86,16 @@ class Tap:
 
     def feed(self, chunk: Chunk) -> None:
         """A chunk, before it is passed on. What is raised here fails the stream in place of the chunk."""
+
+    def pass_over(self, size: int) -> None:
+        """So many bytes are passed on in place of a chunk, and nobody here sees them. Only asked of who says
+        that it can do without (`blind`)."""
+
+    @property
+    def blind(self) -> bool:
+        """Whether this does without the bytes, and only wants to know how many pass: then they may be sent
+        from the file where they lie. So it is for who doesn't `feed`."""
+        return type(self).feed is Tap.feed
 
     def finish(self) -> None:
         """The last byte was taken: the reader is done with it, and has asked for more in vain.
@@ -86,6 +118,13 @@ class Counter(Tap):
 
     def feed(self, chunk: Chunk) -> None:
         self._count(len(chunk))
+
+    def pass_over(self, size: int) -> None:
+        self._count(size)
+
+    @property
+    def blind(self) -> bool:
+        return True
 
 
 class Notice(Tap):
@@ -133,6 +172,23 @@ class TappedStream:
         except BlobflowError as error:
             self._raise(error)
         return chunk
+
+    async def next_extent(self, most: int) -> Extent | None:
+        """See `HasExtents`; None where a tap has to see the bytes, or they lie in no file."""
+        stream = self.untapped
+        if self._ended or not isinstance(stream, HasExtents) or not all(tap.blind for tap in self.taps):
+            return None
+        try:
+            extent = await stream.next_extent(most)
+            if extent is not None:
+                for tap in self.taps:
+                    tap.pass_over(len(extent))
+        except StopAsyncIteration:
+            self._finish()
+            raise
+        except BlobflowError as error:
+            self._raise(error)
+        return extent
 
     async def aclose(self) -> None:
         await self.untapped.aclose()

@@ -61,6 +61,7 @@ ROOMS = {
             "transports.registry.auth",
             "transports.registry.capabilities",
             "transports.registry.origins",
+            "transports.sendfile",
         ),
         ("msgspec", "aiohttp", "yarl", "multidict"),
     ),
@@ -106,7 +107,7 @@ ROOMS = {
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
     "server": Room(
-        (*SEAM, "bounded_cache", STORE),
+        (*SEAM, "bounded_cache", STORE, "transports.sendfile"),
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),

@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 from aiohttp import StreamReader, web
 
 from blobflow.server.http.ranges import ByteRange
-from blobflow.server.http.sendfile import SendfileThreads
+from blobflow.transports.sendfile import SendfileThreads
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ_BYTES = 1024 * 1024
@@ -67,8 +67,10 @@ class SocketBodyTransport:
         self, request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: ByteRange
     ) -> None:
         await response.prepare(request)
-        if request.transport is not None and request.transport.get_extra_info("sslcontext") is None:
-            await self._sending.send(request, file.fileno(), span)
+        transport = request.transport
+        if transport is not None and transport.get_extra_info("sslcontext") is None:
+            drain = request.writer.drain
+            await self._sending.send(transport, drain, file.fileno(), span.start, span.end)
             return
         async for chunk in read_span(file, span):
             await response.write(chunk)

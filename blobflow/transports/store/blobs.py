@@ -10,21 +10,22 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from blobflow.content import BlobStream, Chunk
+from blobflow.content import BlobStream
 from blobflow.errors import DigestMismatch, IntegrityError, NotFound, StorageError, StorageFull, own_copy
 from blobflow.oci import Digest, digest_of
 from blobflow.oci.digest import algorithm_of, head_of
 from blobflow.transports.store.blob_commit import BlobCommit, record_blob
 from blobflow.transports.store.block_checksums import BlockChecksums
 from blobflow.transports.store.clock import now
+from blobflow.transports.store.held_stream import HeldStream
 from blobflow.transports.store.os_errors import storage_error, translate_os_errors
 from blobflow.transports.store.paths import StorePaths
 from blobflow.transports.store.state.database import State
-from blobflow.transports.store.verified_reading import open_for_reading, read_verified, verify_file
+from blobflow.transports.store.verified_reading import open_for_reading, verify_file
 
 # Blobs remembered as checked since the store was opened, some 100 bytes each. Beyond, the ones checked
 # longest ago are checked again.
@@ -41,7 +42,7 @@ class Blobs:
     def __init__(self, paths: StorePaths, state: State) -> None:
         self._paths = paths
         self._state = state
-        self._checked: dict[int, None] = {}  # in the order of checking
+        self._checked: dict[int, int] = {}  # sizes in bytes, in the order of checking
         self._checking: dict[Digest, asyncio.Future[bytes]] = {}
         self._used: set[Digest] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -134,7 +135,8 @@ class Blobs:
         """The blob's bytes `offset` ≤ i < `end` (None: its size), in chunks of at most 1 MiB.
 
         Every 4 MiB block that is touched is compared with its checksum before its last wanted byte is passed
-        on. Raises NotFound on entry; IntegrityError while iterating if the file is damaged, and then the blob
+        on. Once all of them were since the store was opened, the bytes can be had as extents, as they are.
+        Raises NotFound on entry; IntegrityError while iterating if the file is damaged, and then the blob
         has been dropped, so that whoever needs it fetches it again.
         """
         blocks = self._blocks_of(digest)
@@ -147,20 +149,24 @@ class Blobs:
             raise self._not_found(digest) from None
         try:
             self.mark_used(digest)
-            async with contextlib.aclosing(self._chunks(digest, fd, blocks, offset, end)) as chunks:
-                yield chunks
+            stream = HeldStream(
+                fd,
+                path,
+                blocks,
+                offset,
+                end,
+                size=self._checked_size(digest, fd),
+                passed=lambda: self._note_checked(digest, os.fstat(fd).st_size),
+                damaged=lambda: self._drop_damaged(digest, os.fstat(fd)),
+            )
+            async with contextlib.aclosing(stream):
+                yield stream
+        except BaseException:
+            # Maybe since a peer found another blob in what went unread: the next reading checks it again.
+            self._checked.pop(head_of(digest), None)
+            raise
         finally:
             os.close(fd)
-
-    async def _chunks(
-        self, digest: Digest, fd: int, blocks: bytes, offset: int, end: int | None
-    ) -> AsyncGenerator[Chunk, None]:
-        try:
-            for chunk in read_verified(fd, self._paths.blob(digest), blocks, offset, end):
-                yield chunk
-        except IntegrityError:
-            self._drop_damaged(digest, os.fstat(fd))
-            raise
 
     # Checking whole files
 
@@ -206,10 +212,18 @@ class Blobs:
         size, found = checked
         if blocks is None and not self._state.read_only and self._blocks_of(digest) != found:
             self._state.later(lambda: self._adopt(digest, size, found, stat))
-        self._checked[head_of(digest)] = None
+        self._note_checked(digest, size)
+        return found
+
+    def _checked_size(self, digest: Digest, fd: int) -> int | None:
+        """The size of a file that was checked; None if it was not, or has another size by now."""
+        size = self._checked.get(head_of(digest))
+        return size if size == os.fstat(fd).st_size else None
+
+    def _note_checked(self, digest: Digest, size: int) -> None:
+        self._checked[head_of(digest)] = size
         if len(self._checked) > _MAX_CHECKED:
             del self._checked[next(iter(self._checked))]
-        return found
 
     def _read_again(
         self, digest: Digest, blocks: bytes | None

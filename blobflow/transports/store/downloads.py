@@ -21,9 +21,11 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Self
 
-from blobflow.content import BlobReader, BlobStream, Chunk
+from blobflow.content import BlobReader, BlobStream, Chunk, Extent
 from blobflow.errors import DigestMismatch, IntegrityError, SizeMismatch, StalePartial, StorageError, own_copy
 from blobflow.oci import Descriptor, Digest
 from blobflow.transports.store.block_checksums import READ
@@ -97,6 +99,11 @@ class InFlightBlob:
         self.task = asyncio.create_task(self._run(), name=f"share {blob.digest}")
 
     @property
+    def partials(self) -> Path:
+        """The folder that its file is in, to name in errors."""
+        return self._store.paths.partials
+
+    @property
     def joinable(self) -> bool:
         """Whether one more reader may join: the writer has not failed, and the last reader has not left."""
         return self.error is None and not self._all_left.is_set()
@@ -121,32 +128,21 @@ class InFlightBlob:
     @contextlib.asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
         """The bytes from `offset` as they become visible; for whoever has joined."""
-        async with contextlib.aclosing(self._follow(offset)) as stream:
+        async with contextlib.aclosing(_Follower(self, offset)) as stream:
             yield stream
 
-    async def _follow(self, offset: int) -> AsyncGenerator[Chunk, None]:
-        """The bytes from `offset` as they become visible; at their end the writer's error, if it failed."""
-        fd = -1
-        try:
-            while not (self._verified and offset >= self.blob.size):
-                if self.error is not None:
-                    raise own_copy(self.error)
-                if offset >= self._visible:
-                    await self._changed.wait()
-                    continue
-                if fd < 0:
-                    fd = self._duplicate()
-                with translate_os_errors("read", self._store.paths.partials):
-                    chunk = os.pread(fd, min(READ, self._visible - offset), offset)
-                if not chunk:
-                    raise StorageError(f"the partial of blob {self.blob.digest} was cut short on disk")
-                offset += len(chunk)
-                yield chunk
-        finally:
-            if fd >= 0:
-                os.close(fd)
+    async def visible_from(self, offset: int) -> int:
+        """Wait for bytes beyond `offset`. Returns where the visible ones end; `offset` at the blob's end.
+        Raises the writer's error, if it failed."""
+        while not (self._verified and offset >= self.blob.size):
+            if self.error is not None:
+                raise own_copy(self.error)
+            if offset < self._visible:
+                return self._visible
+            await self._changed.wait()
+        return offset
 
-    def _duplicate(self) -> int:
+    def duplicate(self) -> int:
         """A reader's own descriptor, which stays good while the writer commits and after everybody left."""
         if self._fd < 0:
             raise StorageError(f"blob {self.blob.digest} is read after its share has ended")
@@ -269,3 +265,44 @@ class InFlightBlob:
     def _wake_readers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+class _Follower:
+    """One reader's stream of a blob in flight: the bytes from `offset` as they become visible."""
+
+    def __init__(self, in_flight: InFlightBlob, offset: int) -> None:
+        self._in_flight = in_flight
+        self._at = offset
+        self._fd = -1
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        extent = await self.next_extent(READ)
+        with translate_os_errors("read", self._in_flight.partials):
+            chunk = os.pread(extent.fd, len(extent), extent.start)
+        self._at = extent.start + len(chunk)
+        if not chunk:
+            raise StorageError(f"the partial of blob {self._in_flight.blob.digest} was cut short on disk")
+        return chunk
+
+    async def next_extent(self, most: int) -> Extent:
+        """See `HasExtents`. What is visible comes from the writer, or has been hashed with the whole."""
+        if self._closed:
+            raise StorageError(f"blob {self._in_flight.blob.digest} is read on after its reader has left")
+        end = min(await self._in_flight.visible_from(self._at), self._at + most)
+        if end == self._at:
+            raise StopAsyncIteration
+        if self._fd < 0:
+            self._fd = self._in_flight.duplicate()
+        extent = Extent(self._fd, self._at, end)
+        self._at = end
+        return extent
+
+    async def aclose(self) -> None:
+        self._closed = True
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -58,7 +58,7 @@ def test_a_recorded_blob_takes_room_until_its_recording_ends() -> None:
 
     cache: Any = Records()
     reader: Any = "straight"
-    shelf = StagingArea(cache, keep=False, room=BLOB.size)
+    shelf: Any = StagingArea(cache, keep=False, room=BLOB.size)
     other = Descriptor("application/octet-stream", digest_of(b"another"), 7)
     assert shelf.record(BLOB, reader, lambda: True) == "recorded"
     assert shelf.record(other, reader, lambda: True) == "straight"

@@ -8,18 +8,24 @@ only the first is the peer's fault.
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
-from blobflow.content import BlobStream, Chunk
-from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch
+from blobflow.content import BlobStream, Chunk, Extent, HasExtents
+from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch, StorageError
 from blobflow.events import HostMeter
 from blobflow.transports.registry.http.limiter import Throttle
+from blobflow.transports.sendfile import FileCutShort, send_inline
 
 # A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
 SLOWEST = 16 * 1024
+# Bytes of a file that are sent at once: as much as a chunk has.
+EXTENT = 1024 * 1024
+# What sendfile(2) says of the file; all else is about the connection.
+_DISK_FAILED = frozenset({errno.EIO, errno.ESTALE})
 
 
 class UploadBody:
@@ -39,6 +45,7 @@ class UploadBody:
         self.answer_limit: asyncio.Timeout | None = None
         self.answer_seconds = 0.0
         self._pull = stream.__anext__
+        self._extents = stream if isinstance(stream, HasExtents) else None
         self._what = what
         self._meter = meter
         self._puller: asyncio.Task[object] | None = None
@@ -58,9 +65,27 @@ class UploadBody:
 
     async def pull(self) -> Chunk:
         """The next chunk, valid until the next call; nothing at the end."""
+        chunk = await self._next(None)
+        assert not isinstance(chunk, Extent)
+        return chunk
+
+    async def pull_or_extent(self) -> Chunk | Extent:
+        """As `pull`, or an extent where the bytes lie in a file."""
+        return await self._next(self._extents)
+
+    def unreadable(self, reason: OSError) -> StorageError:
+        """The error of an extent whose file can't be read, to be raised by who sends it."""
+        self.error = StorageError(f"{self._what} ended: a file of the store can't be read: {reason}")
+        return self.error
+
+    async def _next(self, extents: HasExtents | None) -> Chunk | Extent:
         self.pulling = True
         try:
-            chunk = await self._pull()
+            chunk: Chunk | Extent | None = None
+            if extents is not None:
+                chunk = await extents.next_extent(EXTENT)
+            if chunk is None:
+                chunk = await self._pull()
             if self.throttle is not None:
                 await self.throttle.wait(len(chunk))
         except StopAsyncIteration:
@@ -138,8 +163,10 @@ class UploadPayload(aiohttp.payload.Payload):
                 await writer.write(chunk if isinstance(chunk, bytes) else bytes(chunk))
             return
         transport.set_write_buffer_limits(high=0)
+        first = True
         try:
-            while chunk := await self._body.pull():
+            while chunk := await self._next(transport, writer, first=first):
+                first = False
                 await writer.write(chunk)
                 while transport.get_write_buffer_size():
                     await writer.drain()
@@ -147,6 +174,22 @@ class UploadPayload(aiohttp.payload.Payload):
                         await asyncio.sleep(0)
         finally:
             transport.set_write_buffer_limits()
+
+    async def _next(
+        self, transport: asyncio.Transport, writer: AbstractStreamWriter, *, first: bool
+    ) -> Chunk:
+        """The next bytes that are no extent; extents before them are sent. aiohttp keeps the request's head
+        back until the first chunk, which therefore has to be one."""
+        if first:
+            return await self._body.pull()
+        while isinstance(chunk := await self._body.pull_or_extent(), Extent):
+            try:
+                await send_inline(transport, writer.drain, *chunk)
+            except OSError as error:
+                if isinstance(error, FileCutShort) or error.errno in _DISK_FAILED:
+                    raise self._body.unreadable(error) from None
+                raise
+        return chunk
 
 
 class ChunkSplitter:
@@ -165,6 +208,12 @@ class ChunkSplitter:
         view = memoryview(self._rest or await self._stream.__anext__())
         self._rest = view[most:]
         return view[:most]
+
+    async def next_extent(self, most: int) -> Extent | None:
+        """The next bytes as an extent, if the stream has them as one, and nothing was left over before."""
+        if self._rest or not isinstance(self._stream, HasExtents):
+            return None
+        return await self._stream.next_extent(most)
 
     async def aclose(self) -> None:
         """Close the stream."""
@@ -187,6 +236,14 @@ class _Piece:
         chunk = await self._splitter.next(self._left)
         self._left -= len(chunk)
         return chunk
+
+    async def next_extent(self, most: int) -> Extent | None:
+        if not self._left:
+            raise StopAsyncIteration
+        extent = await self._splitter.next_extent(min(most, self._left))
+        if extent is not None:
+            self._left -= len(extent)
+        return extent
 
     async def aclose(self) -> None:
         await self._splitter.aclose()
