@@ -21,6 +21,7 @@ from blobflow.engine.plan.steps import Step, blobs_alone
 from blobflow.engine.planning import PairPlanning, plan
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
+from blobflow.engine.targets.mount_origins import OriginRecorder
 from blobflow.engine.transfer.runner import Transfer
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError
@@ -77,8 +78,11 @@ class EarlyUploads:
         planned = await plan(PairPlanning(pairs, self._policy), services)
         if self._ending:
             return
-        self._transfer = Transfer(blobs_alone(planned.plan), planned.graph, services, True, self._ended)
+        recorder = OriginRecorder(services.journal, services.sink_at)
+        steps = blobs_alone(planned.plan)
+        self._transfer = Transfer(steps, planned.graph, services, True, recorder, self._ended)
         await self._transfer.run()
+        await recorder.write()
 
     def _ended(self, states: StepStates, number: int) -> None:
         if states.states[number] is StepState.DONE:
