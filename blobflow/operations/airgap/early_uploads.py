@@ -1,9 +1,9 @@
 """Uploads what the first archives of a load hold while the next ones are examined.
 
 What an image is at a target may depend on all archives: each can have a platform of it. Its blobs do not. So
-once an archive was examined its images are planned as if they were all, and what this plan would copy and
-mount is. No manifest is put and no tag is moved: where a later archive can't be read, or contradicts, all that
-a target has are blobs that nothing names, which its garbage collection removes.
+once an archive was examined its images are planned as if they were all, and the copies and mounts of that plan
+are carried out. No manifest is put and no tag is moved: where a later archive can't be read, or contradicts,
+all that a target has are blobs that nothing names, which its garbage collection removes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EarlyUploads:
             self._working = asyncio.create_task(self._work())
 
     async def finish(self) -> None:
-        """Begin nothing new, and wait for the blobs that are under way. The rest is for the run that follows."""
+        """Begin nothing new, and wait for the blobs under way. The rest is for the run that follows."""
         self._ending = True
         if self._transfer is not None:
             self._transfer.wind_down()
