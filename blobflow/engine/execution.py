@@ -96,8 +96,8 @@ class Run:
         return self._collector.cut_short
 
     def count_brought(self, steps: Iterable[Step]) -> None:
-        """Count blobs that were brought for this run's images before it is executed: the report says that they
-        were moved, and not that they were there."""
+        """Count what was brought for this run's images before it: the report says that it was moved, not that
+        it was there."""
         self._collector.brought(steps)
 
     def undone(self, error: BlobflowError | None) -> None:

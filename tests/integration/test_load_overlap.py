@@ -160,6 +160,22 @@ async def test_what_images_of_the_first_archive_share_is_mounted_and_counted_onc
         assert len(uploads) == len(set(uploads)) == said["blobs_copied"]
 
 
+async def test_a_repository_of_blobs_alone_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """distribution 2.8 says NAME_UNKNOWN of one until it has its first manifest."""
+    first = write(tmp_path / "amd64.tar.gz", saved("amd64"), "tar.gz")
+    unknown = Status(404, body='{"errors": [{"code": "NAME_UNKNOWN"}]}')
+    async with registries(tmp_path, ["target"], [Fault("GET", "/tags/list", times=0, act=unknown)]) as [
+        target
+    ]:
+        async with loading_through_a_pipe(tmp_path, first, target) as (fd, run):
+            await target.journal.until(lambda journal: blobs_put(journal) == 3)
+            await send(fd, tar_of(saved("arm64")))
+            result = await run
+        assert result.exit_code == 0, result.output
+        uploads = [exchange.completes for exchange in target.journal if exchange.completes]
+        assert len(uploads) == len(set(uploads)) == 5
+
+
 async def test_what_a_target_refuses_early_is_left_to_the_run(tmp_path: Path) -> None:
     first = write(tmp_path / "amd64.tar.gz", saved("amd64"), "tar.gz")
     denied = Fault("POST", "/blobs/uploads/", times=3, act=Status(403))

@@ -42,6 +42,7 @@ Invariants (tests/unit/engine/test_planner.py, by hypothesis)
 from __future__ import annotations
 
 import enum
+from collections.abc import Container
 
 import msgspec
 
@@ -126,12 +127,17 @@ class Plan(msgspec.Struct, frozen=True):
     made: dict[Digest, Manifest] = {}
 
 
-def blobs_alone(plan: Plan) -> Plan:
+def blobs_alone(plan: Plan, without: Container[tuple[str, Digest]] = ()) -> Plan:
     """The steps of a plan that bring blobs, without those that need a manifest to be there first. They can be
-    carried out before it is known what manifests there will be; whoever plans after that finds the blobs."""
+    carried out before it is known what manifests there will be; whoever plans after that finds the blobs.
+
+    `without`: blobs that are left out, each with the registry that it is not brought to.
+    """
     kept: dict[int, int] = {}
     for number, (step, needs) in enumerate(zip(plan.steps, plan.needs, strict=True)):
-        if isinstance(step, Copy | Mount) and all(need.step in kept for need in needs):
+        if not isinstance(step, Copy | Mount) or (step.target.registry, step.blob.digest) in without:
+            continue
+        if all(need.step in kept for need in needs):
             kept[number] = len(kept)
     return Plan(
         steps=tuple(plan.steps[number] for number in kept),

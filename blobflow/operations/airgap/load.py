@@ -98,11 +98,14 @@ async def load(
     async with client.services() as services:
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
-        async with EarlyUploads(policy) as early:
+        so_far: dict[str, Source] = {}
+        async with EarlyUploads(policy, _over(services, so_far)) as early:
 
             def examined(part: Loaded) -> None:
+                sources = gathering.sources(part)
+                so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(services, gathering.sources(part)))
+                early.offer(pairs, _over(services, sources))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
@@ -154,14 +157,14 @@ class _Gathering:
     async def gather(
         self, wanted: Mapping[ImageName, str] | None, examined: Callable[[Loaded], None]
     ) -> Loaded:
-        """`examined` is called with what each archive but the last holds, as soon as that is known."""
+        """`examined` is called with what each archive holds once that is known, if there are several."""
         found: dict[ImageName, list[_Find]] = {}
         for item in self._inputs:
             part = await self._look(item, wanted)
             self._examined += 1
             for name, find in part.items():
                 found.setdefault(name, []).append(find)
-            if part and item is not self._inputs[-1]:
+            if part and len(self._inputs) > 1:
                 roots = {name: GroupedImage(find.root) for name, find in part.items()}
                 examined(Loaded(roots, dict.fromkeys(part, ()), ()))
         if not found and wanted is None:

@@ -1,8 +1,8 @@
 """Imports an archive's content into the store: compresses layers on the way, each once on this machine.
 
 A block passes three stages, each at work on another block: one thread reads, inflates and cuts, another
-hashes and compresses, and what came of that is hashed and written on the loop's. All give the interpreter free
-while they do. What is whole is synced while what follows it comes in.
+hashes and compresses, and what came of that is hashed and written on the loop's. All give the interpreter
+free while they do. What is whole is synced while what follows it comes in.
 """
 
 from __future__ import annotations

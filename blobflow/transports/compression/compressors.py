@@ -13,8 +13,8 @@ So `gzip-portable` is zlib-ng, and can be had only where it makes of the sample 
 is not Python's own zlib: that is what the system has, which may be zlib-ng under another name, or Apple's.
 
 zstd works in threads. What it makes depends on whether it does, and on how long the jobs are that it deals
-out (`ZSTD_c_jobSize`, `ZSTD_c_overlapLog`), but on nothing that differs between machines: not on the number of
-threads, and not on how the input was cut. So there is always one at least, and the jobs are fixed here.
+out (`ZSTD_c_jobSize`, `ZSTD_c_overlapLog`), but on nothing that differs between machines: not on the number
+of threads, and not on how the input was cut. So there is always one at least, and the jobs are fixed here.
 
 On one core of the development machine, 64 MiB of Debian's files: isal level 2 340 MB/s to 0.379 of the size;
 zlib-ng level 2 89 MB/s to 0.371 (level 1 176 MB/s to 0.443, level 4 63 MB/s to 0.350; zlib level 1 69 MB/s to

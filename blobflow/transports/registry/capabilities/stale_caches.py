@@ -15,6 +15,7 @@ it does containerd's `?ns=`. Caches that heed `Cache-Control: no-cache` (RFC 911
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from blobflow.bounded_cache import BoundedCache
@@ -38,13 +39,25 @@ class PushedNames:
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._names: dict[tuple[str, str], Digest] = {}
+        self._repositories: Counter[str] = Counter()
 
     def put(self, repository: str, name: str, digest: Digest) -> None:
         """The registry said that it has `digest` under this name, which may be the digest itself."""
-        self._names.pop((repository, name), None)
+        self._forget((repository, name))
         self._names[repository, name] = digest
+        self._repositories[repository] += 1
         if len(self._names) > self._most:
-            del self._names[next(iter(self._names))]
+            self._forget(next(iter(self._names)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if self._names.pop(key, None) is not None:
+            self._repositories[key[0]] -= 1
+            if not self._repositories[key[0]]:
+                del self._repositories[key[0]]
+
+    def any_in(self, repository: str) -> bool:
+        """Whether anything was put into the repository, and not removed since."""
+        return repository in self._repositories
 
     def at(self, repository: str, name: str) -> Digest | None:
         """What the name should name there; None if it was not put by us."""
@@ -55,7 +68,7 @@ class PushedNames:
         for key in [
             key for key, digest in self._names.items() if key[0] == repository and name in (key[1], digest)
         ]:
-            del self._names[key]
+            self._forget(key)
 
 
 class StaleCaches:
