@@ -18,7 +18,8 @@ store); a pass-through from a registry does not, and its reader has to (`Verifie
 
 *Stream.* A `BlobStream` is one such reading, and a resource. Its end comes only after all bytes did: a peer
 that breaks off is an error. Leaving it early abandons the reading and frees its connection or file at once;
-it never blocks on a peer. Whoever wants to know of chunks, of the end or of a failure puts a `Tap` on it.
+it never blocks on a peer. Whoever wants to know of chunks, of the end or of a failure puts a `Tap` on it. One
+whose bytes lie in a file may have them as extents too (`HasExtents`), for who sends them by sendfile(2).
 
 *Cancellation.* Every `async` method may be cancelled at any await. After that nothing half-done is visible:
 no tag points at missing content, no blob exists under a digest that its bytes don't have. What was begun is
