@@ -20,7 +20,7 @@ from tools.registry.faults import Bearer, Crowded, Rationed, Slow
 
 
 class Pacing:
-    """Keeps to the rates of the `Slow` acts: all bodies that one strikes share its bytes a second."""
+    """Keeps to the rates of the `Slow` acts."""
 
     def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
         """`clock` in seconds; `sleep` waits that many."""
@@ -28,11 +28,11 @@ class Pacing:
         self._sleep = sleep
         self._free_at: dict[int, float] = {}
 
-    async def wait(self, act: Slow, size: int) -> None:
-        """Return when `size` more bytes may pass. What was not used is not saved up."""
-        now = self._clock()
-        free_at = max(self._free_at.get(id(act), now), now) + size / act.bytes_per_second
-        self._free_at[id(act)] = free_at
+    async def wait(self, act: Slow, size: int, body: object) -> None:
+        """Return when `size` more bytes of `body` may pass. What was not used is not saved up."""
+        now, shared_by = self._clock(), id(body if act.each else act)
+        free_at = max(self._free_at.get(shared_by, now), now) + size / act.bytes_per_second
+        self._free_at[shared_by] = free_at
         await self._sleep(free_at - now)
 
 

@@ -107,7 +107,7 @@ class Struck:
         for start in range(0, len(view), step):
             piece = bytes(view[start : start + step])
             for act in slow:
-                await self._pacing.wait(act, len(piece))
+                await self._pacing.wait(act, len(piece), self)
             yield piece
 
 

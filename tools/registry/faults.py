@@ -67,9 +67,10 @@ class Corrupt(Act, frozen=True):
 
 
 class Slow(Act, frozen=True):
-    """All the bodies that the fault strikes share this many bytes a second."""
+    """All the bodies that the fault strikes share this many bytes a second; or `each` of them has so many."""
 
     bytes_per_second: float
+    each: bool = False
 
 
 class Crowded(Act, frozen=True):

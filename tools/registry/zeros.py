@@ -217,31 +217,31 @@ class _Connection(socketserver.BaseRequestHandler):
         self._answer("201 Created", f"Docker-Content-Digest: {digest_of(raw)}")
 
     def _give(self, path: str, name: str, head: Head) -> None:
-        """Answer a GET or HEAD, from the byte on that it asks for."""
+        """Answer a GET or HEAD, with the range that it asks for."""
         digest = self.server.tags.get(name, name)
         content = b"{}" if path == "/v2/" else self.server.manifests.get(digest)
         size = self.server.sizes.get(digest) if content is None else len(content)
         if size is None:
             self._answer("404 Not Found")
             return
-        found = re.match(r"bytes=(\d+)-", head.headers.get("range", ""))
-        start = int(found[1]) if found else 0
-        part = [f"Content-Range: bytes {start}-{size - 1}/{size}"] if start else []
+        found = re.match(r"bytes=(\d+)-(\d*)$", head.headers.get("range", ""))
+        start, stop = (int(found[1]), min(int(found[2] or size) + 1, size)) if found else (0, size)
+        part = [f"Content-Range: bytes {start}-{stop - 1}/{size}"] if found else []
         kind = MANIFEST if "/manifests/" in path else "application/octet-stream"
         self._head(
-            "206 Partial Content" if start else "200 OK",
+            "206 Partial Content" if found else "200 OK",
             f"Content-Type: {kind}",
             f"Docker-Content-Digest: {digest}",
             *part,
-            length=size - start,
+            length=stop - start,
         )
         if head.first.startswith("HEAD"):
             return
         if content is not None:
-            self.request.sendall(content[start:])
+            self.request.sendall(content[start:stop])
             return
-        for at in range(start, size, len(ZEROS)):
-            self.request.sendall(ZEROS[: size - at])
+        for at in range(start, stop, len(ZEROS)):
+            self.request.sendall(ZEROS[: stop - at])
 
     def _answer(self, status: str, *headers: str) -> None:
         self._head(status, *headers, length=0)

@@ -153,7 +153,6 @@ class InFlightBlob:
         try:
             self._writer = writer = await self._begin_or_resume()
             await self._pump(writer)
-            self._verify(writer)
             if not self.keep:
                 await self._all_left.wait()
             await self._commit_or_discard(writer)
@@ -201,8 +200,11 @@ class InFlightBlob:
         return writer
 
     async def _pump(self, writer: Writer) -> None:
+        """Read what is missing, and verify the whole. What is found wrong is raised where the source is open,
+        so that the source learns of it, as it does from who verifies a stream."""
         size = self.blob.size
         if writer.offset == size:
+            self._verify(writer)
             return
         loop = asyncio.get_running_loop()
         due = loop.time() + _FLUSH_SECONDS
@@ -218,6 +220,7 @@ class InFlightBlob:
                 if writer.flushed > before:
                     due = loop.time() + _FLUSH_SECONDS
                     self._make_visible(writer)
+            self._verify(writer)
 
     def _verify(self, writer: Writer) -> None:
         """The digest of the whole, over what was received and, where bytes were adopted, read from disk."""

@@ -604,3 +604,49 @@ async def test_standing_still_because_of_a_throttle_is_not_the_peers_fault(throt
         deadline.reschedule(None)
         await feed.stop()
     assert taking.done()
+
+
+# What can be done without
+
+
+def test_a_spare_permit_is_only_for_what_nobody_wants() -> None:
+    limiter = HostLimiter(3, Clock())
+    held = [limiter.try_acquire_spare(PermitKind.READ) for _ in range(4)]
+    assert [permit is not None for permit in held] == [True, True, True, False]
+    assert limiter.free(PermitKind.READ) == 0 and not limiter.is_wanted
+    called: list[int] = []
+    limiter.on_room(PermitKind.READ, lambda: called.append(1))
+    assert limiter.is_wanted, "the schedule wants to be called"
+    first = held[0]
+    assert first is not None
+    first.release()
+    assert called == [1] and not limiter.is_wanted
+    assert limiter.free(PermitKind.READ) == 1
+    limiter.on_room(PermitKind.WRITE, lambda: None)
+    assert limiter.try_acquire_spare(PermitKind.READ) is None
+    assert limiter.try_acquire(PermitKind.READ) is not None
+
+
+async def test_who_waits_is_let_in_before_a_spare_permit_is_given() -> None:
+    limiter = HostLimiter(1, Clock())
+    held = limiter.try_acquire_spare(PermitKind.READ)
+    assert held is not None
+    waiting = asyncio.create_task(limiter.acquire(PermitKind.READ))
+    await asyncio.sleep(0)
+    assert limiter.is_wanted
+    held.release()
+    assert limiter.try_acquire_spare(PermitKind.READ) is None
+    (await waiting).release()
+
+
+def test_a_window_that_has_closed_has_more_permits_than_there_are_to_be() -> None:
+    clock = Clock()
+    limiter = HostLimiter(8, clock)
+    held = [limiter.try_acquire(PermitKind.READ) for _ in range(8)]
+    assert not limiter.is_over(PermitKind.READ)
+    limiter.congested(clock.now)
+    assert limiter.is_over(PermitKind.READ) and limiter.free(PermitKind.READ) == 0
+    for permit in held[: 8 - limiter.limit(PermitKind.READ)]:
+        assert permit is not None
+        permit.release()
+    assert not limiter.is_over(PermitKind.READ)

@@ -71,6 +71,24 @@ class Script:
             turn += 1
 
 
+async def test_a_source_learns_while_it_is_open_that_its_bytes_were_wrong(store: Store) -> None:
+    told: list[BaseException] = []
+    wrong = Script([500_000], [], CONTENT[:-1] + b"x")
+
+    @contextlib.asynccontextmanager
+    async def unverified(offset: int) -> AsyncIterator[BlobStream]:
+        try:
+            yield wrong._chunks(offset, None)
+        except DigestMismatch as error:
+            told.append(error)
+            raise
+
+    with pytest.raises(DigestMismatch):
+        async with StoreCache(store).share(BLOB, Opened(unverified)) as shared:
+            await read(shared)
+    assert len(told) == 1
+
+
 async def read(body: BlobReader, offset: int = 0) -> bytes:
     async with body.open(offset) as chunks:
         return b"".join([bytes(chunk) async for chunk in chunks])

@@ -21,6 +21,7 @@ from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.scenarios.registries import blobs_of, fill, registries
 from tools.checkout import TOP
+from tools.registry.fault_state import Pacing
 from tools.registry.faulty import (
     Corrupt,
     DropHeader,
@@ -295,6 +296,19 @@ async def test_all_bodies_share_the_bytes_a_second(tmp_path: Path) -> None:
     assert now >= 30
 
 
+async def test_each_body_has_the_bytes_a_second_where_that_is_said() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    pacing, one, other = Pacing(lambda: 0.0, sleep), object(), object()
+    for act in (Slow(100, each=True), Slow(100)):
+        for body in (one, other, one):
+            await pacing.wait(act, 50, body)
+    assert slept == [0.5, 0.5, 1.0, 0.5, 1.0, 1.5]
+
+
 # Written down
 
 
@@ -306,6 +320,7 @@ async def test_all_bodies_share_the_bytes_a_second(tmp_path: Path) -> None:
             Fault("GET", "/blobs/", nth=2, act=Reset(after=65536)),
         ),
         ("* . times=0 slow bytes_per_second=1e6", Fault("*", ".", times=0, act=Slow(1e6))),
+        ("* . slow bytes_per_second=1e6 each=true", Fault("*", ".", act=Slow(1e6, each=True))),
         ("POST mount= refusemount status=405", Fault("POST", "mount=", act=RefuseMount(405))),
         ("PATCH /uploads/ hangup", Fault("PATCH", "/uploads/", act=Hangup())),
         ("GET x dropheader name=ETag", Fault("GET", "x", act=DropHeader("ETag"))),

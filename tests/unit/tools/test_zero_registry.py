@@ -50,12 +50,22 @@ def test_layers_are_what_their_digests_say(
         assert digest_of(content) == layer["digest"]
 
 
-def test_a_range_begins_where_it_is_asked_to(
-    registry: ZeroRegistry, client: http.client.HTTPConnection
+@pytest.mark.parametrize(
+    ("asked", "comes"),
+    [
+        (f"{SIZE - 7}-", 7),
+        (f"{SIZE - 7}-{SIZE + 5}", 7),
+        ("0-0", 1),
+        ("5-1004", 1000),
+        ("5000000-9999998", 4_999_999),
+    ],
+)
+def test_a_range_is_what_it_is_asked_to_be(
+    registry: ZeroRegistry, client: http.client.HTTPConnection, asked: str, comes: int
 ) -> None:
     layer = registry.hold_image(SIZE)
-    status, _, content = answer(client, "GET", f"/v2/giant/blobs/{layer}", Range=f"bytes={SIZE - 7}-")
-    assert (status, content) == (206, bytes(7))
+    status, _, content = answer(client, "GET", f"/v2/giant/blobs/{layer}", Range=f"bytes={asked}")
+    assert (status, content) == (206, bytes(comes))
 
 
 @pytest.mark.parametrize("chunked", [False, True])

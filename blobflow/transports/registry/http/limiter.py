@@ -140,6 +140,23 @@ class HostLimiter:
         self._enter(kind)
         return HostPermit(self, kind)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for a permit of any kind, or asked to be called when there is one."""
+        return any(self._waiting.values()) or any(self._calls.values())
+
+    def free(self, kind: PermitKind) -> int:
+        """How many more permits of that kind there may be, as things stand."""
+        return max(0, self.limit(kind) - self._used[kind])
+
+    def is_over(self, kind: PermitKind) -> bool:
+        """Whether more permits of that kind are held than there may be by now."""
+        return self._used[kind] > self.limit(kind)
+
+    def try_acquire_spare(self, kind: PermitKind) -> HostPermit | None:
+        """As `try_acquire`, for what can be done without: only while nobody wants a permit."""
+        return None if self.is_wanted else self.try_acquire(kind)
+
     async def acquire(self, kind: PermitKind) -> HostPermit:
         """A permit, when there is one; first come, first served within a kind."""
         if (permit := self.try_acquire(kind)) is not None:
