@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.e2e.promises.rule_machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
-# Runs; each has some interleavings. The short form takes about a minute, of a machine that has nothing else to
+# Runs; each has some interleavings. The short form takes about a minute, if the machine has nothing else to
 # do.
 SHORT = 60
 LONG = 700
