@@ -11,6 +11,7 @@
     bytes_per_second = "20MB"
     profile = "ecr"
     proxy = "http://proxy.example.com:3128"
+    parallel_ranges = false
 
 The registries' tables have the shape of buildkitd.toml's: `http`, `insecure`, `ca`, `keypair` and `mirrors`
 mean what they mean there. `profile` is a name or a table of a profile's fields; `proxy` replaces the
@@ -59,6 +60,7 @@ class _Host(msgspec.Struct, frozen=True):
     bytes_per_second: _Rate | str | None = None
     profile: dict[str, Any] | str | None = None
     proxy: str | None = None
+    parallel_ranges: bool = True
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -121,6 +123,7 @@ def _settings(host: _Host, where: str, folder: Path) -> HostSettings:
         bytes_per_second=_rate(host.bytes_per_second, where),
         profile=_profile(host.profile, where),
         proxies=_proxies(host.proxy, where),
+        parallel_ranges=host.parallel_ranges,
     )
 
 

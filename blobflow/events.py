@@ -6,7 +6,7 @@ Events are for things that happen once a step or once a phase, never once a chun
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Protocol
 
 import msgspec
@@ -98,6 +98,18 @@ class Traced(Event, frozen=True, tag="http"):
     seconds: float
 
 
+class RangeRead(Event, frozen=True, tag="range"):
+    """A range of a blob was read beside others: `size` bytes from `offset` on, in so many `seconds` that end
+    now. `lane`: one of those that a blob is read by at once, from 1."""
+
+    host: str
+    digest: str
+    lane: int
+    offset: int
+    size: int
+    seconds: float
+
+
 class Observer(Protocol):
     """Takes events. Called on the loop's thread, must return at once and never raise."""
 
@@ -108,12 +120,33 @@ def ignore(event: Event, /) -> None:
     """The observer that looks away."""
 
 
+class RangeMeter:
+    """Counters of blobs that were read by several ranges at once: `blobs`, the `requests` for ranges and the
+    `bytes` that came by them. `fallbacks`: how often one was read by one stream after all, by its reason."""
+
+    __slots__ = ("blobs", "bytes", "fallbacks", "requests")
+
+    def __init__(self) -> None:
+        self.blobs = 0
+        self.requests = 0
+        self.bytes = 0
+        self.fallbacks: Counter[str] = Counter()
+
+    def add(self, other: RangeMeter) -> None:
+        """Count what another has counted, too."""
+        self.blobs += other.blobs
+        self.requests += other.requests
+        self.bytes += other.bytes
+        self.fallbacks.update(other.fallbacks)
+
+
 class HostMeter:
     """Counters of one host. Bytes are body bytes of blobs and manifests; requests are HTTP requests sent."""
 
-    __slots__ = ("bytes_read", "bytes_written", "requests")
+    __slots__ = ("bytes_read", "bytes_written", "ranges", "requests")
 
     def __init__(self) -> None:
+        self.ranges = RangeMeter()
         self.requests = 0
         self.bytes_read = 0
         self.bytes_written = 0
@@ -139,3 +172,11 @@ class Meter:
     @property
     def bytes_written(self) -> int:
         return sum(host.bytes_written for host in self.hosts.values())
+
+    @property
+    def ranges(self) -> RangeMeter:
+        """Of all hosts together."""
+        together = RangeMeter()
+        for host in self.hosts.values():
+            together.add(host.ranges)
+        return together

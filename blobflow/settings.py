@@ -96,4 +96,5 @@ def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostA
         profile=own.profile,
         proxies=settings.proxies if own.proxies is None else own.proxies,
         mirrors=own.mirrors,
+        parallel_ranges=own.parallel_ranges,
     )

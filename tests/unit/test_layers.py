@@ -78,8 +78,13 @@ ROOMS = {
             *SEAM,
             "transports.registry.capabilities",
             "transports.registry.http",
+            "transports.registry.ranges",
             "transports.registry.uploads",
         ),
+        ("msgspec", "aiohttp", "yarl"),
+    ),
+    "transports.registry.ranges": Room(
+        (*SEAM, "transports.registry.capabilities", "transports.registry.http"),
         ("msgspec", "aiohttp", "yarl"),
     ),
     "transports.registry.probe": Room(

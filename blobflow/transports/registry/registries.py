@@ -25,6 +25,7 @@ from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import rate_limit_of
+from blobflow.transports.registry.http.read_ahead import ReadAhead
 from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
 from blobflow.transports.registry.uploads.pusher import BlobPusher
 
@@ -66,6 +67,7 @@ class Registries:
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
+        self._read_ahead = ReadAhead()
         self._hosts: dict[str, tuple[HostClient, BlobPusher]] = {}
         self._mirrors: dict[str, tuple[str, ...]] = {}
         self._health = MirrorHealth(clock, observer)
@@ -159,6 +161,7 @@ class Registries:
                 writing=self._writing,
                 longest_wait=self._longest_wait,
                 journal=self._journal,
+                read_ahead=self._read_ahead,
             )
             uploads = BlobPusher(client, access.profile or profile_of(host), self._journal)
             found = self._hosts[host] = client, uploads

@@ -58,6 +58,7 @@ def test_limits_and_proxies_of_a_host() -> None:
     assert host("connections = 16", "requests_per_second = 0.5", 'bytes_per_second = "20MB"') == HostSettings(
         connections=16, requests_per_second=0.5, bytes_per_second=20_000_000
     )
+    assert not host("parallel_ranges = false").parallel_ranges and host("connections = 16").parallel_ranges
     assert host("bytes_per_second = 1_000_000").bytes_per_second == 1_000_000
     assert host('proxy = "p.corp:3128"').proxies == single_proxy("http://p.corp:3128", "")
     direct = host('proxy = ""').proxies

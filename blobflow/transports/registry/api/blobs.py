@@ -10,16 +10,43 @@ import aiohttp
 import msgspec
 
 from blobflow.content import BlobStream, PartStream, Site, is_small, no_bytes
-from blobflow.errors import ProtocolViolation, SizeMismatch
+from blobflow.errors import IntegrityError, ProtocolViolation, SizeMismatch, StalePartial
 from blobflow.oci import Descriptor
 from blobflow.permits import Permit
 from blobflow.transports.registry.api.lookups import Lookups
+from blobflow.transports.registry.http.aiohttp_client import close_response
 from blobflow.transports.registry.http.content_encoding import codings_over
 from blobflow.transports.registry.http.digest_headers import check_digest_header
 from blobflow.transports.registry.http.downloads import Download
 from blobflow.transports.registry.http.headers import parse_content_range
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.messages import Request
+from blobflow.transports.registry.ranges.requests import RangeRequests
+from blobflow.transports.registry.ranges.stream import RangedStream, can_be_divided
+
+
+class _Reading:
+    """A blob, or a part of it, as one answer brings it. `divisible`: ranges of the same bytes may be had."""
+
+    def __init__(
+        self,
+        stream: BlobStream,
+        response: aiohttp.ClientResponse,
+        permit: Permit,
+        download: Download,
+        *,
+        divisible: bool,
+    ) -> None:
+        self.stream = stream
+        self.response = response
+        self.permit = permit
+        self.divisible = divisible and response.headers.get("Accept-Ranges", "").lower() != "none"
+        self._download = download
+
+    def leave(self) -> None:
+        """End it wherever it is, with its connection."""
+        self._download.close()
+        close_response(self.response)
 
 
 class RegistryBlob:
@@ -44,12 +71,58 @@ class RegistryBlob:
 
     @asynccontextmanager
     async def open(self, offset: int = 0, end: int | None = None) -> AsyncIterator[BlobStream]:
-        """See `Source.open`."""
-        blob, client = self._blob, self._client
-        stop = blob.size if end is None else min(end, blob.size)
+        """See `Source.open`. A large blob goes over to several ranges, where its line is worth it."""
+        stop = self._blob.size if end is None else min(end, self._blob.size)
         if offset >= stop:
             yield no_bytes()
             return
+        async with self._by_one_stream(offset, stop) as reading:
+            if not (reading.divisible and self._may_be_divided(stop - offset)):
+                yield reading.stream
+                return
+            stream = self._ranged(reading, offset, stop)
+            try:
+                yield stream
+            except (IntegrityError, StalePartial):  # found by who checks the digest
+                if self._client.capabilities.ranges.came_wrong(self._blob.digest):
+                    self._client.meter.ranges.fallbacks["wrong bytes"] += 1
+                raise
+            finally:
+                await stream.aclose()
+
+    def _may_be_divided(self, length: int) -> bool:
+        return self._ranges and self._client.parallel_ranges and can_be_divided(length)
+
+    def _ranged(self, reading: _Reading, offset: int, stop: int) -> RangedStream:
+        client, blob = self._client, self._blob
+        requests = RangeRequests(
+            client, blob, lambda part: self._lookups.blob("GET", blob.digest, part=part), reading.response
+        )
+        return RangedStream(
+            client,
+            blob,
+            reading.stream,
+            offset,
+            stop,
+            requests,
+            permit=reading.permit,
+            leave=reading.leave,
+            reopen=lambda at: self._rest(at, stop, reading.permit),
+        )
+
+    @asynccontextmanager
+    async def _rest(self, offset: int, stop: int, permit: Permit) -> AsyncIterator[BlobStream]:
+        """The bytes from an offset on by one stream, under the permit of a reading that is under way."""
+        lookups, site = self._lookups, self._site
+        rest = RegistryBlob(self._client, lookups, site, self._blob, ranges=self._ranges, permit=permit)
+        async with rest._by_one_stream(offset, stop) as reading:
+            yield reading.stream
+
+    @asynccontextmanager
+    async def _by_one_stream(self, offset: int, stop: int) -> AsyncIterator[_Reading]:
+        """The bytes from `offset` to `stop`, of which there are some, by one request: by a range where they
+        are not all; if that is not to be had, of all of it."""
+        blob, client = self._blob, self._client
         for ranged in (offset > 0 or stop < blob.size) and self._ranges, False:
             request = self._request(offset, stop, ranged=ranged)
             opening = self._lookups.stream(request, blob.digest, small=is_small(blob))
@@ -67,7 +140,8 @@ class RegistryBlob:
                 with closing(
                     Download(client, response, request.description, expected, permit.release, packed=packed)
                 ) as download:
-                    yield download if whole else PartStream(download, skip, length)
+                    stream = download if whole else PartStream(download, skip, length)
+                    yield _Reading(stream, response, permit, download, divisible=not (packed or skip))
                 return
 
     def _request(self, offset: int, stop: int, *, ranged: bool) -> Request:

@@ -23,7 +23,8 @@ Receive = Callable[[], Awaitable[Chunk]]
 class Download:
     """A `BlobStream` of the body of `response`, the answer to `description`: at least `expected` bytes, else
     ConnectionLost or TimedOut. `finished` is called when the last of them was taken. `packed`: the codings
-    to undo, and the blob below them.
+    to undo, and the blob below them. `kept`: the connection is to be used again after it, and the chunks are
+    bytes that stay valid.
 
     `close` ends it wherever it is, whoever waits for its next chunk. A connection that was taken over is
     closed with it; the others are `response`'s.
@@ -38,6 +39,7 @@ class Download:
         finished: Callable[[], None],
         *,
         packed: tuple[tuple[str, ...], Descriptor] | None = None,
+        kept: bool = False,
     ) -> None:
         self._client = client
         self._response = response
@@ -45,6 +47,7 @@ class Download:
         self._expected = expected
         self._finished = finished
         self._packed = packed
+        self._kept = kept
         self._received = 0
         self._receive: Receive | None = None
         self._socket: SocketBodyReader | None = None
@@ -96,7 +99,7 @@ class Download:
             content = decode_stream(_all_pieces(pieces), codings, what, magic_of(blob) if unsized else b"")
             self._receive = lambda: anext(content, b"")
             return self._receive
-        if self._client.reading is None:
+        if self._client.reading is None and not self._kept:
             self._socket = await take_over(self._response, self._expected)
         self._receive = pieces if self._socket is None else partial(self._socket.receive, rate)
         return self._receive

@@ -21,7 +21,7 @@ from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import NetworkError, RegistryError, TimedOut
-from blobflow.events import HostMeter, Observer, Retrying
+from blobflow.events import Event, HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
 from blobflow.transports.registry.capabilities.host_capabilities import HostCapabilities
@@ -42,6 +42,7 @@ from blobflow.transports.registry.http.limiter import (
     throttle_of,
 )
 from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.http.read_ahead import ReadAhead
 from blobflow.transports.registry.http.upload_body import UploadBody
 
 # After the last byte of a blob the registry may hash and copy it before it answers: so long, and longer for
@@ -77,9 +78,10 @@ class HostClient:
         writing: RateLimit | None = None,
         longest_wait: float = backoff.MAX_RETRY_AFTER_SECONDS,
         journal: Journal | None = None,
+        read_ahead: ReadAhead | None = None,
     ) -> None:
         """`reading` and `writing`: limits on bytes a second that are shared with other hosts. `longest_wait`:
-        see `Registries`.
+        see `Registries`. `read_ahead`: shared with other hosts, too.
         """
         self.host = host
         self.meter = meter
@@ -108,6 +110,8 @@ class HostClient:
         self._slowest = math.inf  # bytes a second, of bodies that were answered
         self.capabilities = HostCapabilities(host, journal or NullJournal(), observer)
         self.etags = Etags()
+        self.read_ahead = read_ahead or ReadAhead()
+        self.parallel_ranges = access.parallel_ranges
 
     @property
     def allowance(self) -> Allowance | None:
@@ -122,6 +126,23 @@ class HostClient:
     def warn(self, sentence: str) -> None:
         """See `ConnectionPool.warn`."""
         self._dispatcher.warn(sentence)
+
+    def now(self) -> float:
+        """Seconds of the clock by which everything here goes."""
+        return self._clock()
+
+    def observe(self, event: Event) -> None:
+        """Tell who watches the run."""
+        self._observer(event)
+
+    def jitter(self) -> float:
+        """A random number, 0 ≤ j < 1."""
+        return self._random()
+
+    async def pause(self, description: str, failure: Failure) -> None:
+        """Wait until the next attempt at what is described."""
+        self._observer(Retrying(description, failure.error.message, failure.attempt, failure.delay))
+        await self._sleep(failure.delay)
 
     async def send(self, request: Request) -> Response:
         """Send a request without a body or with a small one, and read the whole answer; retried.

@@ -32,6 +32,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None
     profile: Profile | None = None
     proxies: Proxies | None = None
+    parallel_ranges: bool = True
 
 
 class HostAccess(msgspec.Struct, frozen=True):
@@ -55,3 +56,4 @@ class HostAccess(msgspec.Struct, frozen=True):
     profile: Profile | None = None
     proxies: Proxies = DIRECT
     mirrors: tuple[str, ...] = ()
+    parallel_ranges: bool = True
