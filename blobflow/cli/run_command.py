@@ -225,9 +225,8 @@ def _write_reports(
             from blobflow.cli.output.html_report import render_html_report
 
             planned = recorder.flow.planned
-            content = render_html_report(
-                report, timeline.spans(planned.plan.needs if planned else ()), planned
-            ).encode()
+            spans = timeline.spans(planned.plan.needs if planned else ())
+            content = render_html_report(report, spans, planned, timeline.ranges).encode()
         else:
             content = encode_report(report)
         try:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner, run_alongside
@@ -22,7 +24,7 @@ from blobflow.engine.plan.steps import Copy, Plan
 from blobflow.engine.planning import PairPlanning, Planning
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.collector import ResultCollector
-from blobflow.engine.results.report import ImageRecord, Report
+from blobflow.engine.results.report import ImageRecord, RangesRecord, Report
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.verification import Verification, moved_tags
@@ -71,6 +73,11 @@ class Run:
             resent=self._meter.bytes_resent,
             requests=self._meter.requests,
             seconds=time.monotonic() - self._started,
+        )
+        ranges = self._meter.ranges
+        report = msgspec.structs.replace(
+            report,
+            ranges=RangesRecord(ranges.blobs, ranges.requests, ranges.bytes, dict(ranges.fallbacks)),
         )
         return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 

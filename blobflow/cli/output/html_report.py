@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from blobflow.cli.output.dedup_stats import DedupStats, collect_dedup_stats
-from blobflow.cli.output.timeline import StepSpan
+from blobflow.cli.output.timeline import RangeSpan, StepSpan
 from blobflow.cli.output.units import count_text, one_line, seconds_text, short_digest, size_text
 
 if TYPE_CHECKING:
@@ -39,14 +39,20 @@ svg{width:100%;height:auto;background:#f4f6f9}svg text{font:10px system-ui,sans-
 """.strip()
 
 
-def render_html_report(report: Report, spans: Sequence[StepSpan] = (), planned: Planned | None = None) -> str:
-    """The whole page. `spans`: the steps in time; `planned`: the plan, if the run got that far."""
+def render_html_report(
+    report: Report,
+    spans: Sequence[StepSpan] = (),
+    planned: Planned | None = None,
+    ranges: Sequence[RangeSpan] = (),
+) -> str:
+    """The whole page. `spans`: the steps in time; `planned`: the plan, if the run got that far; `ranges`: of
+    blobs that were read by several at once."""
     failed = sum(image.status == "failed" for image in report.images)
     title = f"blobflow: {count_text(len(report.images), 'image')}, {failed} failed"
     sections = [
         _failures(report, spans),
         _totals(report),
-        _timeline(spans),
+        _timeline(spans, ranges),
         _sharing(collect_dedup_stats(planned)) if planned is not None else "",
         _images(report),
         _notes(report),
@@ -146,7 +152,7 @@ def _totals(report: Report) -> str:
 # The timeline
 
 
-def _timeline(spans: Sequence[StepSpan]) -> str:
+def _timeline(spans: Sequence[StepSpan], ranges: Sequence[RangeSpan]) -> str:
     if not spans:
         return ""
     end = max(span.ended for span in spans) or 1.0
@@ -167,7 +173,7 @@ def _timeline(spans: Sequence[StepSpan]) -> str:
     return (
         f'<section><h2>Timeline</h2><p class="key">{key}</p><p class="quiet">A row is a place at the host. '
         "Grey: the step was ready, and waited for it. Rest the pointer on a bar to see how long, and which "
-        f"step it came after.</p>{drawings}{_longest(spans)}</section>"
+        f"step it came after.</p>{drawings}{_range_lanes(ranges, end)}{_longest(spans)}</section>"
     )
 
 
@@ -231,6 +237,30 @@ def _span_title(span: StepSpan) -> str:
     if span.error:
         parts.append(span.error)
     return _text("; ".join(parts))
+
+
+def _range_lanes(ranges: Sequence[RangeSpan], end: float) -> str:
+    """The blobs that were read by several ranges at once: a row is a lane of one."""
+    blobs: defaultdict[tuple[str, str], list[RangeSpan]] = defaultdict(list)
+    for each in ranges[:_BARS]:
+        blobs[each.host, each.digest].append(each)
+    drawings = "".join(_lanes_of(*blob, own, end) for blob, own in blobs.items())
+    return f'<div id="ranges">{drawings}</div>' if blobs else ""
+
+
+def _lanes_of(host: str, digest: str, ranges: Sequence[RangeSpan], end: float) -> str:
+    height = max(each.lane for each in ranges) * _LANE + 2
+    bars = "\n".join(
+        f"<g><title>{size_text(each.size)} from byte {each.offset} on; {seconds_text(each.began)} to "
+        f'{seconds_text(each.ended)}</title><rect class="copy" x="{each.began * _WIDTH / end:.1f}" '
+        f'y="{(each.lane - 1) * _LANE + 1}" width="{(each.ended - each.began) * _WIDTH / end:.1f}" '
+        f'height="{_LANE - 2}"/></g>'
+        for each in ranges
+    )
+    what = f"{_text(short_digest(digest))} from {_text(host)}, by ranges"
+    return (
+        f'<h3>{what}</h3><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{what}">\n{bars}</svg>'
+    )
 
 
 def _longest(spans: Sequence[StepSpan]) -> str:

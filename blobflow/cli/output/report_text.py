@@ -32,6 +32,7 @@ def summary_lines(report: Report) -> list[str]:
             f"{count_text(totals.audited, 'root')} of earlier runs audited, "
             f"{count_text(totals.incomplete, 'image')} incomplete"
         )
+    lines += _range_lines(report)
     lines += _referrer_lines(report)
     if len(report.targets) > 1:
         lines += table([_target_row(target) for target in report.targets])
@@ -44,6 +45,17 @@ def summary_lines(report: Report) -> list[str]:
     lines += [one_line(f"note: {note}") for note in report.notes]
     if moved:
         lines.append(f"{count_text(moved, 'tag')} moved at the source meanwhile: run again to take that up")
+    return lines
+
+
+def _range_lines(report: Report) -> list[str]:
+    """What was read by ranges, and how often that was given up, and why."""
+    ranges, lines = report.ranges, []
+    if ranges.blobs:
+        came = f"{size_text(ranges.bytes)} by {count_text(ranges.requests, 'range')}"
+        lines.append(f"{count_text(ranges.blobs, 'large blob')} read by several ranges at once: {came}")
+    for reason, times in ranges.fallbacks.items():
+        lines.append(f"{count_text(times, 'blob')} read by one stream after all: a range had {reason}")
     return lines
 
 

@@ -10,9 +10,11 @@ from typing import Literal
 import msgspec
 
 from blobflow.engine.plan.steps import Need
-from blobflow.events import Event, Observer, PhaseStarted, StepDone, StepFailed, StepStarted
+from blobflow.events import Event, Observer, PhaseStarted, RangeRead, StepDone, StepFailed, StepStarted
 from blobflow.oci.local_reference import transport_of
 
+# Ranges of 8 MiB that are remembered: 80 GB of them.
+MAX_RANGES = 10_000
 # refused: a mount that the registry would not do; the step then went on as a copy, in a span of its own.
 # cut: the run ended before.
 SpanEnd = Literal["done", "failed", "refused", "cut"]
@@ -43,6 +45,19 @@ class StepSpan(msgspec.Struct, frozen=True):
         return self.target if transport_of(self.target) else self.target.partition("/")[0]
 
 
+class RangeSpan(msgspec.Struct, frozen=True):
+    """A range of a blob that was read beside others, in the blob's `lane` (from 1). `began` and `ended` in
+    seconds since the run began."""
+
+    host: str
+    digest: str
+    lane: int
+    offset: int
+    size: int
+    began: float
+    ended: float
+
+
 class _Attempt(msgspec.Struct):
     """A go at a step, as it is seen so far."""
 
@@ -63,6 +78,7 @@ class Timeline:
         self._transfer = 0.0
         self._goes: list[_Attempt] = []
         self._open: dict[int, _Attempt] = {}
+        self._ranges: list[RangeSpan] = []
 
     def __call__(self, event: Event, /) -> None:
         now = self._clock() - self._start
@@ -77,11 +93,19 @@ class Timeline:
                 self._close(event.step, now, "done")
             case StepFailed():
                 self._close(event.step, now, "failed", event.error)
+            case RangeRead() if len(self._ranges) < MAX_RANGES:
+                where = event.host, event.digest, event.lane, event.offset, event.size
+                self._ranges.append(RangeSpan(*where, now - event.seconds, now))
         self._pass_on(event)
 
     def _close(self, step: int, now: float, end: SpanEnd, error: str = "") -> None:
         if (go := self._open.pop(step, None)) is not None:
             go.ended, go.end, go.error = now, end, error
+
+    @property
+    def ranges(self) -> Sequence[RangeSpan]:
+        """The ranges that were read so far, the first MAX_RANGES of them."""
+        return self._ranges
 
     def spans(self, needs: Sequence[Sequence[Need]] = ()) -> list[StepSpan]:
         """What happened so far, in the order in which it began. `needs`: of each step, as planned."""

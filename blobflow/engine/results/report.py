@@ -111,6 +111,17 @@ class TagRecord(msgspec.Struct, frozen=True):
     why: str = ""
 
 
+class RangesRecord(msgspec.Struct, frozen=True):
+    """What was read by several ranges at once: `blobs`, the `requests` for ranges and the `bytes` that came
+    by them. `fallbacks`: how often a blob was read by one stream after all, by the reason: what a range was
+    answered by, or "wrong bytes" where the whole turned out to be another."""
+
+    blobs: int = 0
+    requests: int = 0
+    bytes: int = 0
+    fallbacks: dict[str, int] = {}
+
+
 class Report(msgspec.Struct, frozen=True):
     """What a run did. `targets` in the order given, one a host; `notes`: what a person decided otherwise than
     content says, or should know of it, a sentence each. `tags`: those at the targets that were too many, if
@@ -123,6 +134,7 @@ class Report(msgspec.Struct, frozen=True):
     version: int = 1
     notes: tuple[str, ...] = ()
     tags: tuple[TagRecord, ...] = ()
+    ranges: RangesRecord = RangesRecord()
 
     @property
     def ok(self) -> bool:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from blobflow.cli.output.dedup_stats import collect_dedup_stats
 from blobflow.cli.output.html_report import assign_lanes, render_html_report
-from blobflow.cli.output.timeline import StepSpan, Timeline
+from blobflow.cli.output.report_text import summary_lines
+from blobflow.cli.output.timeline import MAX_RANGES, RangeSpan, StepSpan, Timeline
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Need
-from blobflow.engine.results.report import ImageRecord, Report, TargetRecord, Totals
-from blobflow.events import Event, PhaseStarted, StepDone, StepFailed, StepStarted
+from blobflow.engine.results.report import ImageRecord, RangesRecord, Report, TargetRecord, Totals
+from blobflow.events import Event, PhaseStarted, RangeRead, StepDone, StepFailed, StepStarted
 from blobflow.oci import parse_reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
@@ -130,6 +131,36 @@ def test_spans_that_overlap_are_in_lanes_of_their_own_and_take_one_that_is_free(
     spans = [span(0, 0, 0, 4), span(1, 0, 1, 2), span(2, 0, 3, 5), span(3, 0, 4, 5)]
     placed = [(lane, free, each.step) for lane, free, each in assign_lanes(spans)]
     assert placed == [(0, 0, 0), (1, 0, 1), (1, 2, 2), (0, 4, 3)]
+
+
+def test_ranges_are_lanes_of_their_blob() -> None:
+    clock, passed = [10.0], list[Event]()
+    timeline = Timeline(passed.append, lambda: clock[0])
+    read = [
+        (12.0, RangeRead("a.example", A, 1, 0, 1_000_000, 1.5)),
+        (13.0, RangeRead("a.example", A, 2, 1_000_000, 1_000_000, 2.0)),
+        (14.0, RangeRead("<b>", B, 1, 0, 500_000, 1.0)),
+    ]
+    told(timeline, clock, *read)
+    assert timeline.ranges[1] == RangeSpan("a.example", A, 2, 1_000_000, 1_000_000, 1.0, 3.0)
+    page = Page(render_html_report(Report(Totals(), ()), [span(0, 0, 0, 5)], ranges=timeline.ranges))
+    assert "1.0 MB from byte 1000000 on; 1.00 s to 3.00 s" in page.titles
+    assert f"{A[7:19]} from a.example, by ranges" in page.text and "from <b>, by ranges" in page.text
+    tops = [float(value) for name, value in page.attributes if name == "y"]
+    assert len(set(tops)) >= 2
+    for _ in range(MAX_RANGES):
+        timeline(read[0][1])
+    assert len(timeline.ranges) == MAX_RANGES
+    assert "by ranges" not in Page(render_html_report(Report(Totals(), ()), [span(0, 0, 0, 5)])).text
+
+
+def test_a_summary_tells_what_was_read_by_ranges_and_what_was_not_after_all() -> None:
+    ranges = RangesRecord(2, 40, 300_000_000, {"another ETag": 1, "wrong bytes": 2})
+    lines = summary_lines(Report(Totals(), (), ranges=ranges))
+    assert "2 large blobs read by several ranges at once: 300 MB by 40 ranges" in lines
+    assert "1 blob read by one stream after all: a range had another ETag" in lines
+    assert "2 blobs read by one stream after all: a range had wrong bytes" in lines
+    assert not [line for line in summary_lines(Report(Totals(), ())) if "range" in line]
 
 
 def test_failures_come_first() -> None:
