@@ -18,6 +18,8 @@ Requests are told in words, those to the source left of the bar: `GET+4 blob+8 |
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -43,6 +45,8 @@ from blobflow.settings import Settings
 from blobflow.transports.registry import HostSettings, Profile, Registries
 from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.http import upload_body
+from blobflow.transports.registry.ranges import line as range_line
+from blobflow.transports.registry.ranges import stream as range_stream
 from blobflow.transports.registry.uploads import pusher, sender
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
@@ -50,7 +54,7 @@ from tests.fakes.registry import Clock
 from tests.library import mirror
 from tests.scenarios.child_process import wrong_blobs
 from tests.scenarios.registries import blobs_of, fill
-from tools.registry.faulty import Fault, JournallingRegistry, RedirectTo, journalling
+from tools.registry.faulty import Fault, JournallingRegistry, RedirectTo, Slow, journalling
 from tools.registry.journal import Exchange
 
 SAMPLE = sample_set(11, images=2, architectures=("amd64",), layer_size=96 * 1024)
@@ -65,6 +69,7 @@ CHILD = parse_manifest(INDEX.raw, INDEX.media_type).manifests[0].digest
 
 # What faults are about: the blob, its upload, the first image's tag, and every upload.
 BLOB = f"^/v2/{FIRST}/blobs/{OWN}"
+SLOW = 12 * 1024  # bytes a second of a connection, where blobs are to be read by ranges
 COMMIT = f"digest={OWN}"
 TAG = f"^/v2/{FIRST}/manifests/1"
 UPLOADS = "/blobs/uploads/"
@@ -118,13 +123,19 @@ class Stage:
     """The registries of one row, and the runs over them."""
 
     def __init__(
-        self, row: Row, folder: Path, source: JournallingRegistry, target: JournallingRegistry
+        self,
+        row: Row,
+        folder: Path,
+        source: JournallingRegistry,
+        target: JournallingRegistry,
+        *,
+        concurrency: int = 1,
     ) -> None:
         self.row = row
         self.source, self.target = source, target
         self.clock = Clock()
         hosts = {target.host: HostSettings(profile=row.profile)} if row.profile else {}
-        self.settings = Settings(cache_dir=folder / "cache", concurrency=1, hosts=hosts)
+        self.settings = Settings(cache_dir=folder / "cache", concurrency=concurrency, hosts=hosts)
 
     @property
     def pairs(self) -> list[Pair]:
@@ -235,8 +246,22 @@ def expected(row: Row) -> Outcome:
     return Outcome(row.fails, row.more, row.heals, row.waits)
 
 
-async def play(row: Row, filled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    """Run twice with the row's faults; what came of it, as far as the row speaks of it."""
+def by_ranges(row: Row) -> Row:
+    """The row at a source where its blob comes slowly, so that it is read by ranges, and what is done to a
+    blob once is done to these. How often what is asked depends on timing there."""
+    slow = Fault("GET", BLOB, times=0, act=Slow(SLOW, each=True))
+    source = [
+        msgspec.structs.replace(each, nth=each.nth + 1) if each.pattern == BLOB and each.times else each
+        for each in row.source
+    ]
+    return msgspec.structs.replace(row, source=(*source, slow), more=None, waits=None)
+
+
+async def play(
+    row: Row, filled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, ranges: bool = False
+) -> Outcome:
+    """Run twice with the row's faults; what came of it, as far as the row speaks of it. `ranges`: on the
+    loop's clock, with so many connections that blobs are read by ranges."""
     async with AsyncExitStack() as stack:
         elsewhere = await stack.enter_async_context(journalling(filled))
         source, target = [
@@ -245,10 +270,13 @@ async def play(row: Row, filled: Path, folder: Path, monkeypatch: pytest.MonkeyP
             )
             for root, faults in ((filled, row.source), (folder / "target", (*row.target, *row.nature)))
         ]
-        stage = Stage(row, folder, source, target)
-        _on_its_clock(stage.clock, monkeypatch)
+        stage = Stage(row, folder, source, target, concurrency=8 if ranges else 1)
+        _on_its_clock(None if ranges else stage.clock, monkeypatch)
         errors = await stage.mirror()
-        assert stage.struck() >= {type(each.act).__name__ for each in (*row.source, *row.target)}
+        struck = {type(each.act).__name__ for each in (*row.source, *row.target)}
+        assert stage.struck() >= struck - {"Slow"} or ranges
+        if ranges and len(row.source) == 1 and not row.target:  # nothing is wrong
+            assert any("Range" in each.asked for each in source.journal)
         untrue = stage.untrue()
         assert stage.arrived() == 2 - len(errors)
         more, waits = _difference(stage.asked(), row.quiet), max(stage.clock.slept, default=0.0)
@@ -306,12 +334,15 @@ def _ticking() -> partial[float]:
     return partial(next, seconds)
 
 
-def _on_its_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs go by a clock that only sleeping moves, with a MiB of 1024 bytes."""
-    on_it = partial(Registries, sleep=clock.sleep, clock=clock, jitter=lambda: 0.5)
+def _on_its_clock(clock: Clock | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs go by a clock that only sleeping moves (None: by that of the loop), with a MiB of 1024
+    bytes."""
+    sleep, now = (asyncio.sleep, asyncio.get_running_loop().time) if clock is None else (clock.sleep, clock)
+    on_it = partial(Registries, sleep=sleep, clock=now, jitter=lambda: 0.5)
     monkeypatch.setattr(composition, "Registries", on_it)
-    monkeypatch.setattr(composition, "Services", partial(Services, sleep=clock.sleep, random=lambda: 0.5))
+    monkeypatch.setattr(composition, "Services", partial(Services, sleep=sleep, random=lambda: 0.5))
     monkeypatch.setattr(upload_body, "SLOWEST", 1024**3)
+    monkeypatch.setattr(range_line, "BUSY", math.inf)  # the registries are in this process
     monkeypatch.setattr(streams, "SMALL_BLOB", 0)  # what is large is played by blobs of 10 KiB
     for room, name in _IN_MIB:
         monkeypatch.setattr(room, name, getattr(room, name) // 1024)
@@ -325,6 +356,8 @@ _IN_MIB = (
     (sender, "OPEN_BESIDE_UP_TO"),
     (sender, "JOURNALED_FROM"),
     (partials, "KEPT_FROM"),
+    (range_stream, "LEAST_RANGE"),
+    (range_stream, "MOST_RANGE"),
 )
 
 
