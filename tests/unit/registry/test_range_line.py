@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from blobflow.transports.registry.ranges.line import FASTEST, LineObserver, Seen, is_worth_ranges
+from blobflow.transports.registry.ranges.line import (
+    FASTEST,
+    LineObserver,
+    Seen,
+    busy_seconds,
+    is_worth_ranges,
+)
 
 MB = 1_000_000
 FAR = Seen(seconds=0.5, waited=0.48, cpu=0.02, received=8 * MB)
@@ -38,3 +46,10 @@ def test_what_is_seen_are_the_bytes_and_the_waiting_of_each_period_anew() -> Non
     assert line.saw(0.1, 10, 11.0) is None
     again = line.saw(0.1, 10, 11.1)
     assert again is not None and again.received == 20 and again.cpu == 0
+
+
+def test_who_waits_for_a_cpu_is_busy() -> None:
+    computed = time.process_time()
+    before = busy_seconds()
+    sum(range(200_000))
+    assert computed <= before < busy_seconds()

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
+_SCHEDSTAT = Path("/proc/self/schedstat")
 # Seconds that are looked at, one after the other, until the line is worth it. TCP's slow start is over in the
 # first of them at a round trip of up to 50 ms.
 SEEN_SECONDS = 0.5
 # The same at a host of which it is known that more ranges bring more.
 PROVEN_SECONDS = 0.15
-# The least part of the time that the reader waits, and the most that this process computes: with both, at
-# least twice as much could be taken.
+# The least part of the time that the reader waits, and the most that this process computes or waits for a
+# CPU: with both, at least twice as much could be taken. On a machine whose CPUs are busy, with the source
+# maybe, a reader waits as much as over a far line.
 WAITED = 0.8
 BUSY = 0.5
 # Bytes a second that one connection of a far line does not carry; 1 GB costs more than a CPU second here.
@@ -30,8 +33,8 @@ LIMITED = 0.7
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What was seen of a connection in some `seconds`: for how many of them its reader `waited`, the CPU
-    seconds of this process, the bytes that were `received`."""
+    """What was seen of a connection in some `seconds`: for how many of them its reader `waited`, the `cpu`
+    seconds of this process (`busy_seconds`), the bytes that were `received`."""
 
     seconds: float
     waited: float
@@ -51,11 +54,21 @@ def is_worth_ranges(seen: Seen, left: int) -> bool:
     return seen.waited >= WAITED * seen.seconds and seen.cpu <= BUSY * seen.seconds
 
 
+def busy_seconds() -> float:
+    """The CPU seconds of this process, and those in which it waited for a CPU, as far as the system tells
+    (Linux: run-queue time of the main thread, in nanoseconds; Documentation/scheduler/sched-stats)."""
+    try:
+        waited = int(_SCHEDSTAT.read_bytes().split()[1])
+    except (OSError, IndexError, ValueError):
+        waited = 0
+    return time.process_time() + waited / 1e9
+
+
 class LineObserver:
     """Looks at one connection, for `seconds` each time. `clock` and `cpu` in seconds."""
 
     def __init__(
-        self, clock: Callable[[], float], seconds: float, cpu: Callable[[], float] = time.process_time
+        self, clock: Callable[[], float], seconds: float, cpu: Callable[[], float] = busy_seconds
     ) -> None:
         self._clock = clock
         self._cpu = cpu
