@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from blobflow import cli
 from tests.fakes.archives import Entries, config_of, digest, layer_of, podman_entries, tar_of, write
 from tests.scenarios.registries import registries
-from tools.registry.faults import Fault, RefuseMount, Status
+from tools.registry.faults import Fault, RefuseMount, Stall, Status
 from tools.registry.faulty import JournallingRegistry
 from tools.registry.journal import Journal
 
@@ -137,6 +137,21 @@ async def test_an_archive_that_ends_the_load_leaves_nothing_that_has_a_name(
         assert result.exit_code == code, result.output
         assert manifests_put(target.journal) == 0
         assert target.store.repositories.resolve("library/app", "1") is None
+
+
+async def test_what_is_under_way_ends_with_the_load(tmp_path: Path) -> None:
+    """An upload that hangs does not keep a load that is over from ending."""
+    first = write(tmp_path / "amd64.tar.gz", saved("amd64"), "tar.gz")
+    reached, over = asyncio.Event(), asyncio.Event()
+    hanging = Fault("PUT", "/blobs/uploads/", times=0, act=Stall(until=over, reached=reached))
+    async with registries(tmp_path, ["target"], [hanging]) as [target]:
+        async with loading_through_a_pipe(tmp_path, first, target) as (fd, run):
+            await reached.wait()
+            await send(fd, tar_of(saved("arm64"))[:30_000])
+            result = await run
+        over.set()
+        assert result.exit_code == 8, result.output
+        assert (blobs_put(target.journal), manifests_put(target.journal)) == (0, 0)
 
 
 @pytest.mark.parametrize("mounts", [True, False])

@@ -15,7 +15,7 @@ from blobflow.engine.plan.cost import cost_of
 from blobflow.engine.plan.desired import AttachedReferrer, build_desired_images
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, NeedKind, Plan, Put
+from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, NeedKind, Plan, Put, blobs_alone
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Digest, Reference
 from tests.scenarios.planning import (
@@ -185,6 +185,28 @@ def test_a_shared_layer_is_copied_to_its_home_and_mounted_from_there() -> None:
     mounts = [s for s in plan.steps if isinstance(s, Mount)]
     assert [c.target for c in copies] == [Site("t", "a")]
     assert [(m.origin, m.target) for m in mounts] == [(Site("t", "a"), Site("t", "b"))]
+
+
+def test_the_blobs_of_a_plan_are_its_copies_and_mounts_with_their_needs_alone() -> None:
+    world = World()
+    world.want("b:1", ["t", "u"], image("base", "x"))
+    world.want("a:1", ["t", "u"], image("base", "y"))
+    plan = planned(world.pairs, world.graph, NOTHING)
+    part = blobs_alone(plan)
+    assert part.steps == tuple(step for step in plan.steps if not isinstance(step, Put))
+    assert not part.goals
+    for step, needs in zip(part.steps, part.needs, strict=True):
+        origins = [part.steps[need.step] for need in needs]
+        expected = [step.origin] if isinstance(step, Mount) else []
+        assert [origin.target for origin in origins] == expected
+    for digest, numbers in part.reads.items():
+        copies = [part.steps[number] for number in numbers]
+        assert all(isinstance(copy, Copy) and copy.blob.digest == digest for copy in copies)
+    # A mount whose home is left out is left out with it, at that registry alone.
+    base = blob("base").digest
+    less = blobs_alone(plan, {("t", base)})
+    assert not [s for s in less.steps if s.target.registry == "t" and s.blob.digest == base]  # type: ignore[union-attr]
+    assert len(less.steps) == len(part.steps) - 2
 
 
 def test_a_blob_that_another_repository_has_is_only_mounted() -> None:
