@@ -157,14 +157,17 @@ class _Gathering:
     async def gather(
         self, wanted: Mapping[ImageName, str] | None, examined: Callable[[Loaded], None]
     ) -> Loaded:
-        """`examined` is called with what each archive holds once that is known, if there are several."""
+        """`examined` is called with what each archive holds once that is known, if there are several, and if
+        it took a while to know: it had to be brought into the store."""
         found: dict[ImageName, list[_Find]] = {}
         for item in self._inputs:
+            archive = self._archives[item]
+            before = archive.taken_in
             part = await self._look(item, wanted)
             self._examined += 1
             for name, find in part.items():
                 found.setdefault(name, []).append(find)
-            if part and len(self._inputs) > 1:
+            if part and len(self._inputs) > 1 and archive.taken_in > before:
                 roots = {name: GroupedImage(find.root) for name, find in part.items()}
                 examined(Loaded(roots, dict.fromkeys(part, ()), ()))
         if not found and wanted is None:

@@ -53,6 +53,7 @@ class Importer:
         self._imports = ImportCache(store)
         self._leases: dict[Digest, str] = {}
         self.codec = codec
+        self.begun = 0  # files that were begun to be taken in
 
     def close(self) -> None:
         for lease in self._leases.values():
@@ -122,6 +123,7 @@ class Importer:
         return True
 
     def begin(self, digest: Digest | None = None) -> Writer:
+        self.begun += 1
         return self._store.partials.begin(digest)
 
     def size_of(self, digest: Digest) -> int | None:

@@ -44,6 +44,12 @@ class ArchiveSource:
         if isinstance(self._found, _Found):
             self._found.opened.close()
 
+    @property
+    def taken_in(self) -> int:
+        """How many files the archives of this run had to bring into the store so far. What is known from an
+        earlier run, or can stay where it is, is not among them."""
+        return self._importer.begun
+
     async def tags(self) -> list[str]:
         """One name for each image that has any, in the order of the archive."""
         return (await self._open()).images.tags()
