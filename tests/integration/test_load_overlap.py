@@ -119,7 +119,7 @@ async def test_the_first_archive_arrives_while_the_second_is_still_to_be_read(tm
         assert result.exit_code == 0, result.output
         assert (blobs_put(target.journal), totals(report)["blobs_copied"]) == (0, 0)
 
-        target.journal.clear()  # both are known by now: there is nothing to wait for, and nothing to ask early
+        target.journal.clear()  # both are known by now: nothing is asked early
         result = await load(first, again, "--to", target.host)
         assert result.exit_code == 0, result.output
         assert [exchange.method for exchange in target.journal if "/v2/library" in exchange.path] == ["HEAD"]
