@@ -147,6 +147,8 @@ def test_blobs_beyond_a_limit_on_bodies_arrive_and_the_next_run_knows(
         assert totals["bytes_written"] <= 3 * size
         assert f"`blobflow probe {front.host}/one-probe`" in told
         target.forget()
+        size = 23 * MIB  # another blob: the one that is there would be mounted
+        source.hold_image(size)
         again, told = copied(source, f"{front.host}/two:1", home)
         assert again["bytes_resent"] == 0 and "probe" not in told
         chunks = target.requests().counts()["PATCH blobs/uploads"]

@@ -358,7 +358,7 @@ async def test_a_full_target_is_asked_once_a_blob_and_keeps_where_it_lies_to_its
     [*said, _] = (folder / "errors.log").read_text().splitlines()
     assert said
     for line in said:
-        assert (f" {folder}/storage/" in line, "the disk is full" in line) == (True, True)
+        assert (f" {folder}/storage/" in line, "the disk is full" in line) == (True, True), line
 
 
 # Read-only

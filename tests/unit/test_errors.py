@@ -41,6 +41,7 @@ EXAMPLES: dict[str, Any] = {
     "missing": ("sha256:a", "sha256:b"),
     "url": "http://127.0.0.1:5000/v2/",
     "window": "2 GiB",
+    "reason": "the whole blob",
     "headers": {"Retry-After": "3"},
     "more": (ErrorEntry("UNKNOWN", "and this"),),
 }
