@@ -171,6 +171,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `blobflow` command."""
+    from blobflow.cli.runtime.standard_streams import prepare_standard_streams
+
+    prepare_standard_streams()
     try:
         cli(prog_name="blobflow")
     except OSError as error:

@@ -344,7 +344,9 @@ async def test_gc_and_rm_make_room_on_a_full_disk(world: World, mount_tmpfs: Mou
 async def test_a_full_target_is_asked_once_a_blob_and_keeps_where_it_lies_to_itself(
     world: World, mount_tmpfs: MountsTmpfs, tmp_path: Path
 ) -> None:
-    folder = mount_tmpfs("target", "size=500k")
+    folder = tmp_path / "target"
+    folder.mkdir()
+    mount_tmpfs("target/storage", "size=500k")  # what it says goes to a disk that has room
     with blobflow_serve(folder) as served:
         told = await world.sync(tmp_path / "store", home=tmp_path / "home", to=[served.host])
         failed = [line for line in told.err.splitlines() if line.startswith("failed: ")]
