@@ -11,10 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 _STDIN, _STDOUT, _STDERR = range(3)
 
@@ -22,7 +19,7 @@ _STDIN, _STDOUT, _STDERR = range(3)
 class LossyFile(io.FileIO):
     """A file to which everything can be written: what it does not take is gone."""
 
-    def write(self, content: ReadableBuffer, /) -> int:
+    def write(self, content: Any, /) -> int:
         try:
             return super().write(content)
         except OSError:
