@@ -21,9 +21,10 @@ class LossyFile(io.FileIO):
 
     def write(self, content: Any, /) -> int:
         try:
-            return super().write(content)
+            written = super().write(content)
         except OSError:
-            return memoryview(content).nbytes
+            written = None
+        return memoryview(content).nbytes if written is None else written  # None: it would have to wait
 
 
 def prepare_standard_streams() -> None:
