@@ -47,6 +47,7 @@ from blobflow.content.journal import (
     Journal,
     NullJournal,
     Upload,
+    parse_number,
 )
 from blobflow.content.line_rate import (
     COSTLY_SECONDS,
@@ -137,6 +138,7 @@ __all__ = [
     "Verifier",
     "checked",
     "is_small",
+    "parse_number",
     "no_bytes",
     "tapped",
     "verified",

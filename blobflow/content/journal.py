@@ -89,6 +89,11 @@ class Journal(Protocol):
     def forget_upload(self, origin: str, repository: str, digest: Digest) -> None: ...
 
 
+def parse_number(note: str | None) -> int | None:
+    """The number that a note holds; None where there is no note, or no number in it that was ever written."""
+    return int(note) if note and note.isascii() and note.isdigit() and len(note) < 19 else None
+
+
 class NullJournal:
     """Remembers nothing; for a run that must leave no trace."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blobflow.content.journal import Journal
+from blobflow.content.journal import Journal, parse_number
 from blobflow.content.streams import Chunk, Tap
 
 # Work of so many seconds is worth keeping. At 30 MB/s, a common rate between registries, it is 300 MB.
@@ -29,7 +29,8 @@ class LineRate:
         self._journal = journal
         self._origin = origin
         self._note = note
-        self._noted = _parse(journal.note(origin, note)) if journal is not None else None
+        noted = parse_number(journal.note(origin, note)) if journal is not None else None
+        self._noted = float(noted) if noted else None
         self._seen: float | None = None
 
     @property
@@ -94,10 +95,3 @@ class RateTap(Tap):
         if self._since is not None:
             self._line.saw(self._bytes, self._clock() - self._since)
             self._line.write_note()
-
-
-def _parse(note: str | None) -> float | None:
-    """A noted rate; None where there is none, or it is none that was ever written."""
-    if note is None or not (note.isascii() and note.isdigit()) or len(note) > 18:
-        return None
-    return float(note) or None

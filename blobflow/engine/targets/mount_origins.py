@@ -19,7 +19,7 @@ from itertools import takewhile
 
 import msgspec
 
-from blobflow.content import Journal, Mounts, NullJournal, SinkAt, Site
+from blobflow.content import Journal, Mounts, NullJournal, SinkAt, Site, parse_number
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
@@ -74,10 +74,10 @@ async def with_mount_origins(
 
 def refuses_mounts(journal: Journal, registry: str) -> bool:
     """Whether a registry refused mounts lately, and never granted one."""
-    noted = journal.note(registry, _REFUSES) or ""
-    if not (noted.isascii() and noted.isdigit()) or journal.note(registry, MOUNTS):
+    noted = parse_number(journal.note(registry, _REFUSES))
+    if noted is None or journal.note(registry, MOUNTS):
         return False
-    return abs(time.time() - int(noted)) < _REFUSES_SECONDS  # a clock may go back
+    return abs(time.time() - noted) < _REFUSES_SECONDS  # a clock may go back
 
 
 class OriginRecorder:

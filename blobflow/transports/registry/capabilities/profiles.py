@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from blobflow.content import Journal
+from blobflow.content import Journal, parse_number
 
 # The requests of each are in `uploads.methods`. `single` takes the fewest, `stream` is the widest known, and
 # `chunked` is for where a request's size is bounded.
@@ -130,14 +130,13 @@ class LearnedLimits:
     def refused_from(self, method: UploadMethod) -> float:
         """The size in bytes from which on the method is known to be refused; infinity if it never was."""
         if method not in self._refused:
-            note = self._journal.note(self._origin, f"upload.{method}.refused") or ""
-            self._refused[method] = float(note) if note.isascii() and note.isdigit() else math.inf
+            noted = parse_number(self._journal.note(self._origin, f"upload.{method}.refused"))
+            self._refused[method] = math.inf if noted is None else float(noted)
         return self._refused[method]
 
     def body_limit(self) -> int | None:
         """The size in bytes that chunks had to have to get through; None if they never had to."""
-        note = self._journal.note(self._origin, "upload.body.limit") or ""
-        return int(note) if note.isascii() and note.isdigit() and 0 < len(note) < 19 else None
+        return parse_number(self._journal.note(self._origin, "upload.body.limit"))
 
     def limit_bodies(self, size: int) -> None:
         """Chunks of `size` bytes got through, and larger ones did not."""
