@@ -7,8 +7,7 @@ objects (it resets, or refuses) gets half as many; how many streams it takes at 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from blobflow.bounded_cache import BoundedCache
 from blobflow.oci import Digest
 
 # Seconds for which a host that does not serve ranges right is asked for none.
@@ -98,14 +97,14 @@ class RangeSupport:
     def __init__(self) -> None:
         self.growth = RangeGrowth()
         self._refused_until = -REFUSED_SECONDS
-        self._read: OrderedDict[Digest, None] = OrderedDict()
-        self._distrusted: OrderedDict[Digest, None] = OrderedDict()
+        self._read: BoundedCache[Digest, bool] = BoundedCache(entries=_MOST_BLOBS)
+        self._distrusted: BoundedCache[Digest, bool] = BoundedCache(entries=_MOST_BLOBS)
         self._streams: dict[object, int] = {}
         self._flowing = 0
 
     def may_be_asked(self, blob: Digest, now: float) -> bool:
         """Whether ranges of a blob may be asked for."""
-        return now >= self._refused_until and blob not in self._distrusted
+        return now >= self._refused_until and not self._distrusted.get(blob)
 
     def refused(self, now: float) -> None:
         """A range was not answered as it has to be."""
@@ -113,13 +112,13 @@ class RangeSupport:
 
     def used(self, blob: Digest) -> None:
         """Bytes of a blob came by ranges."""
-        _note(self._read, blob)
+        self._read.put(blob, True)
 
     def came_wrong(self, blob: Digest) -> bool:
         """A blob turned out to be another. If bytes of it came by ranges, maybe those of an earlier reading
         that this one went on from, it is read by one stream from now on; returns whether it is so."""
-        if blob in self._read and blob not in self._distrusted:
-            _note(self._distrusted, blob)
+        if self._read.get(blob) and not self._distrusted.get(blob):
+            self._distrusted.put(blob, True)
             return True
         return False
 
@@ -162,9 +161,3 @@ class RangeSupport:
         """See `RangeGrowth.measure`. `free`: how many more streams the host takes by now."""
         most, blobs = sum(self._streams.values()) + free, len(self._streams)
         self.growth.measure(now, received, flowing=self._flowing, blobs=blobs, most=most)
-
-
-def _note(blobs: OrderedDict[Digest, None], blob: Digest) -> None:
-    blobs[blob] = None
-    if len(blobs) > _MOST_BLOBS:
-        blobs.popitem(last=False)
