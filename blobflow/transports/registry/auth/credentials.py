@@ -75,7 +75,7 @@ class Credentials(msgspec.Struct, frozen=True):
     def identity(self) -> str:
         """A hash that tells logins apart, "" for anybody: of the name, since passwords and tokens change; of
         the token where there is no name."""
-        name = self.username if self.username not in ("", _NAMELESS) else ""
+        name = "" if self.username == _NAMELESS else self.username
         known = name or self.identity_token or self.registry_token
         return hashlib.sha256(known.encode()).hexdigest()[:16] if known else ""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from yarl import URL
 
-from blobflow.errors import Denied, RegistryError, Unauthorized
+from blobflow.errors import Denied, InvalidConfig, RegistryError, Unauthorized
 from blobflow.events import Observer, Warned
 from blobflow.transports.registry.auth.authenticator import Authenticator, CredentialsGiver, Fetch
 from blobflow.transports.registry.auth.challenges import Challenge, parse_challenges
@@ -81,6 +81,17 @@ class HostAuthorization:
             error.message += f"; it was asked without a login, since {self._lack}"
         return error
 
+    async def identity(self, repository: str) -> str | None:
+        """Who asks for this repository, where the host wants a login: see `Credentials.identity`. None where
+        the files or helpers that know can't be used. Sends nothing."""
+        try:
+            found = await self._given(repository)
+        except InvalidConfig:
+            return None  # whatever wants a login fails by that itself
+        if found is not None and found.lack:
+            return None
+        return found.identity if found is not None else ""
+
     async def close(self) -> None:
         """Give up the fetches of tokens in flight."""
         await self._own.close()
@@ -90,9 +101,12 @@ class HostAuthorization:
         return url.origin() == self.home
 
     async def _login(self, repository: str) -> Credentials | None:
-        given = self._credentials
-        found = await given(repository) if callable(given) else given
+        found = await self._given(repository)
         if found is not None and found.lack and found.lack != self._lack:
             self._lack = found.lack
             self._observer(Warned(f"{self._host} is asked without a login: {found.lack}"))
         return found
+
+    async def _given(self, repository: str) -> Credentials | None:
+        given = self._credentials
+        return await given(repository) if callable(given) else given

@@ -89,6 +89,10 @@ class Dispatcher:
         """Whether the host has asked who we are."""
         return self._authorization.wants_login
 
+    async def login(self, repository: str) -> str | None:
+        """See `HostAuthorization.identity`."""
+        return await self._authorization.identity(repository)
+
     def warn(self, sentence: str) -> None:
         """See `ConnectionPool.warn`."""
         self._pool.warn(sentence)

@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import InvalidConfig, NetworkError, RegistryError, TimedOut
+from blobflow.errors import NetworkError, RegistryError, TimedOut
 from blobflow.events import Event, HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
@@ -94,7 +94,6 @@ class HostClient:
         own = rate_limit_of(access.bytes_per_second, clock)
         self.reading = throttle_of((own, reading), sleep)
         self.writing = throttle_of((own, writing), sleep)
-        self._credentials = access.credentials
         self._observer = observer
         self._sleep = sleep
         self._clock = clock
@@ -135,16 +134,8 @@ class HostClient:
         self._dispatcher.warn(sentence)
 
     async def login(self, repository: str) -> str | None:
-        """Who asks for this repository, where the host wants a login: see `Credentials.identity`. None where
-        the files or helpers that know can't be used. Sends nothing."""
-        given = self._credentials
-        try:
-            found = await given(repository) if callable(given) else given
-        except InvalidConfig:
-            return None  # whatever wants a login fails by that itself
-        if found is not None and found.lack:
-            return None
-        return found.identity if found is not None else ""
+        """See `HostAuthorization.identity`."""
+        return await self._dispatcher.login(repository)
 
     def now(self) -> float:
         """Seconds of the clock by which everything here goes."""
