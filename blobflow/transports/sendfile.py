@@ -19,6 +19,8 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from blobflow.content import Extent
+
 # Each copies on a core of its own: more threads than cores only take turns.
 THREADS = 4
 # Seconds of one turn in a thread, and milliseconds that it waits for a socket that takes none: a client on
@@ -45,15 +47,15 @@ class SendfileThreads:
         self,
         transport: asyncio.WriteTransport | None,
         drain: Callable[[], Awaitable[None]],
-        file: int,
-        start: int,
-        end: int,
+        extent: Extent,
     ) -> None:
-        """Send the bytes `start` ≤ i < `end` of the file behind what the connection has been given.
+        """Send an extent behind what the connection has been given.
 
         `drain` waits until the transport has taken that. Raises ConnectionError and TimeoutError when the
-        peer is gone, FileCutShort if the file ends before `end`, and other OSErrors where it can't be read.
+        peer is gone, FileCutShort if the file ends before the extent, and other OSErrors where it can't be
+        read.
         """
+        file, start, end = extent
         pair = await _descriptors(transport, drain, file)
         try:
             at = start + pair.copy(start, min(end, start + _INLINE))
@@ -73,17 +75,15 @@ class SendfileThreads:
 async def send_inline(
     transport: asyncio.WriteTransport | None,
     drain: Callable[[], Awaitable[None]],
-    file: int,
-    start: int,
-    end: int,
+    extent: Extent,
 ) -> None:
     """As `SendfileThreads.send`, on the loop's own thread, which a MiB takes no longer than `write` would.
 
     For bodies that go out piece by piece: handing a MiB to a thread costs a third of what sending it does.
     """
+    file, at, end = extent
     pair = await _descriptors(transport, drain, file)
     try:
-        at = start
         while (at := at + pair.copy(at, end)) < end:
             await _writable(pair.socket)
     finally:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 
 from aiohttp import StreamReader, web
 
+from blobflow.content import Extent
 from blobflow.server.http.ranges import ByteRange
 from blobflow.transports.sendfile import SendfileThreads
 
@@ -69,8 +70,8 @@ class SocketBodyTransport:
         await response.prepare(request)
         transport = request.transport
         if transport is not None and transport.get_extra_info("sslcontext") is None:
-            drain = request.writer.drain
-            await self._sending.send(transport, drain, file.fileno(), span.start, span.end)
+            extent = Extent(file.fileno(), span.start, span.end)
+            await self._sending.send(transport, request.writer.drain, extent)
             return
         async for chunk in read_span(file, span):
             await response.write(chunk)

@@ -184,7 +184,7 @@ class UploadPayload(aiohttp.payload.Payload):
             return await self._body.pull()
         while isinstance(chunk := await self._body.pull_or_extent(), Extent):
             try:
-                await send_inline(transport, writer.drain, *chunk)
+                await send_inline(transport, writer.drain, chunk)
             except OSError as error:
                 if isinstance(error, FileCutShort) or error.errno in _DISK_FAILED:
                     raise self._body.unreadable(error) from None
