@@ -248,18 +248,20 @@ class Transfer:
             self._recorder.found(step.target, (step.blob.digest,))
             return "done"
 
-        try:
-            await self._step(number, step, act)
-        finally:
-            permits.release()
+        await self._step(number, step, permits, act)
 
     async def _request(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
+        await self._step(number, step, permits, lambda: self._do(step, permits))
+
+    async def _step(self, number: int, step: Step, permits: StepPermits, act: Act) -> None:
+        """Run a step under its permits, which nobody holds while what was learned of origins is written."""
         try:
-            await self._step(number, step, lambda: self._do(step, permits))
+            await self._carry_out(number, step, act)
         finally:
             permits.release()
+        await self._recorder.write(at_least=BATCH)
 
-    async def _step(self, number: int, step: Step, act: Act) -> None:
+    async def _carry_out(self, number: int, step: Step, act: Act) -> None:
         """Run a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
@@ -279,7 +281,6 @@ class Transfer:
             else:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.step_states.done(number, fell_back=outcome == "fell back")
-        await self._recorder.write(at_least=BATCH)
 
     async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
         match step:
