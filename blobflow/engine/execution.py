@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
 from blobflow.engine.concurrency.bounded_runner import (
@@ -28,7 +26,7 @@ from blobflow.engine.plan.steps import Copy, Plan, Step
 from blobflow.engine.planning import PairPlanning, Planning
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.collector import ResultCollector
-from blobflow.engine.results.report import ImageRecord, RangesRecord, Report
+from blobflow.engine.results.report import ImageRecord, Report
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.mount_origins import OriginRecorder
@@ -73,18 +71,7 @@ class Run:
 
     def report(self) -> Report:
         """The report on every image as of now."""
-        report = self._collector.report(
-            bytes_read=self._meter.bytes_read,
-            written={host: meter.bytes_written for host, meter in self._meter.hosts.items()},
-            resent=self._meter.bytes_resent,
-            requests=self._meter.requests,
-            seconds=time.monotonic() - self._started,
-        )
-        ranges = self._meter.ranges
-        report = msgspec.structs.replace(
-            report,
-            ranges=RangesRecord(ranges.blobs, ranges.requests, ranges.bytes, dict(ranges.fallbacks)),
-        )
+        report = self._collector.report(self._meter, time.monotonic() - self._started)
         return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 
     @property

@@ -14,9 +14,18 @@ from blobflow.engine.plan.cost import blobs_present
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.plan.steps import Copy, Goal, Mount, Put, Step
-from blobflow.engine.results.report import ImageRecord, ReferrerRecord, Report, Status, TargetRecord, Totals
+from blobflow.engine.results.report import (
+    ImageRecord,
+    RangesRecord,
+    ReferrerRecord,
+    Report,
+    Status,
+    TargetRecord,
+    Totals,
+)
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError
+from blobflow.events import Meter
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.oci.local_reference import ARCHIVES
 from blobflow.oci.referrers import artifact_type_of
@@ -155,11 +164,9 @@ class ResultCollector:
         """The root of an image, as its source has it."""
         return self._roots[pair.source]
 
-    def report(
-        self, *, bytes_read: int, written: Mapping[str, int], resent: int, requests: int, seconds: float
-    ) -> Report:
-        """The report as of now. `written`: bytes, by host; `resent`: how many of them were resent."""
-        images = tuple(map(self._so_far, self._pairs))
+    def report(self, meter: Meter, seconds: float) -> Report:
+        """The report as of now: after so many seconds, and with what the run's meter has counted."""
+        images, ranges = tuple(map(self._so_far, self._pairs)), meter.ranges
         statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for pair, image in zip(self._pairs, images, strict=True):
             statuses[pair.target.host][image.status] += 1
@@ -169,18 +176,19 @@ class ResultCollector:
                 failed=sum(image.status == "failed" for image in images),
                 skipped=sum(image.status == "skipped" for image in images),
                 blobs_present=self._present,
-                bytes_read=bytes_read,
-                bytes_written=sum(written.values()),
-                bytes_resent=resent,
-                requests=requests,
+                bytes_read=meter.bytes_read,
+                bytes_written=meter.bytes_written,
+                bytes_resent=meter.bytes_resent,
+                requests=meter.requests,
                 seconds=round(seconds, 3),
                 **sum(self._moved.values(), Counter()),
             ),
             images=images,
             targets=tuple(
-                TargetRecord(host, bytes_written=written.get(host, 0), **counts, **self._moved[host])
+                TargetRecord(host, bytes_written=_written(meter, host), **counts, **self._moved[host])
                 for host, counts in statuses.items()
             ),
+            ranges=RangesRecord(ranges.blobs, ranges.requests, ranges.bytes, dict(ranges.fallbacks)),
         )
 
     def _so_far(self, pair: Pair) -> ImageRecord:
@@ -269,3 +277,8 @@ def _put_at_last(step_states: StepStates, goal: Goal) -> Descriptor:
             assert step.fallback is not None
             return step.fallback
     return goal.root
+
+
+def _written(meter: Meter, host: str) -> int:
+    """The bytes that were written to a host, of which maybe nothing was asked."""
+    return meter.hosts[host].bytes_written if host in meter.hosts else 0
