@@ -9,11 +9,11 @@ is all that ties them to it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
 from blobflow.errors import UnsupportedContent
+from blobflow.lazy_pattern import LazyPattern
 from blobflow.oci import media
 from blobflow.oci.descriptor import Descriptor
 from blobflow.oci.digest import Digest
@@ -25,8 +25,9 @@ COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _ALGORITHM, _ENCODED = 32, 64
 # Tags have at most 128 characters, so cosign has none for longer digests than these.
 _COSIGN_ALGORITHM = "sha256"
-# `re` compiles it once, when it is first needed: few runs need it.
-_OF_SUBJECT = rf"(sha256|sha512)-([0-9a-f]{{{_ENCODED}}})(?:[0-9a-f]{{{_ENCODED}}})?(?:\.[a-z0-9]+)?\Z"
+_OF_SUBJECT = LazyPattern(
+    rf"(sha256|sha512)-([0-9a-f]{{{_ENCODED}}})(?:[0-9a-f]{{{_ENCODED}}})?(?:\.[a-z0-9]+)?\Z"
+)
 
 
 def fallback_tag(subject: Digest) -> str:
@@ -47,7 +48,7 @@ def subject_in_tag(tag: str) -> str:
     """What a tag belongs to by its name, as `fallback_tag` has it: the list of the referrers of a digest
     (distribution-spec, "Referrers Tag Schema") or what cosign made for it (`.sig`, `.att`, `.sbom`). "" for
     any other tag."""
-    found = re.match(_OF_SUBJECT, tag)
+    found = _OF_SUBJECT.match(tag)
     return f"{found[1]}-{found[2]}" if found else ""
 
 

@@ -29,6 +29,8 @@ MAX_BYTES = 64 * 1024 * 1024
 KEEP_SECONDS = 3600.0
 # Members that are walked through between two turns of the loop; about a millisecond.
 PAGE = 1000
+# Bytes of a manifest that is parsed on the loop's thread: a few milliseconds.
+INLINE_BYTES = 128 * 1024
 # Manifests that a thread reads in one go.
 BATCH = 64
 # Repositories that are walked through at once, and threads that read.

@@ -28,6 +28,7 @@ from blobflow.server.content_negotiation import accepts, default_image
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError, ErrorEntry
 from blobflow.server.http.conditional import matches_etag
+from blobflow.server.manifest_index import INLINE_BYTES
 from blobflow.server.pullthrough.eviction import retry_if_evicted
 from blobflow.server.registry import Registry
 from blobflow.server.routes import Route, is_tag, parse_digest_parameter
@@ -35,9 +36,8 @@ from blobflow.transports.store import promises
 
 # How many missing children an answer lists: enough to go on with, and no body of megabytes.
 _MAX_LISTED = 100
-# Bytes of a manifest that is parsed on the loop's thread, and how many children are looked for in one turn of
-# the loop: a few milliseconds each. Others do not wait for the 20,000 children that there may be.
-_INLINE_BYTES = 128 * 1024
+# Children that are looked for in one turn of the loop: a few milliseconds. Others do not wait for the 20,000
+# that there may be.
 _CHILDREN_BATCH = 250
 
 
@@ -213,7 +213,7 @@ async def _receive(context: RequestContext) -> bytes:
 async def _parse(raw: bytes, media_type: str, digest: Digest) -> Manifest:
     """Raises ApiError (MANIFEST_INVALID)."""
     try:
-        if len(raw) <= _INLINE_BYTES:
+        if len(raw) <= INLINE_BYTES:
             return parse_manifest(raw, media_type, digest=digest)
         return await asyncio.to_thread(parse_manifest, raw, media_type, digest=digest)
     except UnsupportedContent as error:

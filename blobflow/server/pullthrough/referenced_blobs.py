@@ -16,7 +16,7 @@ from blobflow.bounded_cache import BoundedCache
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 from blobflow.server.errors import ApiError
-from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
+from blobflow.server.manifest_index import INLINE_BYTES, DigestHead, ManifestIndexes, ManifestReader
 from blobflow.transports.store import Store
 
 # Blobs of one repository that are remembered; some hundred bytes each.
@@ -30,8 +30,6 @@ MAX_SEARCHES = 16
 SERVED_SECONDS = 3600.0
 REREAD_SECONDS = 600.0
 MAX_SERVED = 100_000
-# Bytes of a manifest that is parsed on the loop's thread: a millisecond or two.
-_INLINE_BYTES = 128 * 1024
 
 # A blob's digest, as its first 128 bits, and its size in bytes.
 Sizes = list[tuple[int, int]]
@@ -109,7 +107,7 @@ class ReferencedBlobs:
         if self._served.get((repository, digest)):
             return
         raw = await read()
-        if len(raw) <= _INLINE_BYTES:
+        if len(raw) <= INLINE_BYTES:
             sizes = _blobs_in(raw, media_type, digest)
         else:
             sizes = await self._reader.run(lambda: _blobs_in(raw, media_type, digest))
