@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from tools import imageset
-from tools.processes import Registry, docker_registry
+from tools.processes import Registry, blobflow_serve, docker_registry
 
 
 class StartsRegistries(Protocol):
@@ -40,6 +40,15 @@ def programs() -> None:
 def start_registry(programs: None, tmp_path: Path) -> Iterator[StartsRegistries]:
     with ExitStack() as stack:
         yield lambda name: stack.enter_context(docker_registry(tmp_path / name))
+
+
+@pytest.fixture(params=["docker-registry", "embedded"])
+def target(programs: None, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
+    """An empty registry of each kind in turn, for tests that have no target of their own."""
+    folder = tmp_path / "target"
+    starts = docker_registry(folder) if request.param == "docker-registry" else blobflow_serve(folder)
+    with starts as registry:
+        yield registry
 
 
 @pytest.fixture(scope="session")

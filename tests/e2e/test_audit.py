@@ -14,7 +14,7 @@ from blobflow.settings import Settings
 from tests.library import mirror
 from tools import imageset
 from tools.access_log import Requests
-from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry
+from tools.processes import Registry, Run, blobflow, docker_registry
 
 
 @pytest.fixture
@@ -26,14 +26,6 @@ def layout(tmp_path: Path) -> imageset.Layout:
 def source(programs: None, layout: imageset.Layout, tmp_path: Path) -> Iterator[Registry]:
     with docker_registry(tmp_path / "source") as registry:
         imageset.push(layout.path, registry.host)
-        yield registry
-
-
-@pytest.fixture(params=["docker-registry", "embedded"])
-def target(programs: None, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    folder = tmp_path / "target"
-    starts = docker_registry(folder) if request.param == "docker-registry" else blobflow_serve(folder)
-    with starts as registry:
         yield registry
 
 

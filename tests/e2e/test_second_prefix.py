@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,12 @@ import pytest
 
 from tests.e2e.conftest import StartsRegistries
 from tools import imageset
-from tools.processes import Registry, blobflow, blobflow_serve, docker_registry
+from tools.processes import Registry, blobflow
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> imageset.Layout:
     return imageset.synthetic(tmp_path / "set", seed=5)
-
-
-@pytest.fixture(params=["docker-registry", "embedded"])
-def target(programs: None, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    folder = tmp_path / "target"
-    starts = docker_registry(folder) if request.param == "docker-registry" else blobflow_serve(folder)
-    with starts as registry:
-        yield registry
 
 
 def sync(target: Registry, prefix: str, layout: imageset.Layout, home: Path, *more: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import Sink, Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import Policy
@@ -59,6 +59,17 @@ async def turning(
         task.cancel()
 
 
+async def ask_of_a_thousand(sink: Sink, *, at_once: int) -> None:
+    """Ask for a thousand blobs that are not there, so many at once."""
+    left = iter(range(1000))
+
+    async def ask() -> None:
+        for number in left:
+            assert not await sink.has(blob_of(b"%d" % number))
+
+    await asyncio.gather(*(ask() for _ in range(at_once)))
+
+
 @pytest.mark.parametrize(("turn", "at_once"), [(NEAR, range(16, 17)), (FAR, MORE)])
 async def test_of_a_thousand_questions_as_many_are_in_flight_as_the_way_is_long(
     turn: float, at_once: range, tmp_path: Path, store: Store
@@ -66,13 +77,7 @@ async def test_of_a_thousand_questions_as_many_are_in_flight_as_the_way_is_long(
     net = LimitedRegistries(store)
     async with journalling(tmp_path / "registry", [SLOW]) as registry, turning(net.clock, turn):
         sink = net.registries.sink(Site(registry.host, "app"))
-        left = iter(range(1000))
-
-        async def ask() -> None:
-            for number in left:
-                assert not await sink.has(blob_of(b"%d" % number))
-
-        await asyncio.gather(*(ask() for _ in range(200)))
+        await ask_of_a_thousand(sink, at_once=200)
         await net.registries.close()
         assert registry.journal.peak() in at_once
         assert len(registry.journal) == 1000
@@ -142,13 +147,7 @@ async def test_a_far_registry_with_eight_slots_refuses_next_to_nothing(tmp_path:
     eight = Fault("*", "/v2/", times=0, act=Crowded(8, turns=TURNS))
     async with journalling(tmp_path / "registry", [eight]) as registry, turning(net.clock, FAR):
         sink = net.registries.sink(Site(registry.host, "app"))
-        left = iter(range(1000))
-
-        async def ask() -> None:
-            for number in left:
-                assert not await sink.has(blob_of(b"%d" % number))
-
-        await asyncio.gather(*(ask() for _ in range(64)))
+        await ask_of_a_thousand(sink, at_once=64)
         await net.registries.close()
         assert registry.journal.count(status=429) <= 0.02 * len(registry.journal)
         assert registry.journal.peak() <= 10

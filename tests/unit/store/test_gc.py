@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,13 +23,6 @@ from tests.deadlines import HANGS_AFTER
 
 HERE = "boot-1/pid:[1]"
 LONG_AGO = 1_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def put(store: Store, content: bytes, used: int = LONG_AGO) -> Digest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from blobflow.transports.store.repository_index import HOLD_SECONDS
 
 REPOSITORY = "r"
 OCTETS = "application/octet-stream"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def described(content: bytes, media_type: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,13 +19,6 @@ from blobflow.transports.store.partial_files import KEPT_FROM
 PIECE = 300_000
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(700_000))  # 2.8 MB, no two blocks alike
 BLOB = Descriptor("application/octet-stream", digest_of(CONTENT), len(CONTENT))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 class Source:

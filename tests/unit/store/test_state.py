@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,13 +21,6 @@ RAW = b'{"schemaVersion": 2}'
 DIGEST = digest_of(RAW)
 UPLOAD = Upload(url="https://host/u?x=1", offset=7)
 OTHER = digest_of(b"other")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def test_a_new_store_is_made_in_an_absent_or_empty_place(tmp_path: Path) -> None:

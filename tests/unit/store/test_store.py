@@ -6,7 +6,6 @@ import asyncio
 import errno
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from blobflow.transports.store.block_checksums import BLOCK, BlockChecksums
 
 BIG = bytes(range(256)) * (9 * 4096)  # 9 MiB: two whole blocks and one that is not
 DIGEST = digest_of(BIG)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 async def put(store: Store, content: bytes, digest: Digest | None = None) -> Digest:
