@@ -157,7 +157,7 @@ class Client:
 
         settings = self._settings_for(pairs)
         async with self.services(reading=True) as services:
-            return await verify_pairs(services, pairs, level, read_at_once=settings.concurrency)
+            return await verify_pairs(services, pairs, level, read_at_once=settings.blobs_at_once)
 
     async def inspect(self, reference: Reference, *, alone: bool = False) -> Inspection:
         """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index

@@ -145,7 +145,7 @@ async def open_services(
             journal=opened.journal,
             observe=observer,
             meter=meter,
-            limiter_at=FixedLimiters(settings.concurrency).at,
+            limiter_at=FixedLimiters(settings.blobs_at_once).at,
             allowance_of=registries.allowance,
             cache_mode=settings.cache,
             staging_bytes=capacity,

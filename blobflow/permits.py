@@ -76,6 +76,15 @@ class Limiter(Protocol):
         """Call once, as soon as there is a permit of that kind to be had. The same call is noted once."""
         ...
 
+    def extra(self, kind: PermitKind) -> int:
+        """How many more streams than usual the long way to the host is worth."""
+        ...
+
+    def match(self, extra: int) -> None:
+        """The other side of copies is worth so many more streams than usual. Each is only as fast as over
+        there, so there may be so many more here, as far as the limits that were set allow."""
+        ...
+
 
 class Limited(Protocol):
     """A Source or a Sink at a host that limits what is under way there."""
@@ -131,6 +140,7 @@ class FixedLimiter:
     """
 
     def __init__(self, streams: int = 8, requests: int = MAX_REQUESTS) -> None:
+        self._streams = streams
         self._limits = {
             PermitKind.REQUEST: requests,
             PermitKind.READ: streams,
@@ -153,6 +163,13 @@ class FixedLimiter:
 
     def on_room(self, kind: PermitKind, call: Callable[[], None]) -> None:
         self._calls[kind].add(call)
+
+    def extra(self, kind: PermitKind) -> int:
+        return 0
+
+    def match(self, extra: int) -> None:
+        if self._streams > 1:  # one by one is how some places work
+            self._limits[PermitKind.READ] = self._limits[PermitKind.WRITE] = self._streams + extra
 
     def released(self, kind: PermitKind) -> None:
         """Take a permit back."""

@@ -22,6 +22,11 @@ from blobflow.transports.registry import (
 )
 from blobflow.transports.registry.http.tls import ssl_context_of, tls_settings_in
 
+# Blobs whose bytes move at once at a host, where nothing was set: what registries take without complaint.
+# Over a long way each is slow, and twice as many are no more load.
+CONCURRENCY = 8
+FAR_CONCURRENCY = 16
+
 
 class Settings(msgspec.Struct, frozen=True):
     """How the world is reached, and what a run may use.
@@ -31,11 +36,13 @@ class Settings(msgspec.Struct, frozen=True):
 
     `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
     `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
-    whose bytes move at once at a host. `cache`: see `engine.services.CacheMode`. `cache_dir`: the store's
-    root; None: a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may
-    hold; None: what it holds, and half of what is free on its disk. In mode `auto` blobs go through the store
-    while it has room, and past it otherwise; in mode `all` a run that would keep more than there is room for
-    is not begun (StorageError). What is over it after a run goes, the least recently used first.
+    whose bytes move at once at a host; None: CONCURRENCY, and up to FAR_CONCURRENCY at a host that is some
+    milliseconds away, as long as more of them move more. `cache`: see `engine.services.CacheMode`.
+    `cache_dir`: the store's root; None: a temporary one that is gone after the run. `cache_size`: bytes of
+    blobs that the store may hold; None: what it holds, and half of what is free on its disk. In mode `auto`
+    blobs go through the store while it has room, and past it otherwise; in mode `all` a run that would keep
+    more than there is room for is not begun (StorageError). What is over it after a run goes, the least
+    recently used first.
     `docker_config`: the folder of docker's config.json, for credentials; `auth_files`: files of that format
     to look into after it. `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`:
     folders in the shape of docker's certs.d. `hosts`: what is to be different at one host.
@@ -47,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True):
     plain_http: frozenset[str] = frozenset()
     https: frozenset[str] = frozenset()
     tls_verify: bool = True
-    concurrency: int = 8
+    concurrency: int | None = None
     cache: CacheMode = "auto"
     cache_dir: Path | None = None
     cache_size: int | None = None
@@ -61,6 +68,11 @@ class Settings(msgspec.Struct, frozen=True):
     bytes_per_second: float = 0
     trace: bool = False
     compress: CompressMode = "gzip"
+
+    @property
+    def blobs_at_once(self) -> int:
+        """Blobs whose bytes move at once at a host that is near."""
+        return self.concurrency or CONCURRENCY
 
 
 def logins_of(settings: Settings) -> CredentialStore:
@@ -89,7 +101,8 @@ def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostA
         scheme="http" if plain else "https",
         tls=ssl_context_of(trust),
         tls_optional=not verify or (local and own.http is None),
-        connections=own.connections or settings.concurrency,
+        connections=own.connections or settings.blobs_at_once,
+        far_connections=0 if own.connections or settings.concurrency else FAR_CONCURRENCY,
         requests_per_second=own.requests_per_second,
         bytes_per_second=own.bytes_per_second,
         credentials=own.credentials or partial(logins.find, host),

@@ -44,7 +44,7 @@ def verb(
     selection: SelectionOptions,
     platforms: PlatformOptions,
     verify: VerifyLevel,
-    concurrency: int,
+    concurrency: int | None,
     compress: CompressMode,
     cache_dir: Path | None,
     connection: ConnectionOptions,

@@ -103,7 +103,7 @@ def verb(
     settle: float,
     spec_format: SpecFormat,
     as_json: bool,
-    concurrency: int,
+    concurrency: int | None,
     cache_dir: Path | None,
     cache_size: int | None,
     limit_rate: int | None,

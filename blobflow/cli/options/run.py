@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from blobflow.transports.archive import CompressMode
 
 # Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.
-_CONCURRENCY = 8
 # What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
 _GRACE = 25.0
 
@@ -32,7 +31,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     trust_root: bool = False
     foreign_layers: bool = False
     referrers: Lookup | None = None
-    concurrency: int = _CONCURRENCY
+    concurrency: int | None = None
     compress: CompressMode = "gzip"
     report: tuple[Path, ...] = ()
     grace: float = _GRACE
@@ -48,10 +47,8 @@ class RunOptions(msgspec.Struct, frozen=True):
 concurrency_option = click.option(
     "--concurrency",
     type=click.IntRange(min=1),
-    default=_CONCURRENCY,
     metavar="N",
-    show_default=True,
-    help="Blobs that move at once at a host.",
+    help="Blobs that move at once at a host. [default: 8; far away up to 16]",
 )
 cache_dir_option = click.option(
     "--cache-dir", type=FOLDER, metavar="DIR", help="Where the store is. [default: blobflow in XDG's cache]"

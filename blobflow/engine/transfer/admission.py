@@ -175,7 +175,10 @@ class Admission:
         took."""
         self._serve_waiting()
         for host, (target, ready) in self._ready.items():
-            if not ready or not any(map(target.admits, (PermitKind.WRITE, PermitKind.REQUEST))):
+            if not ready:
+                continue
+            self._match(target)
+            if not any(map(target.admits, (PermitKind.WRITE, PermitKind.REQUEST))):
                 continue
             in_use, rivals = self._in_use(host), partial(self._rivals, ready)
             source_at = self._sources.__getitem__
@@ -184,6 +187,14 @@ class Admission:
                 ready.remove(start.number)
                 yield start.number, self._held(step_of(start.number), granted, largest=start.largest)
         self._watch()
+
+    def _match(self, target: Limiter) -> None:
+        """Let both sides of copies have as many streams as the one needs that is farther away."""
+        sources = [source for source in self._sources.values() if source is not target]
+        if sources:
+            target.match(max(source.extra(PermitKind.READ) for source in sources))
+        for source in sources:
+            source.match(max(each.extra(PermitKind.WRITE) for each, _ in self._ready.values()))
 
     async def admit(self, step: Copy, *, warm: bool) -> StepPermits:
         """Wait for the permits of a copy that is no step of the plan."""

@@ -62,7 +62,7 @@ async def warm_caches(
     found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
     observer(PhaseStarted("warm", len(found.blobs)))
     attempts = Attempts(observer, client.meter, sleep)
-    pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
+    pulling = CachePull(registries, attempts, client.settings.blobs_at_once, again=again)
     await pulling.pull(found.blobs)
     observer(PhaseStarted("verify", len(found.blobs)))
     await pulling.look(settle, sleep)

@@ -42,7 +42,7 @@ async def warm_store(
         found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
         filling = StoreFill(services.source_at, services.cache, Attempts(observer, client.meter, sleep))
-        await filling.fill(found.blobs, client.settings.concurrency)
+        await filling.fill(found.blobs, client.settings.blobs_at_once)
         told = [filling.warmth(pair, found) for pair in pairs]
         tell(told, observer)
         await keeping.tidy()

@@ -24,7 +24,7 @@ from blobflow.transports.registry.capabilities.profiles import profile_of
 from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.host_settings import HostAccess
-from blobflow.transports.registry.http.limiter import rate_limit_of
+from blobflow.transports.registry.http.rate_limit import rate_limit_of
 from blobflow.transports.registry.http.read_ahead import ReadAhead
 from blobflow.transports.registry.mirrors import Mirror, MirroredSource, MirrorHealth, parse_mirror
 from blobflow.transports.registry.uploads.pusher import BlobPusher

@@ -16,10 +16,12 @@ from blobflow.content import BlobStream
 from blobflow.events import HostMeter
 from blobflow.permits import MAX_REQUESTS, PermitKind, try_acquire_all
 from blobflow.transports.registry.http.limiter import (
-    BURST_SECONDS,
     CongestionWindow,
     HostLimiter,
     HostPermit,
+)
+from blobflow.transports.registry.http.rate_limit import (
+    BURST_SECONDS,
     RateLimit,
     Throttle,
     rate_limit_of,

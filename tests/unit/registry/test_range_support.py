@@ -7,13 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from blobflow.oci import digest_of
-from blobflow.transports.registry.capabilities.range_support import (
-    FIRST,
-    REFUSED_SECONDS,
-    REST_SECONDS,
-    RangeGrowth,
-    RangeSupport,
-)
+from blobflow.transports.registry.capabilities.range_support import REFUSED_SECONDS, RangeSupport
+from blobflow.transports.registry.capabilities.stream_growth import FIRST, REST_SECONDS, StreamGrowth
 
 STEP = 0.05
 LINE = 16e6
@@ -23,7 +18,7 @@ class Host:
     """A host that sends `rate(streams)` bytes a second to one blob's reader, who has what it may have."""
 
     def __init__(self, rate: Callable[[int], float], most: int = 7) -> None:
-        self.growth = RangeGrowth()
+        self.growth = StreamGrowth()
         self.rate = rate
         self.most = most
         self.now = 0.0
@@ -36,7 +31,7 @@ class Host:
             streams = min(self.growth.target, self.most)
             self.received += self.rate(1 + streams) * STEP
             self.now += STEP
-            self.growth.measure(self.now, int(self.received), flowing=streams, blobs=1, most=self.most)
+            self.growth.measure(self.now, int(self.received), flowing=streams, usual=1, most=self.most)
         return 1 + min(self.growth.target, self.most)
 
 

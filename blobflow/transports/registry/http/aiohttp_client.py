@@ -15,8 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from blobflow.transports.registry.http.host_settings import HostAccess
-from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, MINIMUM_SECONDS, MinimumRate
+from blobflow.transports.registry.http.rate_limit import Throttle
 from blobflow.transports.registry.http.tls import system_ssl_context
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import GuardedResolver

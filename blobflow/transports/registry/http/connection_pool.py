@@ -32,8 +32,8 @@ from blobflow.transports.registry.http.content_encoding import (
 from blobflow.transports.registry.http.errors import error_of
 from blobflow.transports.registry.http.headers import parse_warning
 from blobflow.transports.registry.http.host_settings import HostAccess
-from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.http.rate_limit import Throttle
 from blobflow.transports.registry.http.scheme_detection import detect_scheme
 from blobflow.transports.registry.http.upload_body import UploadBody, UploadPayload
 from blobflow.transports.registry.origins import GuardedResolver, name_of, origin_of

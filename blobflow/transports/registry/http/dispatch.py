@@ -17,9 +17,10 @@ from blobflow.transports.registry.http import backoff
 from blobflow.transports.registry.http.aiohttp_client import PROGRESS_SECONDS, close_response, discard
 from blobflow.transports.registry.http.connection_pool import ConnectionPool
 from blobflow.transports.registry.http.host_settings import HostAccess
-from blobflow.transports.registry.http.limiter import HostLimiter, Throttle, rate_limit_of, throttle_of
+from blobflow.transports.registry.http.limiter import HostLimiter
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.pull_quota import allowance_of
+from blobflow.transports.registry.http.rate_limit import Throttle, rate_limit_of, throttle_of
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import follow_location
 

@@ -35,13 +35,9 @@ from blobflow.transports.registry.http.aiohttp_errors import translate_error
 from blobflow.transports.registry.http.dispatch import MAX_REDIRECTS, Dispatcher
 from blobflow.transports.registry.http.etags import Etags
 from blobflow.transports.registry.http.host_settings import HostAccess
-from blobflow.transports.registry.http.limiter import (
-    HostLimiter,
-    RateLimit,
-    rate_limit_of,
-    throttle_of,
-)
+from blobflow.transports.registry.http.limiter import HostLimiter
 from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.http.rate_limit import RateLimit, rate_limit_of, throttle_of
 from blobflow.transports.registry.http.read_ahead import ReadAhead
 from blobflow.transports.registry.http.upload_body import UploadBody
 
@@ -90,7 +86,12 @@ class HostClient:
         """
         self.host = host
         self.meter = meter
-        self.limiter = HostLimiter(access.connections, clock)
+        self.limiter = HostLimiter(
+            access.connections,
+            clock,
+            far_connections=access.far_connections,
+            moved=lambda kind: meter.bytes_read if kind is PermitKind.READ else meter.bytes_written,
+        )
         own = rate_limit_of(access.bytes_per_second, clock)
         self.reading = throttle_of((own, reading), sleep)
         self.writing = throttle_of((own, writing), sleep)

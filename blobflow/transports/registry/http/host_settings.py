@@ -39,8 +39,9 @@ class HostAccess(msgspec.Struct, frozen=True):
     """`tls`: True verifies by the system's trust, False not at all, a context as it says. `tls_optional`: the
     https host may turn out to speak plain HTTP, as it may where `tls` is False.
 
-    `connections`: blobs being read, and blobs being written, at once; up to half as many that were written
-    may wait for their answers beside them. Small requests are twice as many, and at most 16, where the host
+    `connections`: blobs being read, and blobs being written, at once; `far_connections`: so many where the
+    host is far and more move more, 0 for no more than usual; up to half as many that were written may wait
+    for their answers beside them. Small requests are twice as many, and at most 16, where the host
     is near, and up to four times that where it is far (`HostLimiter`). `requests_per_second` and
     `bytes_per_second` (read and written, together) apply to all requests to the host; 0 is no limit.
     `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
@@ -51,6 +52,7 @@ class HostAccess(msgspec.Struct, frozen=True):
     tls: ssl.SSLContext | bool = True
     tls_optional: bool = False
     connections: int = 8
+    far_connections: int = 0
     requests_per_second: float = 0
     bytes_per_second: float = 0
     credentials: Credentials | CredentialsGiver | None = None

@@ -1,4 +1,4 @@
-"""The limiter of one host: how many requests may be in flight there, and at what rate. Synchronous decisions.
+"""The limiter of one host: how many requests may be in flight there. Synchronous decisions.
 
 Concurrency. A window holds the requests in flight at the host, of whatever kind. It opens as answers come
 while it is full, and closes by a factor when the host says 429 or 503 or goes silent: additive increase,
@@ -7,15 +7,14 @@ it the window opens quickly, beyond it slowly, so that a host with eight slots i
 only every few hundred requests.
 
 Distance. How many small requests there may be grows with the round trip to the host (`round_trip`): what is
-on its way is no load there, and more of it hides the way. Blobs keep their number, at any distance.
+on its way is no load there, and more of it hides the way. Blobs keep their number where it was set; else
+there may be more of them at a far host, as long as more move more (`stream_growth`). The other side of such
+copies takes as many, since they come slowly.
 
 Permits. Reads and writes are streams of blobs; small requests have one permit in the window that no stream
 may take, so that a HEAD never queues behind blobs. A stream that only waits for its answer counts as a small
 request by then, so that the next one's bytes can go. There may always be one permit of each kind,
 whatever the window, so that a window of one can't stop a run. See `permits` for who may wait for what.
-
-Rate. Requests and bytes a second are counted for the host, and bytes for the whole run as well. What was not
-used is hardly saved up, so that no burst follows a pause.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from blobflow.content import Sleep
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
+from blobflow.transports.registry.capabilities.stream_growth import StreamGrowth
 from blobflow.transports.registry.http.round_trip import RoundTrip
 
 # A window that was refused right after it was known to be good is one too large: it closes by little, and
@@ -38,9 +37,6 @@ LARGE_DECREASE = 0.5
 # 40 windows of 8 are some 320 requests for one 429: 0.3 %.
 APPROACH = 2.0
 PROBE = 40.0
-# Seconds of an unused allowance that are not lost: timers come late by about a millisecond, and without this
-# every such lateness would make the rate slower than the one set.
-BURST_SECONDS = 0.1
 
 
 class CongestionWindow:
@@ -95,11 +91,23 @@ class HostLimiter:
 
     `connections` bounds the blobs each way, and twice as much all requests at a near host. Small requests are
     at most `MAX_REQUESTS` there; at a far one there may be up to `round_trip.FARTHEST` times as many, and as
-    many more in all. `clock` in seconds.
+    many more in all. `clock` in seconds. `far_connections`: as many blobs there may be at a far host, where
+    the bytes that have `moved` show that more are worth it.
     """
 
-    def __init__(self, connections: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connections: int,
+        clock: Callable[[], float],
+        *,
+        far_connections: int = 0,
+        moved: Callable[[PermitKind], int] = lambda kind: 0,
+    ) -> None:
         self._connections = connections
+        self._far_connections = max(connections, far_connections)
+        self._moved = moved
+        self._growth = {PermitKind.READ: StreamGrowth(), PermitKind.WRITE: StreamGrowth()}
+        self._matched = 0
         self._clock = clock
         self._near_ceiling = 2 * connections
         # One more than the blobs, so that all of them can start at once where nothing is known yet.
@@ -122,7 +130,19 @@ class HostLimiter:
         size = self.window.size
         if kind is PermitKind.REQUEST:
             return min(self._most[kind], size)
-        return max(1, min(self._connections, size - 1))
+        return max(1, min(self._most[kind], size - 1))
+
+    def extra(self, kind: PermitKind) -> int:
+        """See `Limiter.extra`."""
+        return self._growth[kind].target
+
+    def match(self, extra: int) -> None:
+        """See `Limiter.match`."""
+        extra = min(extra, self._far_connections - self._connections)
+        if extra != self._matched:
+            self._matched = extra
+            self._widen()
+            self._let_in()
 
     @property
     def in_flight(self) -> int:
@@ -232,12 +252,18 @@ class HostLimiter:
 
     def _took(self, seconds: float) -> None:
         self.round_trip.took(seconds)
-        most = self._most[PermitKind.REQUEST] = self.round_trip.requests
-        self.window.ceiling = self._near_ceiling + most - self.round_trip.near
+        if self._most[PermitKind.REQUEST] != self.round_trip.requests:
+            self._most[PermitKind.REQUEST] = self.round_trip.requests
+            self._widen()
 
     def congested(self, sent: float) -> None:
         """A request `sent` then was answered by 429 or 503, or by nothing."""
-        self.window.congested(sent, self._clock())
+        now = self._clock()
+        self.window.congested(sent, now)
+        for growth in self._growth.values():
+            if growth.target:
+                growth.objected(now)
+        self._widen()
 
     def on_room(self, kind: PermitKind, call: Callable[[], None]) -> None:
         """See `Limiter.on_room`."""
@@ -247,8 +273,34 @@ class HostLimiter:
         self._used[kind] += 1
         self._in_flight += 1
 
+    def _look(self, kind: PermitKind) -> None:
+        """A stream ends while all that may be are under way: whether more of them would move more."""
+        if not (self._waiting[kind] or self._calls[kind]) or not self.round_trip.is_far:
+            return
+        growth, extra = self._growth[kind], self._used[kind] - self._connections
+        growth.begin()
+        growth.measure(
+            self._clock(),
+            self._moved(kind),
+            flowing=extra,
+            usual=self._connections,
+            most=self._far_connections - self._connections,
+        )
+        self._widen()
+
+    def _widen(self) -> None:
+        """Have as many at once as distance and growth say."""
+        extra = self._most[PermitKind.REQUEST] - self.round_trip.near
+        for kind in self._growth:
+            more = max(self._growth[kind].target, self._matched)
+            self._most[kind] = self._connections + more
+            extra = max(extra, more)
+        self.window.ceiling = self._near_ceiling + extra
+
     def leave(self, kind: PermitKind) -> None:
         """Take a permit back."""
+        if self._far_connections > self._connections <= self._used[kind] and kind in self._growth:
+            self._look(kind)
         self._used[kind] -= 1
         self._in_flight -= 1
         self._let_in()
@@ -324,44 +376,3 @@ class HostPermit:
         if self._kind is not None:
             kind, self._kind = self._kind, None
             self._limiter.leave(kind)
-
-
-class RateLimit:
-    """At most `rate` units a second, evenly. Sans-IO; `clock` in seconds."""
-
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self.rate = rate
-        self._clock = clock
-        self._free_at = -math.inf
-
-    def reserve(self, amount: float) -> float:
-        """Seconds from now at which `amount` units, asked for in this order, may go."""
-        now = self._clock()
-        start = max(self._free_at, now - BURST_SECONDS)
-        self._free_at = start + amount / self.rate
-        return max(0.0, start - now)
-
-
-class Throttle:
-    """Waits until every one of some rate limits allows it. `rate`: the slowest one's."""
-
-    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep) -> None:
-        self._limits = limits
-        self._sleep = sleep
-        self.rate = min(limit.rate for limit in limits)
-
-    async def wait(self, amount: float) -> None:
-        delay = max(limit.reserve(amount) for limit in self._limits)
-        if delay > 0:
-            await self._sleep(delay)
-
-
-def throttle_of(limits: Sequence[RateLimit | None], sleep: Sleep) -> Throttle | None:
-    """A throttle for the limits that are set; None if none is, so that what is not limited costs nothing."""
-    given = [limit for limit in limits if limit is not None]
-    return Throttle(given, sleep) if given else None
-
-
-def rate_limit_of(rate: float, clock: Callable[[], float]) -> RateLimit | None:
-    """The limit of a rate; 0 is none."""
-    return RateLimit(rate, clock) if rate > 0 else None

@@ -50,6 +50,11 @@ class RoundTrip:
         return int(self.near * min(max(self.shortest / NEAR_SECONDS, 1), FARTHEST))
 
     @property
+    def is_far(self) -> bool:
+        """Whether the host is known to be farther away than a near one."""
+        return NEAR_SECONDS < self.shortest < math.inf
+
+    @property
     def rising(self) -> bool:
         """Whether answers usually take so much longer than the way that they wait for each other."""
         return self._usual > RISEN * self.shortest

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from blobflow.content import BlobStream, Chunk, Extent, HasExtents
 from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch, StorageError
 from blobflow.events import HostMeter
-from blobflow.transports.registry.http.limiter import Throttle
+from blobflow.transports.registry.http.rate_limit import Throttle
 from blobflow.transports.sendfile import FileCutShort, send_inline
 
 # A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
