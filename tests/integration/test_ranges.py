@@ -22,13 +22,14 @@ from blobflow.errors import ConnectionLost
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
-from blobflow.transports.registry import Registries
+from blobflow.transports.registry import HostSettings, Registries
 from blobflow.transports.registry.capabilities.range_support import REFUSED_SECONDS
 from tests.fakes.jumping_clock import lapsing, with_stores
 from tests.library import mirror
 from tests.scenarios.child_process import wrong_blobs
 from tests.scenarios.far_source import CONTENT, RANGE, RATE, far_source, small_sizes
 from tests.scenarios.registries import fill
+from tools.certificates import self_signed
 from tools.registry.faulty import (
     Bearer,
     Corrupt,
@@ -330,6 +331,44 @@ async def test_ranges_go_where_the_blob_was_found_and_the_registry_is_asked_anew
         assert {each.authorized for each in shown_in} == {"Bearer"}
         assert {each.authorized for each in cdn.gets} == {""}, "a token crossed origins"
         assert cdn.meter.hosts[door.host].ranges.blobs == 1
+
+
+@lapsing
+async def test_what_a_mirror_does_not_go_on_with_by_ranges_the_next_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stores(monkeypatch)
+    clock, own = asyncio.get_running_loop().time, "registry.example:5000"
+    monkeypatch.setattr(composition, "Registries", partial(Registries, clock=clock))
+    images = sample_set(11, images=1, architectures=("amd64",), layer_size=24 * RANGE)
+    large = max(images.blobs, key=lambda digest: len(images.blobs[digest]))
+    tired = Fault("GET", f"/blobs/{large}", nth=6, times=0, act=Status(503))
+    async with (
+        far_source(tmp_path, [tired]) as far,
+        journalling(tmp_path / "second") as second,
+        journalling(tmp_path / "target") as target,
+    ):
+        fill(far.registry.store, images)
+        fill(second.store, images)
+        repository, _, tag = next(iter(images.images)).partition(":")
+        pair = Pair(Reference(own, repository, tag), Reference(target.host, repository, tag))
+        mirrored = HostSettings(http=True, mirrors=(far.registry.host, second.host))
+        settings = Settings(cache_dir=tmp_path / "cache", hosts={own: mirrored})
+        report = await mirror([pair], settings, Policy(referrers="off"))
+        assert report.ok
+        assert target.journal.uploads(repository, large) == 1 and not wrong_blobs(target.store.root)
+        assert any("Range" in each.asked and each.sent for each in far.gets)
+        assert second.journal.count("GET", f"/blobs/{large}") == 1
+
+
+@lapsing
+async def test_ranges_come_over_tls_and_from_one_mirror_alone(tmp_path: Path) -> None:
+    own = "registry.example:5000"
+    async with far_source(tmp_path, tls=self_signed(tmp_path / "tls"), mirrors={own: ("{far}",)}) as far:
+        assert await far.read(host=own) == CONTENT
+        assert disjoint(far.ranges) and far.lanes == 8
+        assert far.ranges[-1][1] == len(CONTENT)
+        assert len(far.gets) <= len(CONTENT) / RANGE + MORE
 
 
 # Wrong bytes

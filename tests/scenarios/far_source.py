@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from blobflow.content import BlobReader, Site, Source, verified
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.events import Event, Meter, RangeRead
 from blobflow.oci import Descriptor
+from blobflow.server.http.tls import tls_context
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.registry.http import read_ahead
 from blobflow.transports.registry.http.host_client import HostClient
+from blobflow.transports.registry.http.tls import TlsSettings, ssl_context_of
 from blobflow.transports.registry.ranges import line, stream
 from tests.fakes.registry import blob_of
+from tools.certificates import Pair
 from tools.registry.faulty import Fault, JournallingRegistry, Slow, journalling
 from tools.registry.journal import Exchange
 
@@ -46,16 +49,16 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch, *, ahead: int = 12 * RANGE) -> 
 class FarSource:
     """`registry`, with a blob in it, and what reads there."""
 
-    def __init__(self, registry: JournallingRegistry, content: bytes, access: HostAccess) -> None:
+    def __init__(
+        self, registry: JournallingRegistry, content: bytes, access: Callable[[str], HostAccess]
+    ) -> None:
         self.registry = registry
         self.content = content
         self.blob = blob_of(content)
         self.meter = Meter()
         self.events: list[Event] = []
         clock = asyncio.get_running_loop().time
-        self.registries = Registries(
-            lambda host: access, observer=self.events.append, meter=self.meter, clock=clock
-        )
+        self.registries = Registries(access, observer=self.events.append, meter=self.meter, clock=clock)
 
     def add(self, content: bytes) -> Descriptor:
         """One more blob."""
@@ -115,15 +118,27 @@ async def far_source(
     connections: int = CONNECTIONS,
     limit: float = 0,
     parallel_ranges: bool = True,
+    tls: Pair | None = None,
+    mirrors: Mapping[str, tuple[str, ...]] = {},
 ) -> AsyncIterator[FarSource]:
     """A source with `content` as a blob of the repository `app`; `rate` bytes a second for each connection;
-    0: as fast as can be. `limit`: of ours, on all that is read."""
+    0: as fast as can be. `limit`: of ours, on all that is read. `tls`: a certificate, by which it speaks
+    https. `mirrors` of hosts: `{far}` in them is the source."""
     clock = asyncio.get_running_loop().time
     slow = [Fault("GET", "/blobs/", times=0, act=Slow(rate, each=True))] if rate else []
-    async with journalling(folder / "far", [*faults, *slow], clock=clock) as registry:
-        access = HostAccess(
-            scheme="http", connections=connections, bytes_per_second=limit, parallel_ranges=parallel_ranges
-        )
+    context = tls_context(tls.cert, tls.key) if tls else None
+    async with journalling(folder / "far", [*faults, *slow], clock=clock, tls=context) as registry:
+
+        def access(host: str) -> HostAccess:
+            return HostAccess(
+                scheme="https" if tls else "http",
+                tls=ssl_context_of(TlsSettings(ca=(tls.cert,))) if tls else True,
+                connections=connections,
+                bytes_per_second=limit,
+                parallel_ranges=parallel_ranges,
+                mirrors=tuple(mirror.format(far=registry.host) for mirror in mirrors.get(host, ())),
+            )
+
         far = FarSource(registry, content, access)
         far.add(content)
         try:

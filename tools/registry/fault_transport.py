@@ -147,7 +147,9 @@ async def send_chunks(struck: Struck, response: web.StreamResponse, chunks: Asyn
     request = struck.request
     if request.transport is not None:
         # A write then returns when the kernel has the bytes, so that a cut loses none that were counted.
-        request.transport.set_write_buffer_limits(high=0)
+        # asyncio's TLS never goes on below a mark of 0.
+        secure = request.transport.get_extra_info("sslcontext") is not None
+        request.transport.set_write_buffer_limits(high=1 if secure else 0)
     await response.prepare(request)
     faulty = struck.on_body(inward=False)
     async for chunk in chunks:

@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from email.utils import formatdate
@@ -125,6 +126,7 @@ class JournallingRegistry:
         told: Callable[[Exchange], None] | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Sleep = asyncio.sleep,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`unreleased`: see the server's `Rules`; without, it is a registry of spec 1.1, as most are.
         `clock` (seconds) is that of `Rationed` and `Bearer`, and with `sleep` what `Slow` paces by."""
@@ -140,7 +142,7 @@ class JournallingRegistry:
         self.app = make_app(store, sparse=sparse, unreleased=unreleased, body_transport=FaultyWire())
         self.app.middlewares.append(self._journal)
         self.app.on_response_prepare.append(falsify_headers)
-        self.server = Server(self.app, host=host, port=port, grace=_GRACE)
+        self.server = Server(self.app, host=host, port=port, grace=_GRACE, tls=tls)
 
     @property
     def url(self) -> str:
@@ -330,6 +332,7 @@ async def journalling(
     told: Callable[[Exchange], None] | None = None,
     clock: Callable[[], float] | None = None,
     sleep: Sleep = asyncio.sleep,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[JournallingRegistry]:
     """A registry over the store at `root`, listening inside the block. Faults can be added at any time
     (`registry.faults.add`)."""
@@ -345,6 +348,7 @@ async def journalling(
             told=told,
             clock=clock,
             sleep=sleep,
+            tls=tls,
         )
         async with registry.server:
             yield registry
