@@ -18,7 +18,8 @@ import pytest
 from tests.e2e.conftest import StartsRegistries
 from tools.access_log import Requests
 from tools.imageset import Layout
-from tools.processes import Registry, Run, blobflow, blobflow_serve, docker_registry, skopeo
+from tools.processes import BLOBFLOW, Registry, Run, blobflow, blobflow_serve, docker_registry, skopeo
+from tools.processes import run as measured
 
 PREFIX = "mirror"
 PEAK = 150_000_000  # bytes of memory; a run over 500 MB of blobs must not need more
@@ -50,7 +51,7 @@ def mirrored(
         assert plan.code == 0, plan.err
         debian_source.forget()
         target.forget()
-        run = blobflow("sync", *arguments, "--report", folder / "report.json", home=home)
+        run = measured([*BLOBFLOW, "sync", *arguments, "--report", str(folder / "report.json")], home)
         assert run.code == 0, run.err
         yield Mirrored(
             target,

@@ -1,0 +1,198 @@
+"""A Python that has imported all of blobflow, and forks programs off itself: they start in milliseconds.
+
+Most of what a short command takes is Python's start and its imports. A test suite that runs thousands of them
+pays for that once here. What is forked is a process of its own, with its own arguments, environment, folder
+and streams, and runs `blobflow.cli.main`. What it does not show is whether a module imports what it needs:
+so somebody has to run the real command, too (`tools.processes.blobflow` does, once a verb).
+
+    python -m tools.warm FD
+
+takes orders from the socket FD until its other side is closed. An order is eight bytes of length, which bring
+descriptors along (standard output, standard error, and a socket for the answer), and so many bytes of JSON:
+`words`, `folder`, `environment`. The answer is the process group as a line of digits, at once, and when the
+program has ended a line of JSON: its exit code as a shell tells it, and what measure.py tells.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib import import_module
+from io import FileIO
+from typing import Any
+
+from tools.checkout import TOP
+
+_LENGTH = 8
+ROOMS = ("blobflow.cli", "blobflow.server", "blobflow.transports", "blobflow.operations")
+
+
+# The side that asks
+
+
+class WarmPython:
+    """Starts programs off a warm Python, which is started itself when it is first needed. Used by any thread;
+    `close` it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._orders: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self, words: Sequence[str], environment: Mapping[str, str], out: FileIO, err: FileIO
+    ) -> tuple[int, socket.socket]:
+        """Start `blobflow` with these words. Returns its process group, and where its figures come from."""
+        order = {"words": list(words), "folder": str(TOP), "environment": dict(environment)}
+        data = json.dumps(order).encode()
+        answers, theirs = socket.socketpair()
+        with closing(theirs), self._lock:
+            orders = self._orders or self._begin()
+            streams = [out.fileno(), err.fileno(), theirs.fileno()]
+            socket.send_fds(orders, [len(data).to_bytes(_LENGTH, "big")], streams)
+            orders.sendall(data)
+        return int(_line(answers)), answers
+
+    def _begin(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with closing(theirs):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tools.warm", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=TOP,
+            )
+        self._orders = ours
+        return ours
+
+    def close(self) -> None:
+        """End the warm Python. Programs that run go on."""
+        if self._orders is not None and self._process is not None:
+            self._orders.close()
+            self._process.wait()
+            self._orders = self._process = None
+
+
+def figures_of(answers: socket.socket) -> dict[str, Any]:
+    """What a program that was started took, and its `code`, once it has ended."""
+    found: dict[str, Any] = json.loads(_line(answers))
+    return found
+
+
+def _line(answers: socket.socket) -> bytes:
+    """The next line; an empty one if nobody writes any more."""
+    line = b""
+    while not line.endswith(b"\n") and (piece := answers.recv(1)):
+        line += piece
+    return line
+
+
+# The warm Python
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    _import_all()
+    while True:
+        length, streams, _, _ = socket.recv_fds(orders, _LENGTH, 3)
+        if not length:
+            return
+        size = int.from_bytes(length, "big")
+        data = b""
+        while len(data) < size:
+            data += orders.recv(size - len(data))
+        if os.fork() == 0:
+            os._exit(_watch(orders, streams, json.loads(data)))
+        for each in streams:
+            os.close(each)
+        _reap()
+
+
+def _reap() -> None:
+    """Forget those who watched programs that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _import_all() -> None:
+    """All that a command might import, so that none has to."""
+    for room in ROOMS:
+        package = import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            import_module(module.name)
+    gc.freeze()  # what is not looked at stays shared
+
+
+def _watch(orders: socket.socket, streams: list[int], order: dict[str, Any]) -> int:
+    """Fork the program, and tell how it ended: as measure.py does. Lives as long as it."""
+    orders.close()
+    os.setsid()
+    out, err, answers = streams
+    os.write(answers, f"{os.getpid()}\n".encode())
+    begin = time.monotonic()
+    program = os.fork()
+    if program == 0:
+        os.close(answers)
+        os._exit(_be(order, out, err))
+    os.close(out)
+    os.close(err)
+    _, status, usage = os.wait4(program, 0)
+    code = os.waitstatus_to_exitcode(status)
+    figures = {
+        "code": code if code >= 0 else 128 - code,
+        "wall": time.monotonic() - begin,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak": usage.ru_maxrss * 1024,
+    }
+    os.write(answers, json.dumps(figures).encode() + b"\n")
+    return 0
+
+
+def _be(order: dict[str, Any], out: int, err: int) -> int:
+    """Be the program, to its end. Returns its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream, number in ((out, 1), (err, 2)):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    sys.argv = ["blobflow", *order["words"]]
+    from blobflow.cli import main
+
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001  as the interpreter would: told, and exit code 1
+        traceback.print_exc()
+        code = 1
+    # What the interpreter does in the end: threads, what was asked to be done, the streams.
+    vars(threading)["_shutdown"]()
+    vars(atexit)["_run_exitfuncs"]()
+    for text in (sys.stdout, sys.stderr):
+        text.flush()
+    return code if isinstance(code, int) else bool(code)
+
+
+if __name__ == "__main__":
+    main()
