@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import msgspec
 
@@ -29,7 +30,10 @@ from tools.access_log import Requests, parse_access_log
 from tools.certificates import Pair as KeyFiles
 from tools.checkout import TOP
 from tools.ports import reserve_port
-from tools.warm import WarmPython, figures_of
+from tools.warm import WarmProcess, WarmPython
+
+# What a process was started by. `WarmProcess` has what is used of the other.
+Process = subprocess.Popen[bytes] | WarmProcess
 
 BLOBFLOW = (sys.executable, "-m", "blobflow")  # run in TOP
 
@@ -50,9 +54,7 @@ class Registry:
     """A registry process on `host`. `root` is its storage; `log` takes its standard output. With `ca`, a
     certificate that is trusted, it speaks TLS."""
 
-    def __init__(
-        self, host: str, root: Path, log: Path, process: subprocess.Popen[bytes], ca: Path | None = None
-    ) -> None:
+    def __init__(self, host: str, root: Path, log: Path, process: Process, ca: Path | None = None) -> None:
         self.host = host
         self.ca = ca
         self.root = root
@@ -247,7 +249,7 @@ def listening(
     is_ready: Callable[[str], bool] = takes_connections,
     *,
     top: Path = TOP,
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+) -> Iterator[tuple[str, Process]]:
     """What `command` starts on the host that it is given, once that is ready: the host and the process, which
     is ended with the context. What it prints goes to access.log and errors.log in `folder`.
 
@@ -256,13 +258,10 @@ def listening(
     folder.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{reserve_port()}"
     with (folder / "access.log").open("ab") as log, (folder / "errors.log").open("ab") as errors:
-        process = subprocess.Popen(
-            command(host),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=errors,
-            cwd=top,
-            env=environment(folder),
+        words, kept = command(host), environment(folder)
+        warm = start_warm(words, kept, log, errors) if top == TOP else None
+        process: Process = warm or subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=errors, cwd=top, env=kept
         )
     try:
         deadline = time.monotonic() + READY_SECONDS
@@ -275,7 +274,7 @@ def listening(
         end(process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """Ask a process to end, and kill it if it does not."""
     process.terminate()
     try:
@@ -352,21 +351,34 @@ def blobflow(*arguments: str | Path, home: Path) -> Run:
     in `peak`: what is to be measured is for `run`.
     """
     words = [*map(str, arguments)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start_warm([*BLOBFLOW, *words], environment(home), out, err)
+        if process is None:
+            return run([*BLOBFLOW, *words], home)
+        try:
+            code = process.wait(RUN_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        out.seek(0)
+        err.seek(0)
+        told = out.read().decode(), err.read().decode()
+        return Run(code if code >= 0 else 128 - code, *told, **process.figures)
+
+
+def start_warm(
+    command: Sequence[str], environment: Mapping[str, str], out: IO[Any], err: IO[Any]
+) -> WarmProcess | None:
+    """Start a command of our blobflow off a warm Python; None if it is to be started as users start it: it is
+    another program, or the first with its verb."""
+    program, words = tuple(command[: len(BLOBFLOW)]), command[len(BLOBFLOW) :]
+    if program != BLOBFLOW:
+        return None
     verb = next((word for word in words if not word.startswith("-")), "")
     if verb not in _started:
         _started.add(verb)
-        return run([*BLOBFLOW, *words], home)
-    with tempfile.TemporaryFile(buffering=0) as out, tempfile.TemporaryFile(buffering=0) as err:
-        group, answers = _warm_python().start(words, environment(home), out, err)
-        with answers:
-            answers.settimeout(RUN_SECONDS)
-            try:
-                figures = figures_of(answers)
-            except BaseException:
-                os.killpg(group, signal.SIGKILL)
-                raise
-        texts = (file.seek(0) or file.read().decode() for file in (out, err))
-        return Run(figures.pop("code"), *texts, **figures)
+        return None
+    return _warm_python().start(words, environment, out, err)
 
 
 _started: set[str] = set()

@@ -9,8 +9,8 @@ so somebody has to run the real command, too (`tools.processes.blobflow` does, o
 
 takes orders from the socket FD until its other side is closed. An order is eight bytes of length, which bring
 descriptors along (standard output, standard error, and a socket for the answer), and so many bytes of JSON:
-`words`, `folder`, `environment`. The answer is the process group as a line of digits, at once, and when the
-program has ended a line of JSON: its exit code as a shell tells it, and what measure.py tells.
+`words`, `folder`, `environment`. The answer is the program's pid as a line of digits, at once, and when the
+program has ended a line of JSON: its exit code, -N for signal N, and what measure.py tells.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import import_module
-from io import FileIO
-from typing import Any
+from typing import IO, Any
 
 from tools.checkout import TOP
 
@@ -52,9 +51,9 @@ class WarmPython:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, words: Sequence[str], environment: Mapping[str, str], out: FileIO, err: FileIO
-    ) -> tuple[int, socket.socket]:
-        """Start `blobflow` with these words. Returns its process group, and where its figures come from."""
+        self, words: Sequence[str], environment: Mapping[str, str], out: IO[Any], err: IO[Any]
+    ) -> WarmProcess:
+        """Start `blobflow` with these words, in the checkout's folder and a session of its own."""
         order = {"words": list(words), "folder": str(TOP), "environment": dict(environment)}
         data = json.dumps(order).encode()
         answers, theirs = socket.socketpair()
@@ -63,7 +62,7 @@ class WarmPython:
             streams = [out.fileno(), err.fileno(), theirs.fileno()]
             socket.send_fds(orders, [len(data).to_bytes(_LENGTH, "big")], streams)
             orders.sendall(data)
-        return int(_line(answers)), answers
+        return WarmProcess(answers)
 
     def _begin(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -85,18 +84,56 @@ class WarmPython:
             self._orders = self._process = None
 
 
-def figures_of(answers: socket.socket) -> dict[str, Any]:
-    """What a program that was started took, and its `code`, once it has ended."""
-    found: dict[str, Any] = json.loads(_line(answers))
-    return found
+class WarmProcess:
+    """A program that was started: what is used of `subprocess.Popen`. `figures`, once it has ended: what
+    measure.py tells."""
 
+    def __init__(self, answers: socket.socket) -> None:
+        self._answers = answers
+        self._text = b""
+        self.returncode: int | None = None
+        self.figures: dict[str, Any] = {}
+        self.pid = int(self._line(None))
 
-def _line(answers: socket.socket) -> bytes:
-    """The next line; an empty one if nobody writes any more."""
-    line = b""
-    while not line.endswith(b"\n") and (piece := answers.recv(1)):
-        line += piece
-    return line
+    def poll(self) -> int | None:
+        """The exit code, -N for signal N; None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended. Raises subprocess.TimeoutExpired after so many seconds."""
+        if self.returncode is None:
+            self.figures = json.loads(self._line(timeout))
+            self.returncode = int(self.figures.pop("code"))
+            self._answers.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Does nothing once it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _line(self, timeout: float | None) -> bytes:
+        """The next line. Raises subprocess.TimeoutExpired, EOFError if nobody writes any more."""
+        self._answers.settimeout(timeout)
+        while b"\n" not in self._text:
+            try:
+                piece = self._answers.recv(4096)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired("blobflow", timeout or 0) from None
+            if not piece:
+                raise EOFError("the warm Python is gone")
+            self._text += piece
+        line, _, self._text = self._text.partition(b"\n")
+        return line
 
 
 # The warm Python
@@ -142,9 +179,7 @@ def _import_all() -> None:
 def _watch(orders: socket.socket, streams: list[int], order: dict[str, Any]) -> int:
     """Fork the program, and tell how it ended: as measure.py does. Lives as long as it."""
     orders.close()
-    os.setsid()
     out, err, answers = streams
-    os.write(answers, f"{os.getpid()}\n".encode())
     begin = time.monotonic()
     program = os.fork()
     if program == 0:
@@ -152,20 +187,22 @@ def _watch(orders: socket.socket, streams: list[int], order: dict[str, Any]) -> 
         os._exit(_be(order, out, err))
     os.close(out)
     os.close(err)
+    os.write(answers, f"{program}\n".encode())
     _, status, usage = os.wait4(program, 0)
-    code = os.waitstatus_to_exitcode(status)
     figures = {
-        "code": code if code >= 0 else 128 - code,
+        "code": os.waitstatus_to_exitcode(status),
         "wall": time.monotonic() - begin,
         "cpu": usage.ru_utime + usage.ru_stime,
         "peak": usage.ru_maxrss * 1024,
     }
-    os.write(answers, json.dumps(figures).encode() + b"\n")
+    with suppress(ConnectionError):  # whoever asked has ended
+        os.write(answers, json.dumps(figures).encode() + b"\n")
     return 0
 
 
 def _be(order: dict[str, Any], out: int, err: int) -> int:
     """Be the program, to its end. Returns its exit code."""
+    os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, number in ((out, 1), (err, 2)):
         os.dup2(stream, number)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ from blobflow.cli.commands.demo import fill_registry
 from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
+from tests.scenarios.serve import serve
 
 SAMPLE = sample_set(7, images=3, layer_size=2048)
 NAMES = list(SAMPLE.images)
@@ -44,19 +42,13 @@ class Place(NamedTuple):
 @contextmanager
 def serving(root: Path) -> Iterator[str]:
     """A `blobflow serve` process; gives its host:port, and checks that SIGTERM ends it well."""
-    command = [sys.executable, "-m", "blobflow", "serve", "--listen", "127.0.0.1:0", "--root", str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        found = re.match(r"blobflow registry at http://(\S+), store ", process.stdout.readline())
+    with serve(root) as server:
+        found = re.match(r"blobflow registry at http://(\S+), store ", server.greeting)
         assert found is not None
         yield found[1]
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=HANGS_AFTER) == ("", "stopping\n")
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.communicate()
+        server.process.terminate()
+        assert server.process.wait(HANGS_AFTER) == 0
+        assert (server.out.read(), server.errors) == (b"", "stopping\n")
 
 
 def stored(root: Path, sample: SampleSet) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.checkout import TOP
-from tools.processes import BLOBFLOW, environment, listening
+from tools.processes import BLOBFLOW, Process, environment, listening
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _RSA = ("-newkey", "rsa:2048", "-nodes")
@@ -75,7 +75,7 @@ def openssl(*arguments: str | Path) -> None:
 class Locked:
     """A docker-registry that only its keyholders can ask; its storage tells what it holds."""
 
-    def __init__(self, host: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, host: str, folder: Path, process: Process) -> None:
         self.host = host
         self.log = folder / "access.log"
         self.process = process
