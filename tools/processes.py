@@ -6,8 +6,6 @@ their end and measured from outside. Nothing knows of pytest, so that the benchm
 
 from __future__ import annotations
 
-import atexit
-import functools
 import http.client
 import json
 import os
@@ -30,7 +28,7 @@ from tools.access_log import Requests, parse_access_log
 from tools.certificates import Pair as KeyFiles
 from tools.checkout import TOP
 from tools.ports import reserve_port
-from tools.warm import WarmProcess, WarmPython
+from tools.warm import WarmProcess, start
 
 # What a process was started by. `WarmProcess` has what is used of the other.
 Process = subprocess.Popen[bytes] | WarmProcess
@@ -369,26 +367,9 @@ def blobflow(*arguments: str | Path, home: Path) -> Run:
 def start_warm(
     command: Sequence[str], environment: Mapping[str, str], out: IO[Any], err: IO[Any]
 ) -> WarmProcess | None:
-    """Start a command of our blobflow off a warm Python; None if it is to be started as users start it: it is
-    another program, or the first with its verb."""
-    program, words = tuple(command[: len(BLOBFLOW)]), command[len(BLOBFLOW) :]
-    if program != BLOBFLOW:
-        return None
-    verb = next((word for word in words if not word.startswith("-")), "")
-    if verb not in _started:
-        _started.add(verb)
-        return None
-    return _warm_python().start(words, environment, out, err)
-
-
-_started: set[str] = set()
-
-
-@functools.cache
-def _warm_python() -> WarmPython:
-    warm = WarmPython()
-    atexit.register(warm.close)
-    return warm
+    """See `start`; None also if it is not our blobflow."""
+    ours = tuple(command[: len(BLOBFLOW)]) == BLOBFLOW
+    return start(command[len(BLOBFLOW) :], environment, out, err) if ours else None
 
 
 def skopeo(*arguments: str | Path, home: Path) -> Run:

@@ -3,7 +3,7 @@
 Most of what a short command takes is Python's start and its imports. A test suite that runs thousands of them
 pays for that once here. What is forked is a process of its own, with its own arguments, environment, folder
 and streams, and runs `blobflow.cli.main`. What it does not show is whether a module imports what it needs:
-so somebody has to run the real command, too (`tools.processes.blobflow` does, once a verb).
+so the first command with a verb is to be started as users start it (`start`).
 
     python -m tools.warm FD
 
@@ -16,6 +16,7 @@ program has ended a line of JSON: its exit code, -N for signal N, and what measu
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import json
 import os
@@ -134,6 +135,28 @@ class WarmProcess:
             self._text += piece
         line, _, self._text = self._text.partition(b"\n")
         return line
+
+
+def start(
+    words: Sequence[str], environment: Mapping[str, str], out: IO[Any], err: IO[Any]
+) -> WarmProcess | None:
+    """Start `blobflow` with these words off the warm Python of this process; None if nothing has started this
+    verb yet: that is for the real command."""
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb not in _started:
+        _started.add(verb)
+        return None
+    return _warm_python().start(words, environment, out, err)
+
+
+_started: set[str] = set()
+
+
+@functools.cache
+def _warm_python() -> WarmPython:
+    warm = WarmPython()
+    atexit.register(warm.close)
+    return warm
 
 
 # The warm Python
