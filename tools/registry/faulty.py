@@ -387,13 +387,8 @@ def main() -> None:
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--sparse", choices=("accept", "indexes", "refuse"), default="indexes")
     parser.add_argument("--journal", type=Path, metavar="FILE.jsonl")
-    parser.add_argument(
-        "--fault",
-        type=parse_fault,
-        action="append",
-        default=[],
-        help="METHOD PATTERN [nth=N] [times=N] ACT …",
-    )
+    form = "METHOD PATTERN [nth=N] [times=N] ACT …"
+    parser.add_argument("--fault", type=parse_fault, action="append", default=[], help=form)
     asyncio.run(_run(parser.parse_args()))
 
 
