@@ -41,6 +41,8 @@ VERBS = {
     "verify": "Ask the targets whether what should be there is.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
+    "digest": "Print the digest that a name means now.",
+    "config": "Show an image's config; check the configuration file.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",
     "tag": "Put what is at a registry under further tags.",

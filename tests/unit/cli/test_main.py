@@ -39,7 +39,7 @@ from tests.deadlines import HANGS_AFTER
 
 VERBS = (
     *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
-    *("tags", "repos", "tag", "rm"),
+    *("digest", "config", "tags", "repos", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
     *("completion", "help"),
 )
