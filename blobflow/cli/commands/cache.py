@@ -22,6 +22,7 @@ from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import cache_folder
+from blobflow.cli.verb import VerbFamily
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 
-@click.group("cache")
+@click.group("cache", cls=VerbFamily)
 def verb() -> None:
     """Look after the store: what runs keep on disk, and what they remember. A `serve` root is one, too."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.commands.image_config import image
+from blobflow.cli.verb import VerbFamily
 
 _HELP = ("-h", "--help", "--help-all")
 
 
-class ConfigGroup(click.Group):
+class ConfigGroup(VerbFamily):
     """Any word that is no verb of it is an image: `config alpine:3` is `config image alpine:3`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

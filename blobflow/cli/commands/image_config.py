@@ -7,21 +7,24 @@ import sys
 
 import click
 
+from blobflow.cli.inputs.platforms import parse_single
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, source_connection_options
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import compress_option
 from blobflow.cli.options.single_platform import SinglePlatform, single_platform_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.oci import parse_reference
 from blobflow.oci.media import CompressMode
 
 
-@click.command("image", short_help="Show the config of an image: `config REF`.")
-@click.argument("reference", metavar="REF")
+@click.command("image", cls=Verb, short_help="Show the config of an image: `config REF`.")
+@click.argument("reference", type=PLACE, metavar="REF")
 @single_platform_option
 @compress_option
-@connection_options
+@source_connection_options
 def image(
     reference: str, wanted: SinglePlatform, compress: CompressMode, connection: ConnectionOptions
 ) -> None:
@@ -36,7 +39,7 @@ def image(
     """
     from blobflow.operations.single_image import image_config
 
-    named, platform = parse_reference(reference), wanted.parse()
+    named, platform = parse_reference(reference), parse_single(wanted)
     settings = run_settings(connection, hosts=Hosts(sources=frozenset({named.host})), compress=compress)
     raw = run_one_shot(
         settings,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, source_connection_options
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import compress_option
 from blobflow.cli.output.image_text import image_lines
 from blobflow.cli.output.json_documents import image_document
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
 
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
     from blobflow.transports.archive import CompressMode
 
 
-@click.command("inspect")
-@click.argument("reference", metavar="REF")
+@click.command("inspect", cls=Verb)
+@click.argument("reference", type=PLACE, metavar="REF")
 @click.option("--raw", is_flag=True, help="Print the manifest's bytes exactly as the registry has them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the image and what is under it as JSON.")
 @compress_option
-@connection_options
+@source_connection_options
 def verb(
     reference: str, raw: bool, as_json: bool, compress: CompressMode, connection: ConnectionOptions
 ) -> None:

@@ -11,9 +11,11 @@ import msgspec
 
 from blobflow.byte_size import parse_size
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.settings import Hosts, connection_settings
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci.reference import check_host, check_repository
 
@@ -25,8 +27,8 @@ _REPOSITORY = "blobflow-probe"
 _MIN_SIZE = 1024
 
 
-@click.command("probe")
-@click.argument("place", metavar="HOST[/REPOSITORY]")
+@click.command("probe", cls=Verb)
+@click.argument("place", type=PLACE, metavar="HOST[/REPOSITORY]")
 @click.option(
     "--up-to",
     default="32MiB",
@@ -34,7 +36,7 @@ _MIN_SIZE = 1024
     show_default=True,
     help="The largest request to try; some times as much is sent in all.",
 )
-@connection_options
+@target_connection_options
 def verb(place: str, up_to: str, connection: ConnectionOptions) -> None:
     """Find out what a registry takes, by trying, and print a profile for the configuration file.
 

@@ -13,11 +13,13 @@ from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
 from blobflow.cli.output.stdio import write_stdout
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled, schedule_options
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +40,23 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     context.exit()
 
 
-@click.command("sync")
+@click.command("sync", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "platform",
+    "delete",
+    "schema",
+    "every",
+    "dry_run",
+    "report",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+)
 @selection_options
 @platform_options
 @click.option(

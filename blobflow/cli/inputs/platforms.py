@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.options.single_platform import SinglePlatform
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def _choice(options: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
     said = (options.override_os, options.override_arch, options.override_variant)
     stands_for = system_platform(*said) if SYSTEM in words else None
     platforms = own.platforms if not words else parse_platforms(words, stands_for)
+    if options.preserve_digests:
+        if (index or own.index) == "prune" or options.format or own.format:
+            other = "--format" if options.format or own.format else "a pruned index"
+            raise UsageError(
+                f"--preserve-digests: {other} gives what is copied another digest; leave one out"
+            )
+        index = index or ("keep" if platforms and own.index == "auto" else index)
     if options.format and (index or own.index) in ("keep", "only"):
         raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
     if not platforms and index in ("keep", "prune"):
@@ -74,6 +82,15 @@ def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tup
 
         found.add(system or host_platform())
     return tuple(sorted(found))
+
+
+def parse_single(options: SinglePlatform) -> Platform:
+    """The one platform that is meant: this machine's where none was asked for. Raises UsageError."""
+    from blobflow.oci import parse_platform
+
+    if options.platform not in ("", ALL, SYSTEM):
+        return parse_platform(options.platform)
+    return system_platform(options.override_os, options.override_arch, options.override_variant)
 
 
 def system_platform(os: str = "", architecture: str = "", variant: str = "") -> Platform:

@@ -155,4 +155,6 @@ run_options = option_group(
         show_default=True,
         help="How long blobs in flight may still take after SIGTERM.",
     ),
+    title="Run",
+    common=("dry_run", "no_overwrite", "limit_rate", "report"),
 )

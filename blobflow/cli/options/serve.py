@@ -10,6 +10,7 @@ import msgspec
 
 from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_size
+from blobflow.cli.options.places import PLACE
 
 if TYPE_CHECKING:
     from blobflow.server.registry import SparsePolicy
@@ -111,6 +112,7 @@ serve_options = option_group(
     ),
     click.option(
         "--upstream",
+        type=PLACE,
         multiple=True,
         metavar="HOST[=PREFIX]",
         help="Pull through: what is not here is fetched from HOST, and kept. With PREFIX its repositories "

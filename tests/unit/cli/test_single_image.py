@@ -96,7 +96,9 @@ def test_the_digest_is_one_line_of_what_the_name_means(layout: Layout) -> None:
 @pytest.mark.parametrize("verb", ["config", "digest"])
 def test_what_is_no_platform_is_bad_usage(verb: str, layout: Layout) -> None:
     layout.tag(layout.image(OWN))
-    assert "write os/architecture[/variant]" in blobflow(verb, place(layout), "--platform", "x", code=2).stderr
+    assert (
+        "write os/architecture[/variant]" in blobflow(verb, place(layout), "--platform", "x", code=2).stderr
+    )
 
 
 def test_on_a_terminal_a_config_is_indented_and_one_that_is_no_json_is_shown_as_text() -> None:
