@@ -89,12 +89,16 @@ def delay_before_retry(
     """Seconds to wait after a failure; None: give up. `tries` includes the one that failed.
 
     Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
-    `times`: how often in a row it is tried again without having moved anything, in place of what RULES say.
+    `times`: how often in a row it is tried again without having moved anything, in place of what RULES say
+    (a digest that did not match is not read more often for it).
     """
     rule = rule_for(error, RULES)
     if rule is None or not _may_be_mended(error):
         return None
-    if tries.fruitless >= (rule.attempts if times is None else times + 1) or times == 0:
+    attempts = rule.attempts
+    if times is not None:
+        attempts = min(attempts, times + 1) if isinstance(error, DigestMismatch) else times + 1
+    if tries.fruitless >= attempts or times == 0:
         return None
     if tries.made >= MOST or tries.alike >= ALIKE:
         return None
