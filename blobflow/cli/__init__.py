@@ -27,7 +27,6 @@ from typing import cast
 
 import click
 
-from blobflow.cli.verb import help_all_option, shows_all
 from blobflow.errors import BlobflowError
 
 # Verb → its line in `blobflow --help-all`, in the order in which a user meets them. The verb `x` is `verb` in
@@ -83,7 +82,27 @@ _EPILOG = (
     "Exit codes: 0 all done, 2 bad usage, 3 some images of a set failed, 4 network, 5 registry, "
     "6 wrong content, 7 unsupported content, 8 storage, 130 interrupted."
 )
+_ALL = "blobflow.help_all"  # in click's context, which all commands of an invocation share
 _HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
+
+
+def help_all_option(text: str) -> click.Option:
+    """`--help-all`, as an option of a command."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            context.meta[_ALL] = True
+            click.echo(context.get_help(), color=context.color)
+            context.exit()
+
+    return click.Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text
+    )
+
+
+def shows_all(context: click.Context) -> bool:
+    """Whether it is --help-all that is shown."""
+    return bool(context.meta.get(_ALL))
 
 
 class VerbGroup(click.Group):

@@ -1,6 +1,6 @@
 """Verbs as click has them, with a --help that fits a screen: examples, a text, and the options used most.
 
-`--help-all` shows every option, under the title of its group. Imports click alone: `blobflow --help` pays.
+`--help-all` shows every option, under the title of its group.
 """
 
 from __future__ import annotations
@@ -14,33 +14,14 @@ from typing import Any
 
 import click
 
+from blobflow.cli import help_all_option, shows_all
 from blobflow.cli.options.option_group import TruthOption, shelf_of
 
-_ALL = "blobflow.help_all"  # in click's context, which all commands of an invocation share
 _EXAMPLES = "\b\n"  # click's mark of a paragraph that stays as it is: in help texts these are the examples
 
 
-def help_all_option(text: str) -> click.Option:
-    """`--help-all`, as an option of a command."""
-
-    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted and not context.resilient_parsing:
-            context.meta[_ALL] = True
-            click.echo(context.get_help(), color=context.color)
-            context.exit()
-
-    return click.Option(
-        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text
-    )
-
-
-def shows_all(context: click.Context) -> bool:
-    """Whether it is --help-all that is shown."""
-    return bool(context.meta.get(_ALL))
-
-
 class Verb(click.Command):
-    """A verb. See `help` of each option's group for what --help shows at first."""
+    """A verb. What --help shows of its options at first is said where they are: see `option_group`."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)

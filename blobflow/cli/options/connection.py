@@ -16,7 +16,7 @@ import msgspec
 from blobflow.cli.options.option_group import AliasedOption, Option, TruthOption, option_group
 from blobflow.cli.options.output import OUTPUT_OPTIONS, OutputOptions
 from blobflow.cli.options.param_types import FILE
-from blobflow.cli.options.places import schemes_given
+from blobflow.cli.options.places import PLACE, schemes_given
 
 if TYPE_CHECKING:
     from blobflow.errors import Side
@@ -185,12 +185,14 @@ _OTHER_OPTIONS: tuple[Option, ...] = (
     click.option("--key", type=FILE, metavar="FILE", help="The key of --cert."),
     click.option(
         "--plain-http",
+        type=PLACE,
         metavar="HOST",
         multiple=True,
         help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
     ),
     click.option(
         "--tls",
+        type=PLACE,
         metavar="HOST",
         multiple=True,
         help="Speak https, and nothing else, to HOST, be it a loopback host. Repeatable.",

@@ -113,3 +113,18 @@ def test_the_config_group_shows_its_help_and_takes_an_image_with_options_first(l
     layout.tag(image)
     assert blobflow("config", "-q", place(layout)).stdout_bytes == config_of(layout, image)
     assert blobflow("config", "image", place(layout)).stdout_bytes == config_of(layout, image)
+
+
+def test_inspect_shows_the_image_for_one_platform(layout: Layout) -> None:
+    own, other = layout.image(OWN), layout.image(OTHER)
+    layout.tag(layout.index(own, other))
+    wanted = ("inspect", place(layout), "--platform", f"linux/{OTHER}")
+    assert other["digest"] in blobflow(*wanted).stdout
+    assert own["digest"] not in blobflow(*wanted).stdout
+    assert blobflow(*wanted, "--raw").stdout_bytes == layout.path(other["digest"]).read_bytes()
+
+
+def test_skopeos_inspect_config_is_answered_with_the_verb_for_it() -> None:
+    said = " ".join(blobflow("inspect", "--config", "alpine:3", code=2).stderr.split())
+    assert "an image's config is `blobflow config alpine:3`" in said
+    assert "Missing argument 'REF'" in blobflow("inspect", code=2).stderr
