@@ -88,13 +88,26 @@ def settings_from(environ: Mapping[str, str], given: Variables, logins: Iterable
         plain_http=given.plain_http,
         tls_verify=given.tls_verify is not False,
         docker_config=None if named else docker,
-        auth_files=(Path(named),) if named else tuple(_auth_files(environ, config)),
+        auth_files=(Path(named),) if named else tuple(auth_files(environ, config)),
         ca=given.ca,
         pairs=pairs,
-        certs=tuple(_certs(environ, config)),
+        certs=tuple(certificate_folders(environ, config)),
         proxies=from_variables(environ),
         hosts=_hosts(given, config, logins),
     )
+
+
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """The configuration file that holds: the one that BLOBFLOW_CONFIG names, or the one in the user's
+    folder if it is there."""
+    if environ.get("BLOBFLOW_CONFIG"):
+        return Path(environ["BLOBFLOW_CONFIG"])
+    return _default_config(xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
+
+
+def _default_config(folder: Path | None) -> Path | None:
+    file = folder and folder / "blobflow" / "config.toml"
+    return file if file and file.exists() else None
 
 
 def login_file(environ: Mapping[str, str]) -> Path:
@@ -107,15 +120,16 @@ def login_file(environ: Mapping[str, str]) -> Path:
     return docker / "config.json"
 
 
-def _certs(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
-    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG."""
+def certificate_folders(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG.
+    `config`: XDG's folder of configurations."""
     users = [config] if config else []
     users += [Path(environ["HOME"], ".config")] if environ.get("HOME") else []
     yield from dict.fromkeys(folder / "containers" / "certs.d" for folder in users)
     yield from _SYSTEM_CERTS
 
 
-def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+def auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
     """The places of containers' auth.json; without a session Linux has another for it."""
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime, "containers", "auth.json")
@@ -137,9 +151,7 @@ def _pairs(given: Variables) -> tuple[ClientCertificate, ...]:
 def _hosts(given: Variables, config: Path | None, logins: Iterable[Login]) -> dict[str, HostSettings]:
     """The hosts of the configuration file, with what is said of each beside it."""
     hosts: dict[str, HostSettings] = {}
-    file = given.config
-    if file is None and config and (config / "blobflow" / "config.toml").exists():
-        file = config / "blobflow" / "config.toml"
+    file = given.config or _default_config(config)
     if file is not None:
         from blobflow.config_file import read_config  # its TOML is paid for where there is some
 

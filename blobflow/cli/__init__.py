@@ -26,7 +26,7 @@ from typing import cast
 
 import click
 
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, InvalidFile
 
 # Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/commands/x.py`.
@@ -47,6 +47,7 @@ VERBS = {
     "rm": "Remove a tag or an image from a registry.",
     "login": "Try a login at a registry, and keep it.",
     "logout": "Drop a login that is kept.",
+    "config": "Show and check what is configured: show, check, schema.",
     "probe": "Find out what a registry takes, as a profile to configure.",
     "serve": "Run an embedded OCI registry.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
@@ -112,13 +113,15 @@ class VerbGroup(click.Group):
 def _report_error(
     context: click.Context, sentence: str, exit_code: int, error: BaseException
 ) -> click.exceptions.Exit:
-    """Say on stderr, in one line, what went wrong; a traceback only when BLOBFLOW_DEBUG asks for it.
+    """Say on stderr what went wrong, in one line, or in one for each error of a file; a traceback only when
+    BLOBFLOW_DEBUG asks for it.
 
     Returns what to raise.
     """
     from blobflow.cli.options.log_format import log_format
     from blobflow.cli.output.stdio import print_lines
 
+    sentences = error.errors if isinstance(error, InvalidFile) else (sentence,)
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if log_format(context) == "json":
@@ -127,7 +130,7 @@ def _report_error(
         told = {"event": "error", "message": sentence, "exit_code": exit_code}
         click.echo(json.dumps(told), err=True)
     else:
-        print_lines(f"blobflow: {sentence}", err=True)
+        print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
 
 

@@ -32,7 +32,7 @@ _MAX_DELETE = "20%"
 def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from blobflow.cli.inputs.spec import spec_schema
+    from blobflow.cli.inputs.spec_keys import spec_schema
 
     write_stdout(json.dumps(spec_schema(), indent=2))
     context.exit()

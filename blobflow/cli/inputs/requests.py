@@ -22,6 +22,7 @@ from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.operations.tags.search import TagSearch
 
 if TYPE_CHECKING:
+    from blobflow.cli.runtime.cron import Schedule
     from blobflow.transports.registry import HostSettings
 
 
@@ -56,6 +57,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     target, `target_tag` the tag, `rename` either. `targets` replace those of the whole request. With
     `repositories` the path is "", and the request is for all repositories of the source that these choose.
     `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
+    `schedule`: when it is due in a daemon that keeps each entry's own time. `backup`: see `Pair.backup`.
     """
 
     source: RegistryPrefix
@@ -74,6 +76,8 @@ class ImageRequest(msgspec.Struct, frozen=True):
     referrers: Lookup = "auto"
     host: str = ""
     missing_platform: MissingPlatform | None = None
+    schedule: Schedule | None = None
+    backup: str = ""
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -110,6 +114,7 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
     schedule_hint: str = ""
+    unread_schedules: tuple[str, ...] = ()
 
     @property
     def searches(self) -> list[TagSearch]:

@@ -90,6 +90,16 @@ class Cron(msgspec.Struct, frozen=True):
 Schedule = Interval | Cron
 
 
+def schedule_of(every: str, cron: str) -> Schedule | None:
+    """The schedule that a file names by a span of time, counted from the epoch, or by a cron expression; None
+    for neither. Raises UsageError."""
+    if every and cron:
+        raise UsageError("`every` and `schedule` are two ways to say when; keep one")
+    if cron:
+        return parse_cron(cron)
+    return Interval(parse_interval(every), 0) if every else None
+
+
 def jitter(due: float, next_due: float, random: float) -> float:
     """Seconds by which the run that is due starts later; 0 ≤ `random` < 1."""
     return random * min((next_due - due) * _JITTER_FRACTION, _MAX_JITTER)
