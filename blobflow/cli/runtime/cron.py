@@ -44,6 +44,10 @@ class Interval(msgspec.Struct, frozen=True):
     seconds: float
     start: float
 
+    @property
+    def starts_at_once(self) -> bool:
+        return True
+
     def after(self, now: float) -> float:
         """The first time that is due after `now`."""
         return self.start + self.seconds * (math.floor((now - self.start) / self.seconds) + 1)
@@ -62,6 +66,10 @@ class Cron(msgspec.Struct, frozen=True):
     weekdays: frozenset[int]
     either: bool
     zone: tzinfo | None = None
+
+    @property
+    def starts_at_once(self) -> bool:
+        return False
 
     def after(self, now: float) -> float:
         """The first time that is due after `now`. Raises UsageError if none ever comes."""
