@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from blobflow.errors import UsageError
 from blobflow.oci import Digest
 
 # Each word, and what a value of it looks like; a tag's is known.
@@ -22,6 +23,13 @@ _WORD = re.compile(r"\{([a-z]+)\}")
 def backup_tag(template: str, words: Mapping[str, str]) -> str:
     """The tag that a template makes of these words."""
     return _WORD.sub(lambda word: words[word[1]], template)
+
+
+def check_template(template: str) -> None:
+    """Raise UsageError for a template with words that stand for nothing."""
+    for word in _WORD.findall(template):
+        if word not in WORDS:
+            raise UsageError(f"{{{word}}} in the backup {template[:100]!r} stands for nothing")
 
 
 def backup_words(tag: str, digest: Digest, now: float) -> dict[str, str]:

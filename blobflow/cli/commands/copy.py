@@ -9,6 +9,7 @@ import click
 from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import backup_option
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import run_mirror
@@ -24,6 +25,7 @@ from blobflow.cli.runtime.files import check_writable, write_atomic
     metavar="FILE",
     help="Write the digest that was copied to FILE; nothing if the image was skipped.",
 )
+@backup_option
 @platform_options
 @run_options
 @connection_options
@@ -31,6 +33,7 @@ def verb(
     source: str,
     targets: tuple[str, ...],
     digestfile: Path | None,
+    backup: str | None,
     platforms: PlatformOptions,
     run: RunOptions,
     connection: ConnectionOptions,
@@ -45,9 +48,10 @@ def verb(
       blobflow copy alpine:3 127.0.0.1:5000/alpine
       blobflow copy alpine:3 docker-archive:alpine.tar
     """
+    from blobflow.cli.inputs.backup import pairs_with_backup
     from blobflow.cli.inputs.copy_arguments import copy_pairs
 
-    pairs = choose_platforms(copy_pairs(source, targets), platforms)
+    pairs = pairs_with_backup(choose_platforms(copy_pairs(source, targets), platforms), backup)
     if digestfile:
         check_writable(digestfile, "--digestfile")
     if run.dry_run:

@@ -13,7 +13,7 @@ import msgspec
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
-from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
@@ -42,6 +42,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 @click.command("sync")
 @selection_options
+@backup_option
 @platform_options
 @click.option(
     "--delete-extra-tags",
@@ -67,6 +68,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 @connection_options
 def verb(
     selection: SelectionOptions,
+    backup: str | None,
     platforms: PlatformOptions,
     delete: bool,
     max_delete: str | None,
@@ -92,7 +94,7 @@ def verb(
     from blobflow.cli.inputs.entry_times import check_times, due_part
     from blobflow.cli.mirror_request import mirror_request
 
-    request, prune_limit = _read_request(selection, schedule), _parse_limit(delete, max_delete)
+    request, prune_limit = _read_request(selection, schedule, backup), _parse_limit(delete, max_delete)
     own = _entry_schedules(request, selection, delete=delete) if schedule.follows_spec else None
     parse_schedule(schedule, own)
     if run.dry_run:
@@ -115,7 +117,7 @@ def verb(
 
     def reread() -> None:
         nonlocal request
-        anew = _read_request(selection, schedule)
+        anew = _read_request(selection, schedule, backup)
         check_request(anew, platforms)
         if own is not None:
             own.replace(check_times(anew, str(selection.spec)), time.time())
@@ -125,9 +127,13 @@ def verb(
     run_scheduled(schedule, connection.output, once, reread, own)
 
 
-def _read_request(selection: SelectionOptions, schedule: ScheduleOptions) -> MirrorRequest:
+def _read_request(
+    selection: SelectionOptions, schedule: ScheduleOptions, backup: str | None
+) -> MirrorRequest:
     """What is asked for. Who stays knows how."""
-    request = read_request(selection)
+    from blobflow.cli.inputs.backup import with_backup
+
+    request = with_backup(read_request(selection), backup)
     if not schedule.stays:
         return request
     more: tuple[str, ...] = ()

@@ -9,8 +9,13 @@ backup has no host and no repository of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+import msgspec
+
+from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.engine.backups import WORDS, backup_tag
+from blobflow.engine.pairs import Pair
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci.reference import check_tag
 
@@ -47,3 +52,21 @@ def parse_backup(text: str) -> str:
     if template == "{tag}":
         raise UsageError("backup: {{tag}} is the tag that is written; add something to it, as '{{tag}}-old'")
     return template
+
+
+def with_backup(request: MirrorRequest, text: str | None) -> MirrorRequest:
+    """The request with the `--backup` of the command line for images without one of their own. Raises as
+    `parse_backup`."""
+    if not text:
+        return request
+    template = parse_backup(text)
+    images = tuple(
+        each if each.backup else msgspec.structs.replace(each, backup=template) for each in request.images
+    )
+    return msgspec.structs.replace(request, images=images)
+
+
+def pairs_with_backup(pairs: Iterable[Pair], text: str | None) -> list[Pair]:
+    """The pairs with the `--backup` of the command line. Raises as `parse_backup`."""
+    template = parse_backup(text or "")
+    return [msgspec.structs.replace(pair, backup=template if pair.target.tag else "") for pair in pairs]
