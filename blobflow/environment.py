@@ -107,10 +107,10 @@ def settings_from(environ: Mapping[str, str], given: Variables) -> Settings:
         https=given.tls,
         tls_verify=given.tls_verify is not False,
         docker_config=None if named else docker,
-        auth_files=(named,) if named else tuple(_auth_files(environ, config)),
+        auth_files=(named,) if named else tuple(auth_files(environ, config)),
         ca=given.ca,
         pairs=pairs,
-        certs=tuple(_certs(environ, config)),
+        certs=tuple(certificate_folders(environ, config)),
         proxies=from_variables(environ),
         hosts=_hosts(given, config),
     )
@@ -157,6 +157,19 @@ def _check_authfile(file: Path, named: str) -> None:
         raise UsageError(f"{named} names {file}, and there is no such file")
 
 
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """The configuration file that holds: the one that BLOBFLOW_CONFIG names, or the one in the user's
+    folder if it is there."""
+    if environ.get("BLOBFLOW_CONFIG"):
+        return Path(environ["BLOBFLOW_CONFIG"])
+    return _default_config(xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
+
+
+def _default_config(folder: Path | None) -> Path | None:
+    file = folder and folder / "blobflow" / "config.toml"
+    return file if file and file.exists() else None
+
+
 def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
     """Where a login is kept: the file `given`, or that is looked into first. Raises UsageError where there is
     no home."""
@@ -170,15 +183,16 @@ def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
     return docker / "config.json"
 
 
-def _certs(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
-    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG."""
+def certificate_folders(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG.
+    `config`: XDG's folder of configurations."""
     users = [config] if config else []
     users += [Path(environ["HOME"], ".config")] if environ.get("HOME") else []
     yield from dict.fromkeys(folder / "containers" / "certs.d" for folder in users)
     yield from _SYSTEM_CERTS
 
 
-def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+def auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
     """The places of containers' auth.json; without a session Linux has another for it."""
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime, "containers", "auth.json")
@@ -200,9 +214,7 @@ def _pairs(given: Variables) -> tuple[ClientCertificate, ...]:
 def _hosts(given: Variables, config: Path | None) -> dict[str, HostSettings]:
     """The hosts of the configuration file, as far as what was given does not go before that."""
     hosts: dict[str, HostSettings] = {}
-    file = given.config
-    if file is None and config and (config / "blobflow" / "config.toml").exists():
-        file = config / "blobflow" / "config.toml"
+    file = given.config or _default_config(config)
     if file is not None:
         from blobflow.config_file import read_config  # its TOML is paid for where there is some
 

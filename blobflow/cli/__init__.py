@@ -27,7 +27,7 @@ from typing import cast
 
 import click
 
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, InvalidFile
 
 # Verb → its line in `blobflow --help-all`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/commands/x.py`.
@@ -180,13 +180,15 @@ class VerbGroup(click.Group):
 def _report_error(
     context: click.Context, sentence: str, exit_code: int, error: BaseException
 ) -> click.exceptions.Exit:
-    """Say on stderr, in one line, what went wrong; a traceback only when BLOBFLOW_DEBUG asks for it.
+    """Say on stderr what went wrong, in one line, or in one for each error of a file; a traceback only when
+    BLOBFLOW_DEBUG asks for it.
 
     Returns what to raise.
     """
     from blobflow.cli.options.log_format import log_format
     from blobflow.cli.output.stdio import print_lines
 
+    sentences = error.errors if isinstance(error, InvalidFile) else (sentence,)
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if log_format(context) == "json":
@@ -195,7 +197,7 @@ def _report_error(
         told = {"event": "error", "message": sentence, "exit_code": exit_code}
         click.echo(json.dumps(told), err=True)
     else:
-        print_lines(f"blobflow: {sentence}", err=True)
+        print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
 
 

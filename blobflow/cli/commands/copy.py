@@ -9,6 +9,7 @@ import click
 from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import backup_option
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -48,6 +49,7 @@ from blobflow.cli.verb import Verb
     metavar="TAG",
     help="Put it under this tag of each TARGET's repository, or name in its archive, too. Repeatable.",
 )
+@backup_option
 @platform_options
 @run_options
 @connection_options
@@ -56,6 +58,7 @@ def verb(
     targets: tuple[str, ...],
     digestfile: Path | None,
     additional_tags: tuple[str, ...],
+    backup: str | None,
     platforms: PlatformOptions,
     run: RunOptions,
     connection: ConnectionOptions,
@@ -70,10 +73,11 @@ def verb(
       blobflow copy alpine:3 127.0.0.1:5000/alpine
       blobflow copy alpine:3 docker-archive:alpine.tar
     """
+    from blobflow.cli.inputs.backup import pairs_with_backup
     from blobflow.cli.inputs.copy_arguments import copy_pairs, with_additional_tags
 
     goals = with_additional_tags(source, targets, additional_tags)
-    pairs = choose_platforms(copy_pairs(source, goals), platforms)
+    pairs = pairs_with_backup(choose_platforms(copy_pairs(source, goals), platforms), backup)
     if digestfile:
         check_writable(digestfile, "--digestfile")
     if run.dry_run:

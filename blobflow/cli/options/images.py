@@ -21,6 +21,14 @@ any_host_option = click.option(
 )
 
 
+backup_option = click.option(
+    "--backup",
+    metavar="TEMPLATE",
+    help="Before a target's tag names another image, keep what it names under this tag, as '{{tag}}-old' "
+    "({{digest}}, {{date}} and {{time}} may be in it).",
+)
+
+
 class SelectionOptions(msgspec.Struct, frozen=True):
     """Which images: a spec, a list between places, or a repository with all of its tags."""
 
