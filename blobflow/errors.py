@@ -5,6 +5,7 @@
         InvalidReference
         InvalidDigest
         InvalidConfig
+          InvalidFile            several things at once are wrong with one file
       RunIncomplete            3   a run over a set ended with failures (each is in its report)
       NetworkError             4   retryable: no whole answer came
         ConnectFailed
@@ -90,6 +91,15 @@ class InvalidDigest(UsageError):
 
 class InvalidConfig(UsageError):
     """A spec, list, plan or configuration file that can't be used; the message names file and place."""
+
+
+class InvalidFile(InvalidConfig):
+    """A file with several errors; `errors` has a sentence for each, with its line, and may end in one that
+    says how many more there are. The message is all of them."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
 
 
 class RunIncomplete(BlobflowError):

@@ -127,6 +127,6 @@ def _kept_by_plan(planned: Planned) -> Iterator[WantedTag]:
             for manifest in desired.manifests
             if manifest.is_index
         }
-        yield WantedTag(pair.target, desired.root.digest, lists)
+        yield WantedTag(pair.target, desired.root.digest, lists, pair.backup)
     for pair in planned.skipped:
-        yield WantedTag(pair.target, None)
+        yield WantedTag(pair.target, None, backup=pair.backup)

@@ -31,6 +31,7 @@ from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
+from blobflow.engine.targets.backups import find_backups
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
@@ -287,10 +288,11 @@ class _HostDiscovery:
             deep=self._policy.verify != "roots" or self._policy.audit == "all",
         )
         self._failures.update(content.failures)
+        backups = await find_backups(self._good(), desired_images, self._targets)
+        self._failures.update(backups.failures)
         journal = self._discovery.services.journal
-        return await with_mount_origins(
-            content.inventory, self._good(), desired_images, journal, self._sink_at
-        )
+        inventory = msgspec.structs.replace(content.inventory, backups=backups.by_tag)
+        return await with_mount_origins(inventory, self._good(), desired_images, journal, self._sink_at)
 
     def _warn_of_partial_sources(self, found: Mapping[Reference, DesiredImage]) -> None:
         """Warn about sources that have only a part of what is wanted of them."""

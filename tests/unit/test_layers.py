@@ -112,16 +112,38 @@ ROOMS = {
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
     "server": Room(
-        (*SEAM, "bounded_cache", STORE, "transports.sendfile"),
+        (
+            *SEAM,
+            "bounded_cache",
+            "file_errors",
+            "toml_lines",
+            "validation_messages",
+            STORE,
+            "transports.sendfile",
+        ),
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),
+    "file_errors": Room(("errors",)),
+    "typed_values": Room(("validation_messages",), ("msgspec",)),
+    "toml_lines": Room(()),
     "version": Room(()),
     "byte_size": Room(("lazy_pattern", "printable")),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
-    "config_file": Room((*SEAM, "transports", "validation_messages", "byte_size"), ("msgspec",)),
+    "config_file": Room(
+        (
+            *SEAM,
+            "transports",
+            "byte_size",
+            "file_errors",
+            "toml_lines",
+            "typed_values",
+            "validation_messages",
+        ),
+        ("msgspec",),
+    ),
     "environment": Room(
         (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
     ),

@@ -71,13 +71,18 @@ class TargetLookups:
 
     async def named(self, site: Site, name: str) -> Digest | None:
         """The digest that a tag or digest names at a site; None if nothing. Raises what the site raises."""
-        return await self._named.get((site, name))
+        found = await self._named.get((site, name))
+        return None if found is None else found.digest
 
-    async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
+    async def manifest(self, site: Site, tag: str) -> Descriptor | None:
+        """The manifest that a tag names at a site; None if none. Raises what the site raises."""
+        return await self._named.get((site, tag))
+
+    async def _ask_name(self, aim: tuple[Site, str]) -> Descriptor | None:
         site, name = aim
         try:
             with error_side("target"):
-                return (await self._sink_at(site).resolve(name)).digest
+                return await self._sink_at(site).resolve(name)
         except NotFound:
             return None
 

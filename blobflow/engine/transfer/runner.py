@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
 from blobflow.content import Attaches, BlobReader, LineRate, Site
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_sparse
 from blobflow.engine.targets.mount_origins import BATCH, MOUNTS, OriginRecorder
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
+from blobflow.engine.transfer.backup import back_up
 from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.line_rates import LineRates
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
@@ -188,7 +189,7 @@ class Transfer:
         match step:
             case Copy():
                 self._tasks.create_task(self._copy(number, step, permits, self._reader(step, permits)))
-            case Mount() | Put() | Attach():
+            case Mount() | Put() | Attach() | Backup():
                 self._tasks.create_task(self._request(number, step, permits))
             case _:
                 assert_never(step)
@@ -250,7 +251,7 @@ class Transfer:
 
         await self._step(number, step, permits, act)
 
-    async def _request(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
+    async def _request(self, number: int, step: Mount | Put | Attach | Backup, permits: StepPermits) -> None:
         await self._step(number, step, permits, lambda: self._do(step, permits))
 
     async def _step(self, number: int, step: Step, permits: StepPermits, act: Act) -> None:
@@ -282,7 +283,7 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.step_states.done(number, fell_back=outcome == "fell back")
 
-    async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
+    async def _do(self, step: Mount | Put | Attach | Backup, permits: StepPermits) -> StepOutcome:
         match step:
             case Mount():
                 return await self._mount(step, permits)
@@ -290,6 +291,9 @@ class Transfer:
                 return await self._put(step, permits)
             case Attach():
                 return await self._attach(step, permits)
+            case Backup():
+                await back_up(step, permits, self._services)
+                return "done"
 
     async def _attach(self, step: Attach, permits: StepPermits) -> StepOutcome:
         sink = permits.writing(self._services.sink_at(step.target))
@@ -388,3 +392,5 @@ def describe_step(step: Step) -> tuple[str, Descriptor]:
             return "put", step.manifest
         case Attach():
             return "attach", Descriptor("", step.subject, 0)
+        case Backup():
+            return "backup", step.manifest
