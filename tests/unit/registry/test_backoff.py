@@ -93,10 +93,10 @@ def test_only_a_counted_or_spoken_wish_holds_all_requests() -> None:
 
 async def test_the_back_off_holds_until_its_last_end_and_then_no_more() -> None:
     clock = Clock()
-    backoff = Backoff(clock, clock.sleep)
+    backoff = Backoff(clock, clock.sleep, HostWaits())
     await backoff.wait()
-    backoff.hold(5.0)
-    backoff.hold(2.0)
+    backoff.hold(Failure(Throttled("t"), 1, 5.0))
+    backoff.hold(Failure(Throttled("t"), 1, 2.0))
     await backoff.wait()
     await backoff.wait()
     assert clock.slept == [5.0]
