@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from textwrap import wrap
 
 from rich.cells import cell_len
 
@@ -22,7 +23,7 @@ from blobflow.cli.output.event_text import event_line
 from blobflow.cli.output.run_state import RunState
 from blobflow.cli.output.terminal_area import Line, Part, TerminalArea, padded, shorten_start
 from blobflow.cli.output.transfers import BlobTransfer
-from blobflow.cli.output.units import count_text, short_digest
+from blobflow.cli.output.units import count_text, one_line, short_digest
 from blobflow.cli.output.wait_text import wait_sentences
 from blobflow.events import Event, Meter
 
@@ -32,10 +33,11 @@ _WAIT_ROWS = 4
 # Seconds after which a wait without a known end is shown: while bytes move, and while none has for a second.
 _SHOWN_AFTER, _SHOWN_AT_REST, _REST = 3.0, 0.7, 1.0
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40
-# Columns from which rows have a bar and say where a blob goes, and from which they have its digest.
+# Columns from which rows have a bar and say where a blob goes, and from which they have much of its digest.
 _BARS_FROM, _DIGESTS_FROM = 90, 140
-_LONGEST_SPEED = len("0 B/s for 9 min 59 s")
+_SPEED, _LONGEST_SPEED = len("not confirmed yet"), len("0 B/s for 59 min 59 s")
 _NARROWEST_NAME = 12
+_FEW_DIGITS = 7
 
 
 class ProgressBars:
@@ -83,15 +85,16 @@ class ProgressBars:
         """Take the meter's figures and draw everything once."""
         self._state.look()
         columns, height = self._area.size
-        waits = list(self._waits())
+        waits = list(self._waits(columns - 1))
         rows = self._rows(columns - 1, max(1, height - len(waits) - 4))
         self._area.draw([self._total(columns - 1), *rows, *waits])
 
-    def _waits(self) -> Iterable[Line]:
+    def _waits(self, width: int) -> Iterable[Line]:
         least = _SHOWN_AT_REST if self._state.rests(_REST) else _SHOWN_AFTER
         now, waits = self._state.clock(), self._state.meter.waits.now()
         for text in wait_sentences(waits, now, least=least, most=_WAIT_ROWS):
-            yield (Part(f"  {text}", "warn"),)
+            for line in wrap(text, width - 2, max_lines=2, placeholder="…", subsequent_indent="  "):
+                yield (Part(f"  {line}", "warn"),)
 
     def _total(self, width: int) -> Line:
         """The first line: the figures with a bar after the first of them. Where it is too narrow the last
@@ -117,25 +120,30 @@ class ProgressBars:
         shown = transfers.first(min(most, _BLOB_ROWS))
         amounts = max((len(each.amount_text()) for each in shown), default=0)
         bar = min(_WIDEST_BAR, width // 5) if width >= _BARS_FROM else 0
-        digest = max((len(short_digest(each.digest)) for each in shown), default=0)
-        digest = digest if width >= _DIGESTS_FROM else 0
+        digests = [self._digest(each, width) for each in shown]
+        digest = max(map(len, digests), default=0)
         to = max((len(each.target) for each in shown), default=0)
         to = to if self._hosts > 1 and width >= _BARS_FROM else 0
-        taken = sum(cells + 2 for cells in (amounts, _LONGEST_SPEED, bar, digest, to and to + 3) if cells)
+        speed = _LONGEST_SPEED if width >= _BARS_FROM else _SPEED
+        taken = sum(cells + 2 for cells in (amounts, speed, bar, digest, to and to + 3) if cells)
         column = max(_NARROWEST_NAME, width - 2 - taken)
         column = min(column, max((cell_len(each.name) for each in shown), default=0))
-        for each in shown:
-            yield self._row(each, column, bar, amounts, digest=bool(digest), to=bool(to))
+        for each, named in zip(shown, digests, strict=True):
+            yield self._row(each, column, bar, amounts, named, to=bool(to))
         if len(transfers) > len(shown):
             yield (Part(f"  and {count_text(len(transfers) - len(shown), 'more blob')}", "dim"),)
 
-    def _row(
-        self, blob: BlobTransfer, column: int, bar: int, amounts: int, *, digest: bool, to: bool
-    ) -> Line:
+    def _digest(self, blob: BlobTransfer, width: int) -> str:
+        """What tells apart the blobs of one image."""
+        if width >= _DIGESTS_FROM:
+            return one_line(short_digest(blob.digest))
+        return one_line(blob.digest.partition(":")[2][:_FEW_DIGITS]) if width >= _BARS_FROM else ""
+
+    def _row(self, blob: BlobTransfer, column: int, bar: int, amounts: int, digest: str, *, to: bool) -> Line:
         now = self._state.clock()
         line = [Part(f"  {padded(shorten_start(blob.name, column), column)}")]
         if digest:
-            line.append(Part(f"  {short_digest(blob.digest)}", "dim"))
+            line.append(Part(f"  {digest}", "dim"))
         if bar:
             share = blob.moved / blob.size if blob.size else 1.0
             line += [Part("  "), *self._bar(share, bar)]

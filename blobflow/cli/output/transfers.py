@@ -40,7 +40,7 @@ class BlobTransfer:
     def speed_text(self, now: float) -> str:
         """`3.2 MB/s`, `0 B/s for 14 s`; what is done but for the target's answer has none."""
         if self.moved >= self.size:
-            return "waiting for OK"
+            return "not confirmed yet"
         if still := self.stalled(now):
             return f"0 B/s for {span_text(int(still))}"
         return f"{size_text(int(self._rate.value))}/s" if self._rate.value else ""

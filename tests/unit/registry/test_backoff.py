@@ -17,6 +17,7 @@ from blobflow.errors import (
     Unavailable,
     UntrustedPeer,
 )
+from blobflow.retrying import Failure
 from blobflow.transports.registry.http.backoff import (
     MAX_RETRY_AFTER_SECONDS,
     POLICIES,
@@ -24,6 +25,7 @@ from blobflow.transports.registry.http.backoff import (
     concerns_host,
     delay_before_next,
 )
+from blobflow.waits import HostWaits
 from tests.fakes.registry import Clock
 
 
