@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 
 import pyte
 
-from tests.deadlines import HANGS_AFTER
-
 LINES = 24
+# Seconds after which something hangs: no screen takes that long.
+_HANGS_AFTER = 120.0
 
 
 class Terminal:
@@ -49,13 +49,19 @@ class Terminal:
         return "\n".join(self.lines)
 
     @property
+    def cells(self) -> list[list[tuple[str, str, bool]]]:
+        """The characters of `lines`, each with its colour and whether it is bold."""
+        rows = ([self._screen.buffer[y][x] for x in range(self.columns)] for y in range(len(self.lines)))
+        return [[(cell.data, cell.fg, cell.bold) for cell in row] for row in rows]
+
+    @property
     def cursor_is_shown(self) -> bool:
         return not self._screen.cursor.hidden
 
     async def until(self, shows: Callable[[str], bool]) -> str:
         """The text of the screen as soon as it is one that `shows` says yes to."""
         try:
-            async with asyncio.timeout(HANGS_AFTER):
+            async with asyncio.timeout(_HANGS_AFTER):
                 while not shows(self.text):
                     self._changed.clear()
                     await self._changed.wait()
@@ -78,7 +84,7 @@ class Terminal:
 
     async def ended(self) -> int:
         """The exit code, once it has ended and all that it wrote is on the screen."""
-        code = await asyncio.wait_for(self.process.wait(), HANGS_AFTER)
+        code = await asyncio.wait_for(self.process.wait(), _HANGS_AFTER)
         while self._read():
             pass
         return code
