@@ -135,3 +135,8 @@ class BlobRetries:
         """See `Policy.next_delay`."""
         self.tries = self.tries.after(error, self._at())
         return delay_before_retry(error, self.tries, self._random, self._times)
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`. Attempts that moved something don't count."""
+        rule = rule_for(error, RULES)
+        return rule.attempts if rule is not None and self.tries.made == self.tries.fruitless else 0

@@ -20,7 +20,8 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
-from blobflow.retrying import Rule, Table, rule_for
+from blobflow.retrying import Failure, Rule, Table, begin_wait, rule_for
+from blobflow.waits import HostWaits
 
 # Seconds for which nothing is sent to the host after a 429 that does not say how long.
 DEFAULT_RETRY_AFTER = 0.25
@@ -117,20 +118,31 @@ class RequestRetries:
             times=self._times,
         )
 
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`."""
+        rule = rule_for(error, POLICIES)
+        return 0 if rule is None else min(rule.attempts, 2) if self._fail_fast else rule.attempts
+
 
 class Backoff:
-    """Until when no request is sent to one host."""
+    """Until when no request is sent to one host. Who waits for that is among the `waits`."""
 
-    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Sleep, waits: HostWaits) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._waits = waits
         self._until = 0.0
+        self._cause: Failure | None = None
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for `seconds` from now."""
-        self._until = max(self._until, self._clock() + seconds)
+    def hold(self, failure: Failure) -> None:
+        """Send nothing for the failure's delay from now."""
+        until = self._clock() + failure.delay
+        if until > self._until:
+            self._until, self._cause = until, failure
 
     async def wait(self) -> None:
         """Return when the host may be asked again; at once if nothing holds."""
         while (left := self._until - self._clock()) > 0:
-            await self._sleep(left)
+            assert self._cause is not None, "something holds"
+            with begin_wait(self._waits, self._cause, kind="rest", seconds=left):
+                await self._sleep(left)

@@ -28,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
 from blobflow.transports.registry.capabilities.stream_growth import StreamGrowth
 from blobflow.transports.registry.http.round_trip import RoundTrip
+from blobflow.waits import HostWaits
 
 # A window that was refused right after it was known to be good is one too large: it closes by little, and
 # stays near the limit. One that is refused before it was ever used whole is much too large.
@@ -99,6 +100,7 @@ class HostLimiter:
         self,
         connections: int,
         clock: Callable[[], float],
+        waits: HostWaits | None = None,
         *,
         far_connections: int = 0,
         moved: Callable[[PermitKind], int] = lambda kind: 0,
@@ -109,6 +111,7 @@ class HostLimiter:
         self._growth = {PermitKind.READ: StreamGrowth(), PermitKind.WRITE: StreamGrowth()}
         self._matched = 0
         self._clock = clock
+        self._waits = waits or HostWaits()
         self._near_ceiling = 2 * connections
         # One more than the blobs, so that all of them can start at once where nothing is known yet.
         self.window = CongestionWindow(connections + 1, self._near_ceiling)
@@ -184,7 +187,8 @@ class HostLimiter:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(granted)
         try:
-            await granted
+            with self._waits.begin("permit"):
+                await granted
         except asyncio.CancelledError:
             if granted.cancelled():
                 with suppress(ValueError):
@@ -223,7 +227,8 @@ class HostLimiter:
             permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._refused.append(permit)
             try:
-                await permit
+                with self._waits.begin("permit"):
+                    await permit
             except asyncio.CancelledError:
                 if permit.cancelled():
                     with suppress(ValueError):

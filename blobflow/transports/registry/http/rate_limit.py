@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 
 from blobflow.content import Sleep
+from blobflow.waits import HostWaits
 
 # Seconds of an unused allowance that are not lost: timers come late by about a millisecond, and without this
 # every such lateness would make the rate slower than the one set.
 BURST_SECONDS = 0.1
+# A limit makes every chunk wait; nobody is told of what is shorter than this (seconds).
+TOLD_SECONDS = 0.5
 
 
 class RateLimit:
@@ -32,23 +35,30 @@ class RateLimit:
 
 
 class Throttle:
-    """Waits until every one of some rate limits allows it. `rate`: the slowest one's."""
+    """Waits until every one of some rate limits allows it. `rate`: the slowest one's. Where that takes long
+    enough to be told it is among the `waits`."""
 
-    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep) -> None:
+    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep, waits: HostWaits | None = None) -> None:
         self._limits = limits
         self._sleep = sleep
+        self._waits = waits or HostWaits()
         self.rate = min(limit.rate for limit in limits)
 
     async def wait(self, amount: float) -> None:
         delay = max(limit.reserve(amount) for limit in self._limits)
-        if delay > 0:
+        if delay >= TOLD_SECONDS:
+            with self._waits.begin("rate", seconds=delay):
+                await self._sleep(delay)
+        elif delay > 0:
             await self._sleep(delay)
 
 
-def throttle_of(limits: Sequence[RateLimit | None], sleep: Sleep) -> Throttle | None:
+def throttle_of(
+    limits: Sequence[RateLimit | None], sleep: Sleep, waits: HostWaits | None = None
+) -> Throttle | None:
     """A throttle for the limits that are set; None if none is, so that what is not limited costs nothing."""
     given = [limit for limit in limits if limit is not None]
-    return Throttle(given, sleep) if given else None
+    return Throttle(given, sleep, waits) if given else None
 
 
 def rate_limit_of(rate: float, clock: Callable[[], float]) -> RateLimit | None:
