@@ -45,7 +45,7 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "engine": Room(SEAM, ("msgspec",)),
+    "engine": Room((*SEAM, "version"), ("msgspec",)),
     "transports": Room(SEAM),
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
@@ -112,7 +112,7 @@ ROOMS = {
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
     "server": Room(
-        (*SEAM, "bounded_cache", STORE, "transports.sendfile"),
+        (*SEAM, "bounded_cache", "page_style", STORE, "transports.sendfile"),
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),
@@ -143,6 +143,8 @@ ROOMS = {
         ("msgspec",),
     ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "page_style": Room(("printable",)),
     "operations": Room(
         (*SEAM, "engine", "transports", "client", "settings"),
         ("msgspec",),
