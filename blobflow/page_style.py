@@ -86,30 +86,23 @@ dl{{grid-template-columns:minmax(0,1fr)}}dt{{margin-top:.4em}}}}
 @media print{{.search,nav,form{{display:none}}}}
 """.strip().replace(";\n", ";")
 
-# A digest's figures: no word, and longer than a phone is wide, so that it may be broken into groups of 16.
-_PART_ENDS = re.compile(r"(?<=[/@:])(?=[^\s/@:])")
-_FIGURES = re.compile("[0-9a-f]{32,}")
+# Words that are longer may be broken between lines behind what separates their parts, as a name's. A phone
+# is as wide as 40 characters; shorter words stay whole, so that they can be found in a page's source.
+_LONG_WORD = re.compile(r"\S{29,}")
+_PART_ENDS = re.compile(r"(?<=[/@:])(?=[^/@:])")
+# A digest's figures are no word: they may be broken into groups of 16.
+_FIGURES = re.compile(r"[0-9a-f]{16}(?=[0-9a-f])")
 
 
 def page_text(words: object, most: int = LONGEST) -> str:
     """Words of anybody as HTML: escaped, harmless (see `printable`), and broken between lines only where a
     part of a name ends."""
-    text = printable(str(words), most)
-    pieces: list[str] = []
-    start = 0
-    for found in _FIGURES.finditer(text):
-        pieces += _broken(text[start : found.start()])
-        pieces += [f"{escape(group)}<wbr>" for group in _groups(found.group())]
-        start = found.end()
-    return "".join((*pieces, *_broken(text[start:])))
+    text = _LONG_WORD.sub(_with_breaks, printable(str(words), most))
+    return escape(text).replace("\0", "<wbr>")
 
 
-def _groups(figures: str) -> list[str]:
-    return [figures[at : at + 16] for at in range(0, len(figures), 16)]
-
-
-def _broken(text: str) -> list[str]:
-    return [escape(_PART_ENDS.sub("\0", text)).replace("\0", "<wbr>")]
+def _with_breaks(word: re.Match[str]) -> str:
+    return _FIGURES.sub("\\g<0>\0", _PART_ENDS.sub("\0", word.group()))
 
 
 def content_policy(script: str = "", *, forms: bool = False) -> str:

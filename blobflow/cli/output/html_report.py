@@ -101,13 +101,20 @@ def _table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     heads = "".join(f'<th scope="col"{kind}>{word}</th>' for kind, word in zip(kinds, words, strict=True))
     marks = [kind + (f' data-head="{word}"' if word else "") for kind, word in zip(kinds, words, strict=True)]
     body = "\n".join(
-        "<tr>" + "".join(f"<td{mark}>{cell}</td>" for mark, cell in zip(marks, row, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(mark, cell) for mark, cell in zip(marks, row, strict=True)) + "</tr>"
         for row in rows
     )
     return (
         f'<div class="wide"><table id="{name}"><thead><tr>{heads}</tr></thead><tbody>\n{body}\n'
         "</tbody></table></div>"
     )
+
+
+def _cell(mark: str, cell: str) -> str:
+    """A cell; one whose words may be broken between lines has them whole in `data-text`, for programs."""
+    whole = cell.replace("<wbr>", "")
+    text = f' data-text="{whole}"' if whole != cell and "<" not in whole else ""
+    return f"<td{mark}{text}>{cell}</td>"
 
 
 # What run it was
