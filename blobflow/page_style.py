@@ -47,7 +47,7 @@ COLORS = {
     },
 }
 # From this width on, in CSS pixels, tables are tables; below it each row is a card, a line a cell.
-NARROW = 760
+NARROW = 960
 
 
 def _variables(scheme: str) -> str:

@@ -7,7 +7,6 @@ text from registries and people is escaped, and its control characters are made 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
@@ -16,7 +15,14 @@ from typing import TYPE_CHECKING
 from blobflow.cli.output.dedup_stats import DedupStats, collect_dedup_stats
 from blobflow.cli.output.html_timeline import TIMELINE_STYLE, draw_timeline
 from blobflow.cli.output.timeline import RangeSpan, StepSpan
-from blobflow.cli.output.units import count_text, one_line, seconds_text, short_digest, size_text
+from blobflow.cli.output.units import (
+    command_text,
+    count_text,
+    one_line,
+    seconds_text,
+    short_digest,
+    size_text,
+)
 from blobflow.page_style import content_policy, page_head, page_text
 
 if TYPE_CHECKING:
@@ -130,7 +136,7 @@ def _run(report: Report) -> str:
     facts = [
         ("Started", _moment(run.started)),
         ("Ended", f"{_moment(run.ended)}, after {seconds_text(report.totals.seconds)}" if run.ended else ""),
-        ("Command", f"<code>{page_text(shlex.join(run.command))}</code>" if run.command else ""),
+        ("Command", f"<code>{page_text(command_text(run.command))}</code>" if run.command else ""),
         ("Version", page_text(f"blobflow {run.blobflow}") if run.blobflow else ""),
         ("Hosts", ", ".join(hosts)),
     ]

@@ -8,14 +8,13 @@ they are written as their escapes, as everywhere.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from blobflow.cli.output.units import one_line
+from blobflow.cli.output.units import command_text, one_line
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import ImageRecord, Report, TagRecord
@@ -78,7 +77,7 @@ def _properties(report: Report) -> str:
     run, totals = report.run, report.totals
     facts = {
         "blobflow.version": run.blobflow,
-        "blobflow.command": shlex.join(run.command),
+        "blobflow.command": command_text(run.command),
         "blobflow.ended": run.ended.isoformat() if run.ended else "",
         "blobflow.bytes_read": str(totals.bytes_read),
         "blobflow.bytes_written": str(totals.bytes_written),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.output.units import command_text, count_text, one_line, seconds_text, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import Report, TagRecord, TargetRecord
@@ -23,7 +22,7 @@ def run_lines(report: Report) -> list[str]:
     lines = [
         f"{run.started:%Y-%m-%d %H:%M:%S} to {run.ended:%Y-%m-%d %H:%M:%S} UTC, by blobflow {run.blobflow}"
     ]
-    lines += [shlex.join(run.command)] if run.command else []
+    lines += [command_text(run.command)] if run.command else []
     return list(map(one_line, lines))
 
 

@@ -36,8 +36,8 @@ _STYLE = (
         )
         for number, word in enumerate(words, 1)
     )
-    + "}.s{color:var(--quiet);margin:.2em 0}"
-    "section h2{margin:1.2em 0 .1em}details table{margin:.2em 0 1em}"
+    + "}.s{color:var(--quiet);margin:.2em 0}section{margin:1.1em 0 0}section h2{display:inline}"
+    "section>.s{display:inline;margin:0 0 0 .8em}details table{margin:.2em 0 1em}"
 )
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
