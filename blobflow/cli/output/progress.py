@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
-
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.event_text import event_line, progress_line
 from blobflow.cli.output.run_state import RunState
@@ -90,7 +88,7 @@ def _write_line(stream: TextIO, line: str) -> None:
 
 
 class JsonLines:
-    """Each event as one JSON object a line, and what is waited for as `Waiting`."""
+    """Each event as one JSON object a line (`json_events`), and what is waited for as `Waiting`."""
 
     def __init__(
         self, stream: TextIO, meter: Meter | None = None, clock: Callable[[], float] = time.monotonic
@@ -101,13 +99,18 @@ class JsonLines:
 
     def __call__(self, event: Event, /) -> None:
         self._state.take(event)
-        _write_line(self._stream, json.dumps(msgspec.to_builtins(event)))
+        self._write(event)
 
     def look(self) -> None:
         """Say what is due by now."""
         self._state.look()
         for event in self._waits.due(self._state.waits(), self._state.clock()):
-            _write_line(self._stream, json.dumps(msgspec.to_builtins(event)))
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        from blobflow.cli.output.json_events import event_document
+
+        _write_line(self._stream, json.dumps(event_document(event)))
 
 
 class ProgressLines:
