@@ -38,7 +38,20 @@ from blobflow.variables import places_of, xdg_folder
 from tests.deadlines import HANGS_AFTER
 
 VERBS = (
-    *("copy", "sync", "save", "load", "export", "plan", "apply", "report", "verify", "warm", "inspect"),
+    *(
+        "copy",
+        "sync",
+        "save",
+        "load",
+        "bundle",
+        "export",
+        "plan",
+        "apply",
+        "report",
+        "verify",
+        "warm",
+        "inspect",
+    ),
     *("digest", "config", "ls", "tags", "repos", "ratelimit", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
     *("completion", "help"),
