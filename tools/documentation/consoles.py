@@ -31,6 +31,7 @@ from tools.documentation.world import World, serving_world
 ANY_LINES = "..."
 _PROGRESS = re.compile(r"Progress: ")
 _STATUS = re.compile(r"; echo \$\?$")
+_EXPORT = re.compile(r"export (\w+)=(\S*)")
 # What differs from run to run.
 _TIMES = re.compile(r"\b\d+(?:\.\d+)? ?(?:ms|s|min)\b|\b\d+(?:\.\d+)? [kMG]?B/s|\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|\+\S+)?")
 _GREY = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -91,6 +92,9 @@ def _run(line: str, world: World, stack: ExitStack) -> str:
 
 
 def _result(text: str, world: World, stack: ExitStack) -> tuple[int, str]:
+    if exported := _EXPORT.fullmatch(text):
+        os.environ[exported[1]] = exported[2]
+        return 0, ""
     if text.endswith(" &"):
         (arguments,) = commands_in(text)
         return 0, stack.enter_context(world.background(arguments))

@@ -1,8 +1,8 @@
 """The world in which the documentation's commands run: three registries, on loopback.
 
 The hosts of the documentation are names that nobody has (RFC 2606); in commands and files their places take
-the addresses of these registries, and back in what is printed. docker.io is a mirror of it, which has the
-images that the documentation uses; docker.io itself is behind a proxy that is not there.
+the addresses of these registries, and back in what is printed. The one with the images that the documentation
+uses is docker.io: what is asked of that goes through a proxy, and the proxy is this registry.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HOSTS = ("registry.example.com", "edge.example.com")
 # Who starts a registry on the way does it there, as people do.
 _SERVED = "127.0.0.1:5000"
 _READY_SECONDS = 60
-_CONFIG = '[registry."docker.io"]\nmirrors = ["{source}"]\nproxy = "http://127.0.0.1:9"\n'
+_CONFIG = '[registry."docker.io"]\nhttp = true\nproxy = "http://{source}"\n'
 
 
 class World(msgspec.Struct, frozen=True):
