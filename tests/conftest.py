@@ -52,8 +52,7 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How much of the documentation was tried, where it was."""
-    tried = [report.nodeid for reports in terminalreporter.stats.values() for report in reports if _is_of_docs(report)]
-    if tried:
+    if any(_is_of_docs(report) for reports in terminalreporter.stats.values() for report in reports):
         from tools.documentation.counts import counts_text
 
         terminalreporter.write_line(counts_text())

@@ -14,7 +14,7 @@ PAGES = [document for document in documents() if consoles_of(document)]
 
 @pytest.mark.parametrize("document", PAGES, ids=name_of)
 def test_a_page_s_commands_print_what_stands_under_them(document: Path) -> None:
-    """Where this fails since something else is printed now: `python -m tools.documentation.consoles --write`."""
+    """Where something else is printed now: `tools/docs --refresh`, and look at what it changes."""
     for block, now in run_page(document):
         assert agrees(block.text, now), f"{block.place}: now it is\n{now}"
 

@@ -14,8 +14,8 @@ from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.settings import Settings
-from tests.library import inspect, mirror, plan, verify
 from tests.documentation import block_with, shelf
+from tests.library import inspect, mirror, plan, verify
 from tests.scenarios.custom_transports import IMAGES, pairs_of
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import fill, registries

@@ -16,22 +16,28 @@ import msgspec
 from blobflow.cli import cli
 from tools.documentation.documents import Block, blocks_of, name_of, spans_of
 
-SHELLS = ("", "sh", "bash", "console")
+SHELLS = ("sh", "bash", "console")
 PROMPT = "$ "
 # What ends a simple command; `<` and `>` begin a redirection, which takes one more word.
 _ENDS = ("|", "||", "&&", ";", "&", "|&")
 _REDIRECTIONS = ("<", ">", ">>", ">&", "<<<")
 _PREFIXES = ("exec", "nice", "sudo", "time")
 _ASSIGNMENT = re.compile(r"\w+=")
+# In a block that does not say what it is.
+_OURS = re.compile(r"(?:\$ )?(?:\w+=\S+ )*(?:\S*/)?blobflow .*")
 _UNIT_LINE = re.compile(r"Exec\w+=(.*)")
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A `blobflow` command of a document: what follows the word `blobflow`."""
+    """A `blobflow` command of a document: what follows the word `blobflow`.
+
+    `mentioned`: it stands in a sentence or a table, where arguments may be left out.
+    """
 
     document: Path
     line: int
     arguments: tuple[str, ...]
+    mentioned: bool = False
 
     @property
     def place(self) -> str:
@@ -58,7 +64,7 @@ def commands_of(document: Path) -> Iterator[Command]:
     for span in spans_of(document):
         if span.text.startswith("blobflow "):
             for arguments in commands_in(span.text):
-                yield Command(document, span.line, arguments)
+                yield Command(document, span.line, arguments, mentioned=True)
 
 
 def shell_lines(block: Block) -> Iterator[tuple[int, str]]:
@@ -82,6 +88,8 @@ def shell_lines(block: Block) -> Iterator[tuple[int, str]]:
 def _lines_of(block: Block) -> Iterator[tuple[int, str]]:
     if block.language in SHELLS:
         yield from shell_lines(block)
+    elif not block.language:
+        yield from ((number, line) for number, line in shell_lines(block) if _OURS.fullmatch(line))
     elif block.language in ("ini", "systemd"):
         for number, line in enumerate(block.text.splitlines(), block.line):
             if found := _UNIT_LINE.fullmatch(line):
@@ -149,6 +157,19 @@ def parse(arguments: Sequence[str]) -> Parsed:
             raise click.UsageError(f"ends with {ended.exit_code}") from None
         return Parsed((), {})
     return Parsed(tuple(verb), dict(context.params))
+
+
+def refusal(command: Command) -> str:
+    """What the parser has against a command, with its place; "" if nothing."""
+    if is_a_name(command.arguments):
+        return ""
+    try:
+        parse(command.arguments)
+    except click.MissingParameter as error:
+        return "" if command.mentioned else f"{command.place}: {command.text}: {error.format_message()}"
+    except click.ClickException as error:
+        return f"{command.place}: {command.text}: {error.format_message()}"
+    return ""
 
 
 def is_a_name(arguments: Sequence[str]) -> bool:

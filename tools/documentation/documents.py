@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -84,7 +85,7 @@ def anchors_of(document: Path) -> set[str]:
     """What a link into the document can name: its headings, in the form that forges give them."""
     tokens = _MARKDOWN.parse(document.read_text())
     found: set[str] = set()
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in pairwise(tokens):
         if before.type == "heading_open":
             text = "".join(child.content for child in token.children or ())
             slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")

@@ -39,7 +39,7 @@ def page_of(verb: str) -> Path:
 def _list() -> Iterator[str]:
     yield _NOTE + "# The verbs"
     yield (
-        "What `blobflow VERB --help` says, as pages. `blobflow help TOPIC` explains what several verbs share. "
+        "What `--help` of each verb says, as pages. `blobflow help TOPIC` explains what several verbs share. "
         "The exit codes are [the same for all](../exit-codes.md)."
     )
     rows = [f"| [`{verb}`]({page_of(verb).name}) | {_prose(line)} |" for verb, line in VERBS.items()]
@@ -96,7 +96,9 @@ def _default(option: click.Option, context: click.Context) -> str:
 def _prose(text: str) -> str:
     """A sentence of a help text as Markdown, which takes some characters for its own."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(part if number % 2 else _escaped(part) for number, part in enumerate(parts)).replace("|", "\\|")
+    return "".join(part if number % 2 else _escaped(part) for number, part in enumerate(parts)).replace(
+        "|", "\\|"
+    )
 
 
 def _escaped(text: str) -> str:

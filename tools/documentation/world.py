@@ -41,9 +41,13 @@ _CONFIG = '[registry."docker.io"]\nhttp = true\nproxy = "http://{source}"\n'
 
 
 class World(msgspec.Struct, frozen=True):
-    """The folder in which commands run, and the real address of each host that they name."""
+    """The folder in which commands run, and the real address of each host that they name.
+
+    `source`: docker.io's.
+    """
 
     home: Path
+    source: str
     addresses: dict[str, str]
     environment: dict[str, str]
 
@@ -88,7 +92,7 @@ def serving_world(folder: Path) -> Iterator[World]:
         config = folder / "config.toml"
         config.write_text(_CONFIG.format(source=served["source"]))
         addresses = {name: served[name] for name in _HOSTS} | {_SERVED: f"127.0.0.1:{reserve_port()}"}
-        yield World(home, addresses, _environment(folder, home, config))
+        yield World(home, served["source"], addresses, _environment(folder, home, config))
 
 
 def named_set() -> SampleSet:
