@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import cli
-from tools.documentation.commands import Command, commands_in, commands_of, is_a_name
+from tools.documentation.commands import Command, commands_in, commands_of
 from tools.documentation.documents import DOCS, blocks_of, documents, name_of
 
 # What a reader has and this test has not: other files, a terminal, a staged index, a group.

@@ -44,6 +44,11 @@ class Command(msgspec.Struct, frozen=True):
         return f"{name_of(self.document)}:{self.line}"
 
     @property
+    def is_typed(self) -> bool:
+        """Whether it is meant to be typed: a sentence may only name a verb (`blobflow copy`)."""
+        return not (self.mentioned and is_a_name(self.arguments))
+
+    @property
     def text(self) -> str:
         return shlex.join(("blobflow", *self.arguments))
 
@@ -161,7 +166,7 @@ def parse(arguments: Sequence[str]) -> Parsed:
 
 def refusal(command: Command) -> str:
     """What the parser has against a command, with its place; "" if nothing."""
-    if is_a_name(command.arguments):
+    if not command.is_typed:
         return ""
     try:
         parse(command.arguments)
