@@ -36,6 +36,7 @@ VERBS = {
     "sync": "Mirror a set of images: each shared blob is moved once.",
     "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
+    "bundle": "Look into bundles and archives: ls, verify, parts.",
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
@@ -55,7 +56,9 @@ class RunOutcome(msgspec.Struct, frozen=True):
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
-            raise RunIncomplete(f"{missing} of {len(images)} images did not arrive")
+            raise error_of_set(
+                self.errors.values(), len(images), f"{missing} of {len(images)} images did not arrive"
+            )
         if not may_skip_all:
             check_not_all_skipped(sum(bool(image.reason) for image in images), len(images))
         if failed := sum(tag.status == "failed" for tag in self.report.tags):
@@ -204,7 +207,7 @@ async def _run_recorded(
         raise each
     if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
-    return RunOutcome(report, recorder.flow.errors)
+    return RunOutcome(report, {**recorder.flow.errors, **recorder.unresolved})
 
 
 def _writes_stdout(hosts: Hosts) -> bool:

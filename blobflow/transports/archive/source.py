@@ -66,6 +66,11 @@ class ArchiveSource:
         """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""
         return (await self._open()).images.held()
 
+    async def size_of(self, digest: Digest) -> int | None:
+        """Bytes of what is held under a digest; None if nothing is."""
+        stored = (await self._open()).images.blob(digest)
+        return None if stored is None else stored.size
+
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         return await (await self._open()).images.resolve(name)
@@ -101,6 +106,7 @@ class ArchiveSource:
                 try:
                     self._found = await self._look()
                 except BlobflowError as error:
+                    error.about_file = True
                     self._found = error
             if isinstance(self._found, BlobflowError):
                 raise own_copy(self._found)

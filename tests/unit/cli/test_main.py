@@ -38,7 +38,7 @@ from blobflow.variables import places_of, xdg_folder
 from tests.deadlines import HANGS_AFTER
 
 VERBS = (
-    *("copy", "sync", "save", "load", "export", "plan", "apply", "verify", "warm", "inspect"),
+    *("copy", "sync", "save", "load", "bundle", "export", "plan", "apply", "verify", "warm", "inspect"),
     *("digest", "config", "ls", "tags", "repos", "ratelimit", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
     *("completion", "help"),
