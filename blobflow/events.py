@@ -16,6 +16,16 @@ class Event(msgspec.Struct, frozen=True, tag_field="event"):
     """Root of the events. Each serialises as one JSON object with its kind under `event`."""
 
 
+class RunStarted(Event, frozen=True, tag="run"):
+    """A run begins: by which version of blobflow, of which command line (a word each, with `***` in place of
+    what may be secret), and between which hosts."""
+
+    blobflow: str
+    command: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
 class PhaseStarted(Event, frozen=True, tag="phase"):
     """resolve, survey, transfer or verify begins; `images` in the run."""
 
@@ -70,7 +80,8 @@ class Retrying(Event, frozen=True, tag="retry"):
 
 
 class ImageDone(Event, frozen=True, tag="image"):
-    """An image is settled: `status` is done, present, failed or skipped; `reason`: why it was skipped."""
+    """An image is settled: `status` is done, present, failed or skipped; `reason`: why it was skipped.
+    `platforms` as in the report."""
 
     source: str
     target: str
@@ -80,6 +91,7 @@ class ImageDone(Event, frozen=True, tag="image"):
     done: int
     images: int
     reason: str = ""
+    platforms: tuple[str, ...] = ()
 
 
 class Warned(Event, frozen=True, tag="warning"):

@@ -40,6 +40,7 @@ VERBS = {
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
+    "report": "Turn a JSON report into a page or JUnit XML; compare two.",
     "verify": "Ask the targets whether what should be there is.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
@@ -108,6 +109,10 @@ def shows_all(context: click.Context) -> bool:
 
 class VerbGroup(click.Group):
     """Finds verbs without importing them, and turns what they raise into a sentence and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -193,10 +198,9 @@ def _report_error(
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if log_format(context) == "json":
-        import json
+        from blobflow.cli.output.json_events import RunError, print_event
 
-        told = {"event": "error", "message": sentence, "exit_code": exit_code}
-        click.echo(json.dumps(told), err=True)
+        print_event(RunError(sentence, exit_code))
     else:
         print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)

@@ -32,6 +32,7 @@ from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolv
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.backups import find_backups
+from blobflow.engine.targets.known_platforms import noted_platforms
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
@@ -244,7 +245,12 @@ class _HostDiscovery:
         """Decide what each pair wants at its target, and drop those that can't have it there."""
         journal = self._discovery.services.journal
         built = build_desired_images(
-            self._good(), graph, tags.tags, tags.current, lambda host: refuses_sparse(journal, host)
+            self._good(),
+            graph,
+            tags.tags,
+            tags.current,
+            lambda host: refuses_sparse(journal, host),
+            lambda pair, root: noted_platforms(journal, pair, root),
         )
         self._failures.update(built.failures)
         self._skipped.update(built.skipped)

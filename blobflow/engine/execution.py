@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
 from blobflow.engine.concurrency.bounded_runner import (
@@ -27,6 +29,7 @@ from blobflow.engine.planning import PairPlanning, Planning
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.collector import ResultCollector
 from blobflow.engine.results.report import ImageRecord, Report
+from blobflow.engine.results.run_record import run_record, utc_now
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.mount_origins import OriginRecorder
@@ -68,10 +71,13 @@ class Run:
         self._batches: Batches[Any] | None = None
         self._recorder: OriginRecorder
         self._started = time.monotonic()
+        self._started_at = utc_now()
 
     def report(self) -> Report:
         """The report on every image as of now."""
         report = self._collector.report(self._meter, time.monotonic() - self._started)
+        run = run_record(self._planning.pairs, self._meter, self._started_at)
+        report = msgspec.structs.replace(report, run=run)
         return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 
     @property
@@ -198,6 +204,7 @@ class Run:
                 done=self._settled,
                 images=self._collector.images,
                 reason=record.reason,
+                platforms=record.platforms,
             )
         )
 

@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
+    from blobflow.engine.results.difference import ReportDifference
+    from blobflow.engine.results.report import Report
     from blobflow.oci import Descriptor, Manifest
     from blobflow.operations.inspection import Inspection
 
@@ -54,6 +56,16 @@ def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
         "backup": preview.backup,
         "bytes_to_write": preview.bytes_to_write,
         "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
+    }
+
+
+def difference_document(difference: ReportDifference, before: Report, after: Report) -> dict[str, Any]:
+    """The difference between two reports for programs; `runs`: which they were, the earlier one first."""
+    return {
+        "version": 1,
+        "differs": difference.differs,
+        "runs": [msgspec.to_builtins(before.run), msgspec.to_builtins(after.run)],
+        **msgspec.to_builtins(difference),
     }
 
 

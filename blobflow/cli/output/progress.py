@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
-
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.units import one_line, seconds_text, short_digest, size_text
 from blobflow.events import (
@@ -107,13 +105,15 @@ def _write_line(stream: TextIO, line: str) -> None:
 
 
 class JsonLines:
-    """Each event as one JSON object a line."""
+    """Each event as one JSON object a line: see `json_events`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __call__(self, event: Event, /) -> None:
-        _write_line(self._stream, json.dumps(msgspec.to_builtins(event)))
+        from blobflow.cli.output.json_events import event_document
+
+        _write_line(self._stream, json.dumps(event_document(event)))
 
 
 class ProgressLines:

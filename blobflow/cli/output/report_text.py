@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.output.units import command_text, count_text, one_line, seconds_text, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import Report, TagRecord, TargetRecord
+
+
+def run_lines(report: Report) -> list[str]:
+    """When the run was, what was typed, and by which version; of a report that tells of that."""
+    run = report.run
+    if run.started is None or run.ended is None:
+        return []
+    lines = [
+        f"{run.started:%Y-%m-%d %H:%M:%S} to {run.ended:%Y-%m-%d %H:%M:%S} UTC, by blobflow {run.blobflow}"
+    ]
+    lines += [command_text(run.command)] if run.command else []
+    return list(map(one_line, lines))
 
 
 def summary_lines(report: Report) -> list[str]:

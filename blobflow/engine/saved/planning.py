@@ -35,6 +35,7 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
 from blobflow.errors import BlobflowError, Rejected, own_copy
@@ -164,6 +165,7 @@ class SavedPlanning(Planning[list[int]]):
         looked_up = policy.lookup(pair) != "off"
         chosen = put_record(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
         services.journal.record_put(site_of(pair.target), put, chosen)
+        note_platforms(services.journal, pair, put, self.planned.desired_images[pair].platforms)
 
     def explain(self, error: BlobflowError, step: Step) -> None:
         """Explain content that a target lacks and no step brings: it was there when the plan was made."""

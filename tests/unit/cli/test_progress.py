@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 
 import msgspec
 import pytest
@@ -29,6 +30,7 @@ from blobflow.events import (
 )
 
 D = "sha256:" + "0123456789abcdef" * 4
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 EVIL = "a\x1b[31mb\nc\x9bd\u202ee"
 
 
@@ -109,6 +111,7 @@ async def test_events_become_json_lines_in_ascii() -> None:
     first, second = (json.loads(line) for line in text.splitlines())
     assert first["event"] == "image"
     assert first["source"] == EVIL
+    assert RFC_3339.fullmatch(second.pop("time"))
     assert second == {"event": "phase", "phase": "survey", "images": 2}
     assert text.isascii()
     assert "\x1b" not in text
