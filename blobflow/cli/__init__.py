@@ -110,10 +110,6 @@ def shows_all(context: click.Context) -> bool:
 class VerbGroup(click.Group):
     """Finds verbs without importing them, and turns what they raise into a sentence and an exit code."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
-        return super().parse_args(ctx, args)
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -131,6 +127,7 @@ class VerbGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -102,9 +102,19 @@ class Discovery:
         if policy.verify == "roots":  # otherwise every image is checked
             self.audit = Audit(services, pairs, policy.audit, trust_root=policy.trust_root)
         self.quota = PullQuota(
-            services.allowance_of, services.source_at, observe, services.sleep, waits=policy.wait
+            services.allowance_of,
+            services.source_at,
+            observe,
+            services.sleep,
+            services.meter.waits if policy.wait else None,
         )
-        self.reader = GraphReader(services.source_at, self.quota.admit, services.manifest_budget, observe)
+        self.reader = GraphReader(
+            services.source_at,
+            self.quota.admit,
+            services.manifest_budget,
+            observe,
+            services.meter.counts["manifests"],
+        )
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
         self.roots = roots
@@ -150,6 +160,7 @@ class _HostDiscovery:
         self._policy = discovery.policy
         self._source_at = discovery.services.source_at
         self._sink_at = discovery.services.sink_at
+        self._counts = discovery.services.meter.counts
         self._runner = BoundedRunner(MAX_SMALL_REQUESTS)
         self._lookups = BoundedRunner(MAX_LOOKUPS)
         self._targets = TargetLookups(pairs, discovery.services.sink_at)
@@ -189,6 +200,7 @@ class _HostDiscovery:
             self._lookups,
             self._targets.look_ahead,
             named=self._discovery.root_lookups,
+            count=self._counts["resolve"],
         )
         self._roots = resolved.roots
         self._discovery.roots.update(resolved.roots)
@@ -208,6 +220,7 @@ class _HostDiscovery:
             trust_root=policy.trust_root,
             foreign=policy.foreign_layers,
             referrers=policy.lookup,
+            count=self._counts["survey"],
         )
         self._failures.update(tags.failures)
         if self._discovery.audit is None:
@@ -292,6 +305,7 @@ class _HostDiscovery:
             self._sink_at,
             self._lookups,
             deep=self._policy.verify != "roots" or self._policy.audit == "all",
+            count=self._counts["contents"],
         )
         self._failures.update(content.failures)
         backups = await find_backups(self._good(), desired_images, self._targets)

@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "lazy_pattern", "oci", "printable")
+WORDS = ("errors", "events", "lazy_pattern", "oci", "printable", "waits")
 SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
@@ -38,6 +38,7 @@ ROOMS = {
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
     "lazy_pattern": Room(()),
+    "waits": Room((), ("msgspec",)),
     "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
     "single_flight": Room(("errors",)),

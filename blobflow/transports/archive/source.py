@@ -104,7 +104,8 @@ class ArchiveSource:
         async with self._opening:
             if self._found is None:
                 try:
-                    self._found = await self._look()
+                    with self._meter.waits.begin("read", host=path_of(self.site.registry)):
+                        self._found = await self._look()
                 except BlobflowError as error:
                     error.about_file = True
                     self._found = error

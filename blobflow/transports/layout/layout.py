@@ -234,7 +234,7 @@ class OciLayout:
     def _change(self, change: Callable[[bytes], bytes]) -> None:
         """Put what `change` makes of index.json in its place; in a thread."""
         path = self._folder / "index.json"
-        with locked_folder(self._folder):
+        with locked_folder(self._folder, self._meter.waits):
             if not (self._folder / "oci-layout").exists():
                 self._write(self._folder / "oci-layout", OCI_LAYOUT_FILE)
             try:
