@@ -440,6 +440,7 @@ def test_places_may_be_urls_which_say_whether_their_hosts_speak_tls() -> None:
     }
     with pytest.raises(UsageError, match=r"f\.yml.*: r\.example is given as https:// and as http://"):
         parse_spec(
-            "{version: 1, defaults: {source: 'https://r.example', targets: ['http://r.example/m']}, images: [a]}",
+            "{version: 1, images: [a],"
+            " defaults: {source: 'https://r.example', targets: ['http://r.example/m']}}",
             "f.yml",
         )
