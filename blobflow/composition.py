@@ -151,6 +151,7 @@ async def open_services(
             staging_bytes=capacity,
             staging_blobs=_most_staged_blobs(),
             complete=local.complete,
+            retry_times=settings.retry_times,
             manifest_budget=ManifestBudget(aside),
         )
 

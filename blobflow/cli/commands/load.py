@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import Hosts, run_policy
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +27,29 @@ if TYPE_CHECKING:
     from blobflow.operations.airgap.load import Loaded
 
 
-@click.command("load")
+@click.command("load", cls=Verb)
+@show_first(
+    "targets",
+    "images",
+    "arch_tags",
+    "platform",
+    "report",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "targets", metavar="HOST[/prefix]", multiple=True, required=True, help="Where to. Repeatable."
+    "--to",
+    "targets",
+    type=PLACE,
+    metavar="HOST[/prefix]",
+    multiple=True,
+    required=True,
+    help="Where to. Repeatable.",
 )
 @click.option(
     "--images",
@@ -40,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
 @hide_options("dry_run")
 @run_options
-@connection_options
+@target_connection_options
 def verb(
     files: tuple[str, ...],
     targets: tuple[str, ...],

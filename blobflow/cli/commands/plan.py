@@ -11,18 +11,33 @@ from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.json_documents import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 
 
-@click.command("plan")
+@click.command("plan", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "out",
+    "as_json",
+    "platform",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+    "verbose",
+)
 @selection_options
 @backup_option
 @platform_options

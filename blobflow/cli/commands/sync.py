@@ -14,11 +14,13 @@ from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.report_text import tag_lines
 from blobflow.cli.output.stdio import write_stdout
 from blobflow.cli.runtime.daemon import ScheduleOptions, parse_schedule, run_scheduled, schedule_options
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +42,23 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     context.exit()
 
 
-@click.command("sync")
+@click.command("sync", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "platform",
+    "delete",
+    "schema",
+    "every",
+    "dry_run",
+    "report",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+)
 @selection_options
 @backup_option
 @platform_options
@@ -87,7 +105,6 @@ def verb(
       blobflow sync mirror.yaml
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
-      blobflow sync regsync.yml --every spec
     """
     from blobflow.cli.dry_run import make_dry_run
     from blobflow.cli.expand_request import check_request, may_skip_all

@@ -12,6 +12,7 @@ from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import (
     RunOptions,
@@ -22,6 +23,7 @@ from blobflow.cli.options.run import (
 )
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text
+from blobflow.cli.verb import Verb
 from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
 
 if TYPE_CHECKING:
@@ -32,7 +34,20 @@ if TYPE_CHECKING:
     from blobflow.transports.archive import CompressMode
 
 
-@click.command("verify")
+@click.command("verify", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "platform",
+    "verify",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+    "verbose",
+)
 @selection_options
 @platform_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRules
+from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules
 from blobflow.engine.pairs import Lookup, MissingPlatform
-from blobflow.errors import InvalidReference
+from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import split_local_reference, transport_of
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository
-from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 from blobflow.operations.tags.search import TagSearch
 
 if TYPE_CHECKING:
@@ -148,6 +148,25 @@ def parse_registry_prefix(text: str) -> RegistryPrefix:
         return RegistryPrefix(host, prefix)
     host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
     return RegistryPrefix(check_host(host), check_repository(prefix, text) if slash else "")
+
+
+def repository_request(text: str, *, scoped: bool) -> ImageRequest:
+    """All tags of the repository `HOST/REPOSITORY`. At a target it has its last name, as `skopeo sync` puts
+    it; `scoped`: its host and whole path.
+
+    Raises InvalidReference; UsageError for a place that is no repository.
+    """
+    place = parse_registry_prefix(text)
+    if transport_of(place.host):
+        raise UsageError(f"{place} is no registry; say with --images LIST which of its images are meant")
+    if not place.prefix:
+        raise UsageError(
+            f"{place} is a registry; give one of its repositories, as {place}/REPOSITORY, or say with "
+            "--images LIST which images are meant"
+        )
+    rename = RenameRules(RenameRule(template="{host}/{path}" if scoped else "{name}"))
+    path = hub_path(RegistryPrefix(place.host), place.prefix)
+    return ImageRequest(RegistryPrefix(place.host), path, "", "", "--from", rules=ALL_TAGS, rename=rename)
 
 
 def hub_path(source: RegistryPrefix, path: str) -> str:

@@ -20,7 +20,7 @@ class OutputOptions(msgspec.Struct, frozen=True):
 
 OUTPUT_OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
-    click.option("-v", "--verbose", is_flag=True, help="Show each HTTP exchange and retry, without secrets."),
+    click.option("-v", "--verbose", is_flag=True, help="Show each HTTP exchange and retry. Without secrets."),
     click.option(
         "--log-format",
         type=click.Choice(["text", "json"]),

@@ -39,7 +39,7 @@ class BlobCopier:
         Raises what the last attempt did, and how often that was.
         """
         sent = Sent(step.blob.size)
-        retries = BlobRetries(self._services.random, at=lambda: sent.at)
+        retries = BlobRetries(self._services.random, lambda: sent.at, times=self._services.retry_times)
 
         async def pause(failure: Failure) -> None:
             await self._pause(failure, step, sent, permits)

@@ -61,7 +61,7 @@ async def warm_caches(
     observer(PhaseStarted("resolve", len(pairs)))
     found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
     observer(PhaseStarted("warm", len(found.blobs)))
-    attempts = Attempts(observer, client.meter, sleep)
+    attempts = Attempts(observer, client.meter, sleep, times=client.settings.retry_times)
     pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
     await pulling.pull(found.blobs)
     observer(PhaseStarted("verify", len(found.blobs)))

@@ -125,12 +125,13 @@ Count = Callable[[int], None]
 
 class Attempts:
     """Attempts to fetch blobs: reported to the observer, and retried where that may help. `sleep` takes
-    seconds."""
+    seconds; `times`: see `BlobRetries`."""
 
-    def __init__(self, observer: Observer, meter: Meter, sleep: Sleep) -> None:
+    def __init__(self, observer: Observer, meter: Meter, sleep: Sleep, *, times: int | None = None) -> None:
         self._observe = observer
         self._active = meter.active
         self._sleep = sleep
+        self._times = times
         self._steps = 0
 
     async def bring(
@@ -168,4 +169,4 @@ class Attempts:
             self._observe(Retrying(what, str(failure.error), failure.attempt, failure.delay))
             await self._sleep(failure.delay)
 
-        await retrying(BlobRetries(random.random), attempt, pause)
+        await retrying(BlobRetries(random.random, times=self._times), attempt, pause)

@@ -100,3 +100,12 @@ async def test_the_back_off_holds_until_its_last_end_and_then_no_more() -> None:
     await backoff.wait()
     await backoff.wait()
     assert clock.slept == [5.0]
+
+
+@pytest.mark.parametrize("times", [0, 1, 30])
+def test_how_often_may_be_said(times: int) -> None:
+    """In place of the table, and not of what can't be mended."""
+    for error in (Throttled("t", retry_after=0.0), Unavailable("u"), ConnectFailed("c")):
+        delays = [delay_before_next(error, n, 0.0, times=times) for n in range(1, times + 2)]
+        assert [delay is not None for delay in delays] == [True] * times + [False]
+    assert delay_before_next(NotFound("n"), 1, 0.0, times=times) is None

@@ -58,16 +58,18 @@ def delay_before_next(
     *,
     fail_fast: bool = False,
     longest: float = MAX_RETRY_AFTER_SECONDS,
+    times: int | None = None,
 ) -> float | None:
     """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1.
 
     `fail_fast`: the same can be had elsewhere, so one more attempt has to do, and none where the host wants
-    time. `longest`: seconds that are waited at most where the host wants time.
+    time. `longest`: seconds that are waited at most where the host wants time. `times`: how often it is tried
+    again, in place of what the table says.
     """
     if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
         return None
     rule = rule_for(error, POLICIES)
-    if rule is None or attempt >= rule.attempts:
+    if rule is None or attempt >= (rule.attempts if times is None else times + 1):
         return None
     wish = retry_after_of(error)
     if wish is not None:
@@ -82,16 +84,23 @@ def concerns_host(error: BlobflowError) -> bool:
 
 
 class RequestRetries:
-    """The retry `Policy` of one request. `fail_fast`, `longest`: see `delay_before_next`. `unanswered`: it is
-    sent again also when no answer came; else it may have been done."""
+    """The retry `Policy` of one request. `fail_fast`, `longest`, `times`: see `delay_before_next`.
+    `unanswered`: it is sent again also when no answer came; else it may have been done."""
 
     def __init__(
-        self, jitter: Callable[[], float], *, fail_fast: bool, longest: float, unanswered: bool
+        self,
+        jitter: Callable[[], float],
+        *,
+        fail_fast: bool,
+        longest: float,
+        unanswered: bool,
+        times: int | None = None,
     ) -> None:
         self._jitter = jitter
         self._fail_fast = fail_fast
         self._longest = longest
         self._unanswered = unanswered
+        self._times = times
         self._attempt = 0
 
     def next_delay(self, error: BlobflowError) -> float | None:
@@ -99,8 +108,14 @@ class RequestRetries:
         self._attempt += 1
         if not (self._unanswered or isinstance(error, RegistryError)):
             return None
-        jitter, fail_fast, longest = self._jitter(), self._fail_fast, self._longest
-        return delay_before_next(error, self._attempt, jitter, fail_fast=fail_fast, longest=longest)
+        return delay_before_next(
+            error,
+            self._attempt,
+            self._jitter(),
+            fail_fast=self._fail_fast,
+            longest=self._longest,
+            times=self._times,
+        )
 
 
 class Backoff:

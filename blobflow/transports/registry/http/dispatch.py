@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Sleep
-from blobflow.errors import ProtocolViolation, RegistryError, TimedOut
+from blobflow.errors import BlobflowError, ProtocolViolation, RegistryError, TimedOut
 from blobflow.events import HostMeter, Observer
 from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.host_authorization import HostAuthorization
@@ -96,6 +96,10 @@ class Dispatcher:
     def warn(self, sentence: str) -> None:
         """See `ConnectionPool.warn`."""
         self._pool.warn(sentence)
+
+    async def explained(self, error: BlobflowError) -> BlobflowError:
+        """See `ConnectionPool.explained`."""
+        return await self._pool.explained(error)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import NetworkError, RegistryError, TimedOut
+from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Rejected, TimedOut
 from blobflow.events import Event, HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
 from blobflow.retrying import Failure, retrying
@@ -118,6 +118,7 @@ class HostClient:
         self.etags = Etags()
         self.read_ahead = read_ahead or ReadAhead()
         self.parallel_ranges = access.parallel_ranges
+        self._retry_times = access.retry_times
 
     @property
     def allowance(self) -> Allowance | None:
@@ -317,6 +318,13 @@ class HostClient:
                 await self._sleep(failure.delay)
 
         policy = backoff.RequestRetries(
-            self._random, fail_fast=request.fail_fast, longest=self._longest_wait, unanswered=retry_unanswered
+            self._random,
+            fail_fast=request.fail_fast,
+            longest=self._longest_wait,
+            unanswered=retry_unanswered,
+            times=self._retry_times,
         )
-        return await retrying(policy, attempt, pause)
+        try:
+            return await retrying(policy, attempt, pause)
+        except (ConnectionLost, ProtocolViolation, Rejected) as error:
+            raise await self._dispatcher.explained(error) from None
