@@ -45,7 +45,7 @@ VERBS = {
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "digest": "Print the digest that a name means now.",
-    "config": "Show an image's config; check the configuration file.",
+    "config": "Show an image's config; show and check blobflow's own.",
     "ls": "List the tags of a repository, the repositories of a HOST.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",

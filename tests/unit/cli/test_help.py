@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,6 +18,7 @@ from blobflow import errors
 from blobflow.cli import VERBS, cli
 from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.spec_keys import Entry, Rename, Tags
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
@@ -147,7 +149,18 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [str(image.source) for image in asked.images][:3] == [
+        "docker.io",
+        "quay.io",
+        "registry.example.com/prod",
+    ]
+    assert [image.backup for image in asked.images][-1] == "{tag}-old"
+
+
+def test_the_topic_explains_every_key_of_an_image() -> None:
+    keys = [*msgspec.structs.fields(Entry), *msgspec.structs.fields(Tags), *msgspec.structs.fields(Rename)]
+    text = TOPICS["specs"].text.partition("Of an image:")[2]
+    assert [key.encode_name for key in keys if not re.search(rf"\b{key.encode_name}\b", text)] == []
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:
