@@ -26,11 +26,10 @@ DEPLOY = TOP / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 MANIFESTS = sorted((DEPLOY / "kubernetes").iterdir())
-DOCUMENTS = [
-    pytest.param(document, id=f"{file.name} {document['kind']}")
-    for file in MANIFESTS
-    for document in yaml.safe_load_all(file.read_text())
+ALL: list[dict[str, Any]] = [
+    document for file in MANIFESTS for document in yaml.safe_load_all(file.read_text())
 ]
+each_document = pytest.mark.parametrize("document", ALL, ids=lambda each: each["kind"])
 
 
 def check_command(arguments: Sequence[str]) -> None:
@@ -39,6 +38,12 @@ def check_command(arguments: Sequence[str]) -> None:
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None, verb
     command.make_context(verb, list(rest), parent=click.Context(cli, info_name="blobflow"))
+
+
+def one_of(kind: str) -> dict[str, Any]:
+    """The one document of this kind."""
+    (found,) = (each for each in ALL if each["kind"] == kind)
+    return found
 
 
 def workload(document: dict[str, Any]) -> dict[str, Any] | None:
@@ -104,7 +109,7 @@ def test_a_unit_runs_as_nobody_in_particular_with_little_to_reach(unit: Path) ->
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_document
 def test_a_manifest_is_what_the_schema_says(document: dict[str, Any], version: str) -> None:
     import kubernetes_validate
 
@@ -114,13 +119,13 @@ def test_a_manifest_is_what_the_schema_says(document: dict[str, Any], version: s
 def test_the_schemas_find_what_is_wrong() -> None:
     import kubernetes_validate
 
-    (document, *_) = (each.values[0] for each in DOCUMENTS if "CronJob" in (each.id or ""))
+    document = one_of("CronJob")
     wrong = {**document, "spec": {**document["spec"], "concurrencyPolicies": "Forbid"}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.37", strict=True)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@each_document
 def test_a_pod_runs_blobflow_without_root_on_a_read_only_root(document: dict[str, Any]) -> None:
     pod = workload(document)
     if pod is None:
@@ -139,23 +144,20 @@ def test_a_pod_runs_blobflow_without_root_on_a_read_only_root(document: dict[str
 
 def test_pods_and_what_they_refer_to_have_one_name() -> None:
     """A service that selects no pod serves nothing, and a pod whose claim is not there waits for ever."""
-    all_of = [each.values[0] for each in DOCUMENTS]
-    named = {(each["kind"], each["metadata"]["name"]) for each in all_of}
-    for pod in filter(None, map(workload, all_of)):
+    named = {(each["kind"], each["metadata"]["name"]) for each in ALL}
+    for pod in filter(None, map(workload, ALL)):
         for volume in pod["volumes"]:
             if "persistentVolumeClaim" in volume:
                 assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in named
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in named
-    (service,) = (each for each in all_of if each["kind"] == "Service")
-    (stateful,) = (each for each in all_of if each["kind"] == "StatefulSet")
+    service, stateful = one_of("Service"), one_of("StatefulSet")
     assert service["spec"]["selector"] == stateful["spec"]["template"]["metadata"]["labels"]
     assert stateful["spec"]["serviceName"] == service["metadata"]["name"]
 
 
 def test_the_spec_of_the_job_is_one() -> None:
-    (found,) = (each.values[0] for each in DOCUMENTS if each.values[0]["kind"] == "ConfigMap")
-    request = read_spec(found["data"]["mirror.yaml"], "mirror.yaml")
+    request = read_spec(one_of("ConfigMap")["data"]["mirror.yaml"], "mirror.yaml")
     assert [image.path for image in request.images] == ["rancher/pause", "library/alpine"]
 
 
