@@ -11,6 +11,7 @@ import click
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.output import OutputOptions, local_output_options
 from blobflow.cli.output.stdio import print_lines, write_stdout
+from blobflow.cli.verb import VerbFamily
 from blobflow.errors import (
     BlobflowError,
     IntegrityError,
@@ -30,7 +31,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as
 _files_argument = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 
 
-@click.group("bundle")
+@click.group("bundle", cls=VerbFamily)
 def verb() -> None:
     """Look into bundles that `save` wrote, and into any other archive that `load` takes.
 

@@ -34,4 +34,6 @@ OUTPUT_OPTIONS = (
     _log_format_option,
 )
 # For verbs that ask no registry.
-local_output_options = option_group("output", OutputOptions, _quiet_option, _log_format_option)
+local_output_options = option_group(
+    "output", OutputOptions, _quiet_option, _log_format_option, title="Output", common=("quiet",)
+)

@@ -88,7 +88,7 @@ def _write_line(stream: TextIO, line: str) -> None:
 
 
 class JsonLines:
-    """Each event as one JSON object a line (`json_events`), and what is waited for as `Waiting`."""
+    """Each event as one JSON object a line: see `json_events`. What is waited for is a `Waiting`."""
 
     def __init__(
         self, stream: TextIO, meter: Meter | None = None, clock: Callable[[], float] = time.monotonic

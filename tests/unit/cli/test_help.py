@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,13 +18,14 @@ from blobflow import errors
 from blobflow.cli import VERBS, cli
 from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.spec_keys import Entry, Rename, Tags
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
 from tests.deadlines import HANGS_AFTER
 from tools.checkout import TOP
 
-EXIT_CODES_PAGE = TOP / "docs" / "exit-codes.md"
+README = (TOP / "README.md").read_text()
 
 
 def run(*arguments: str) -> Result:
@@ -136,8 +139,9 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
     assert {0, INTERRUPTED} | codes == EXIT_CODES.keys()
 
 
-def test_the_documentation_says_the_same_of_exit_codes() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", EXIT_CODES_PAGE.read_text(), re.MULTILINE)
+def test_the_readme_says_the_same_of_exit_codes() -> None:
+    table = README.partition("### Exit codes")[2].partition("\n\nVerbs")[0]
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
@@ -145,7 +149,18 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [str(image.source) for image in asked.images][:3] == [
+        "docker.io",
+        "quay.io",
+        "registry.example.com/prod",
+    ]
+    assert [image.backup for image in asked.images][-1] == "{tag}-old"
+
+
+def test_the_topic_explains_every_key_of_an_image() -> None:
+    keys = [*msgspec.structs.fields(Entry), *msgspec.structs.fields(Tags), *msgspec.structs.fields(Rename)]
+    text = TOPICS["specs"].text.partition("Of an image:")[2]
+    assert [key.encode_name for key in keys if not re.search(rf"\b{key.encode_name}\b", text)] == []
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:
@@ -191,3 +206,27 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
         check=True,
     )
     assert sorted(done.stdout.split()) == fitting
+
+
+def readme_commands() -> list[str]:
+    """The examples of the README, a command each; lines that end in a backslash go on."""
+    text = README.replace("\\\n", " ")
+    return [
+        line.strip().partition("  #")[0] for line in text.splitlines() if line.startswith("    blobflow ")
+    ]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_the_options_in_the_readme_are_those_of_the_verbs(line: str) -> None:
+    words = line.partition("|")[0].split()[1:]
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, line
+        command = found
+    known = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+    assert used <= known

@@ -70,13 +70,21 @@ def delay_before_next(
     if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
         return None
     rule = rule_for(error, POLICIES)
-    if rule is None or attempt >= (rule.attempts if times is None else times + 1):
+    if rule is None or attempt >= attempts_of(error, times):
         return None
     wish = retry_after_of(error)
     if wish is not None:
         return wish if wish <= longest else None
     delay = rule.delay(attempt, jitter)
     return None if concerns_host(error) and delay > longest else delay
+
+
+def attempts_of(error: BlobflowError, times: int | None = None) -> int:
+    """How many attempts there are in all; 0 for what has no rule. `times`: see `delay_before_next`."""
+    rule = rule_for(error, POLICIES)
+    if rule is None:
+        return 0
+    return rule.attempts if times is None else times + 1
 
 
 def concerns_host(error: BlobflowError) -> bool:
@@ -120,8 +128,8 @@ class RequestRetries:
 
     def attempts_for(self, error: BlobflowError) -> int:
         """See `Policy.attempts_for`."""
-        rule = rule_for(error, POLICIES)
-        return 0 if rule is None else min(rule.attempts, 2) if self._fail_fast else rule.attempts
+        attempts = attempts_of(error, self._times)
+        return min(attempts, 2) if self._fail_fast else attempts
 
 
 class Backoff:
