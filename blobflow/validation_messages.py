@@ -28,5 +28,11 @@ def reworded(problem: str, words: Mapping[str, str]) -> str:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What may have been meant by a word that is not known."""
     known = list(known)
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+    close = closest(word, known)
+    return f"did you mean `{close}`?" if close else f"known are {', '.join(known)}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The one of the known words that may have been meant."""
+    close = get_close_matches(word, list(known), n=1)
+    return close[0] if close else None

@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "lazy_pattern", "oci", "printable")
+WORDS = ("errors", "events", "lazy_pattern", "oci", "printable", "waits")
 SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
@@ -38,6 +38,7 @@ ROOMS = {
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
     "lazy_pattern": Room(()),
+    "waits": Room((), ("msgspec",)),
     "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
     "single_flight": Room(("errors",)),
@@ -45,7 +46,7 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "engine": Room(SEAM, ("msgspec",)),
+    "engine": Room((*SEAM, "version"), ("msgspec",)),
     "transports": Room(SEAM),
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
@@ -112,16 +113,39 @@ ROOMS = {
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
     "server": Room(
-        (*SEAM, "bounded_cache", STORE, "transports.sendfile"),
+        (
+            *SEAM,
+            "bounded_cache",
+            "file_errors",
+            "page_style",
+            "toml_lines",
+            "validation_messages",
+            STORE,
+            "transports.sendfile",
+        ),
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),
+    "file_errors": Room(("errors",)),
+    "typed_values": Room(("validation_messages",), ("msgspec",)),
+    "toml_lines": Room(()),
     "version": Room(()),
     "byte_size": Room(("lazy_pattern", "printable")),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
-    "config_file": Room((*SEAM, "transports", "validation_messages", "byte_size"), ("msgspec",)),
+    "config_file": Room(
+        (
+            *SEAM,
+            "transports",
+            "byte_size",
+            "file_errors",
+            "toml_lines",
+            "typed_values",
+            "validation_messages",
+        ),
+        ("msgspec",),
+    ),
     "environment": Room(
         (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
     ),
@@ -143,6 +167,8 @@ ROOMS = {
         ("msgspec",),
     ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "page_style": Room(("printable",)),
     "operations": Room(
         (*SEAM, "engine", "transports", "client", "settings"),
         ("msgspec",),

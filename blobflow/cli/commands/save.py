@@ -10,14 +10,16 @@ import click
 
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, source_connection_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.param_types import byte_size
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import hosts_of
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
 
@@ -26,8 +28,26 @@ if TYPE_CHECKING:
     from blobflow.engine.pairs import Pair
 
 
-@click.command("save")
-@click.option("--from", "source", metavar="HOST[/prefix]", required=True, help="Where the images are.")
+@click.command("save", cls=Verb)
+@show_first(
+    "source",
+    "images",
+    "output",
+    "split_size",
+    "since",
+    "platform",
+    "limit_rate",
+    "report",
+    "source_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
+@click.option(
+    "--from", "source", type=PLACE, metavar="HOST[/prefix]", required=True, help="Where the images are."
+)
 @click.option(
     "--images",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -54,7 +74,7 @@ if TYPE_CHECKING:
 @platform_options
 @hide_options("dry_run")
 @run_options
-@connection_options
+@source_connection_options
 def verb(
     source: str,
     images: Path,

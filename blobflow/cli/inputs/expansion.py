@@ -98,7 +98,8 @@ def _pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
         raise InvalidReference(f"{image.where}: {error}") from None
     if source == goal:
         raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
-    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip")
+    backup = image.backup if goal.tag else ""
+    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip", backup)
 
 
 def _path_at(target: RegistryPrefix, image: ImageRequest) -> str:

@@ -15,18 +15,22 @@
 - `platforms` (as `[linux/amd64, linux/arm64]`) and `index` (auto, keep, prune, only) say what of an image is
   wanted, `missing-platform` (skip, fail) what becomes of one that is for none of them, `referrers` (auto,
   always, off) when what refers to it is looked for; an image's own go before those of `defaults`.
+- `source` of an image is HOST[/prefix] where it comes from, in place of the defaults'.
+- `every` or `schedule` say when a daemon (`sync --every spec`) mirrors it again; `backup` under which tag the
+  image that its target's tag names is kept before that names another.
 
-Keys that are not known are errors: a typing mistake must not quietly mirror something else. The descriptions
-here are those of the JSON schema.
+All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
+import yaml
 
+from blobflow.cli.inputs.backup import parse_backup
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules, check_rename_rule
 from blobflow.cli.inputs.requests import (
@@ -34,142 +38,122 @@ from blobflow.cli.inputs.requests import (
     MirrorRequest,
     RegistryPrefix,
     hub_path,
-    parse_registry_prefix,
+    parse_place,
+    scheme_settings,
 )
-from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, node_at, to_struct
-from blobflow.engine.pairs import Lookup, MissingPlatform
+from blobflow.cli.inputs.spec_keys import Defaults, Entry, Replacement, Spec, Tags
+from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
+from blobflow.cli.runtime.cron import Schedule, schedule_of
+from blobflow.engine.pairs import Lookup
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.file_errors import FileErrors, errors_located_at
 from blobflow.oci import parse_digest
 from blobflow.oci.local_reference import transport_of
-from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, check_repository, check_tag, split_name
 from blobflow.oci.tag_selection.matching import check_rules
-from blobflow.oci.tag_selection.rules import By, TagRules
+from blobflow.oci.tag_selection.rules import TagRules
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry import HostSettings
 
 _VERSION = 1
-_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _described(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
+def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorRequest:
+    """The request of a spec. `name` is what errors call the file. `needs_targets`: that it has none is an
+    error; False where the command line says where to.
 
-
-class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rules that choose tags when the run begins, each among those that the one before it left."""
-
-    include: Annotated[
-        tuple[str, ...], _described("Regular expressions (RE2); one has to match the whole tag.")
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...], _described("Regular expressions (RE2); none may match the whole tag.")
-    ] = ()
-    semver: Annotated[
-        str | tuple[str, ...],
-        _described("A range of versions as npm writes it, or several: '>=1.2 <2', '^3.1'."),
-    ] = ()
-    newest: Annotated[int, _described("So many of them at most.")] = 0
-    by: Annotated[
-        By,
-        _described("The newest by version, or by date: that costs two requests for each tag that is left."),
-    ] = "version"
-    prereleases: Annotated[bool, _described("Take prereleases for versions as any other.")] = False
-
-
-class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the expression matches the whole name, it is replaced; else the name stays."""
-
-    match: Annotated[str, _described("A regular expression (RE2).")]
-    replace: Annotated[str, _described(r"What the name becomes; \1 is the first group.")]
-
-
-class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names at the targets. A template may have {host}, {path}, {name} (of the path, the last) and {tag}."""
-
-    repository: Annotated[str | Replacement, _described("The repository, under the target's prefix.")] = ""
-    tag: Annotated[str | Replacement, _described("The tag.")] = ""
-
-
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An image, or some tags of a repository."""
-
-    image: Annotated[str, _described("[host/]repository[:tag][@digest]")]
-    tags: Annotated[
-        tuple[str, ...] | Tags | None, _described("Tags or digests, or rules that choose tags.")
-    ] = None
-    target: Annotated[
-        str, _described("The repository under the target's prefix, if it is not the source's.")
-    ] = ""
-    rename: Annotated[Rename | None, _described("Rules for the names at the targets.")] = None
-    platforms: Annotated[
-        tuple[str, ...] | None, _described("os/architecture[/variant], `system` or `all`.")
-    ] = None
-    index: Annotated[
-        IndexMode | None, _described("What becomes of an index of which some platforms are chosen.")
-    ] = None
-    referrers: Annotated[
-        Lookup | bool | None,
-        _described("When to look for signatures, SBOMs and attestations to bring along."),
-    ] = None
-    missing_platform: Annotated[
-        MissingPlatform | None,
-        _described("An image that is for none of the platforms: `skip` it and say so, or `fail` it."),
-    ] = msgspec.field(default=None, name="missing-platform")
-
-
-class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds for all images."""
-
-    source: Annotated[str, _described("HOST[/prefix] of images without a host.")] = DOCKER_HUB
-    targets: Annotated[tuple[str, ...], _described("HOST[/prefix]: where all go.")] = ()
-    platforms: Annotated[tuple[str, ...], _described("As an image's.")] = ("all",)
-    index: Annotated[IndexMode, _described("As an image's.")] = "auto"
-    referrers: Annotated[Lookup | bool, _described("As an image's.")] = "auto"
-    missing_platform: Annotated[
-        MissingPlatform | None, _described("As an image's; `skip` where nothing is said.")
-    ] = msgspec.field(default=None, name="missing-platform")
-
-
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Images, where they are, and where they are to be."""
-
-    version: Annotated[int, _described("The version of this format: 1.")]
-    images: Annotated[tuple[str | Entry, ...], _described("An image each, as text or as a mapping.")]
-    defaults: Defaults = Defaults()
-
-
-def spec_schema() -> dict[str, object]:
-    """The JSON schema of spec files, for editors and checkers."""
-    return {"$schema": _SCHEMA, "title": "blobflow spec", **msgspec.json.schema(Spec)}
-
-
-def parse_spec(text: str, name: str) -> MirrorRequest:
-    """The request of a spec. `name` is what errors call the file.
-
-    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead; for
+    several errors InvalidFile with all of them.
     """
-    node = compose(text, name)
-    spec = to_struct(node, name, Spec)
+    node, errors = compose(text, name), FileErrors()
+    spec = to_struct(node, name, Spec, errors)
+    if spec is None:
+        errors.check()
+        raise AssertionError("what is without a value has an error")
     if spec.version != _VERSION:
-        raise InvalidConfig(f"{name} has version {spec.version}; this blobflow reads version {_VERSION}")
-    if not spec.images:
-        raise UsageError(f"{name} names no image; list them under `images`")
-    if not spec.defaults.targets:
-        raise InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}")
-    source = _registry_prefix(spec.defaults.source, f"{name}: defaults.source")
-    targets = tuple(_registry_prefix(target, f"{name}: defaults.targets") for target in spec.defaults.targets)
+        wrong = f"{name} has version {spec.version}; this blobflow reads version {_VERSION}"
+        errors.add(InvalidConfig(wrong), typo=True)
+    if not errors and not spec.images:
+        errors.add(UsageError(f"{name} names no image; list them under `images`"))
+    if not errors and needs_targets and not spec.defaults.targets:
+        errors.add(InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}"))
+    defaults = _checked(spec.defaults, node, name, errors)
+    targets = tuple(_targets(defaults, node, name, errors))
+    source = parse_place(defaults.source)
     images: list[ImageRequest] = []
-    for index, entry in enumerate(spec.images):
-        where = f"{name} line {line_of(node_at(node, f'.images[{index}]'))}"
-        one = entry if isinstance(entry, Entry) else Entry(entry)
-        with errors_located_at(where):
-            choice, rename = _choice(one, spec.defaults), _rename_rules(one)
-            lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
-            missing = one.missing_platform or spec.defaults.missing_platform
-            of_entry = _image_requests(one, source, where, choice, rename)
-            images.extend(
-                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in of_entry
-            )
-    return MirrorRequest(tuple(images), targets)
+    for index, each in enumerate(spec.images):
+        line = line_of(node_at(node, f".images[{index}]"))
+        entry = each if isinstance(each, Entry) else Entry(each)
+        with errors.at(where := f"{name} line {line}", line=line):
+            images += _entry_requests(entry, defaults, source, where)
+    hosts = _hosts(spec, name, errors)
+    errors.check()
+    return MirrorRequest(tuple(images), targets, hosts=hosts)
+
+
+def _hosts(spec: Spec, name: str, errors: FileErrors) -> dict[str, HostSettings]:
+    """What is said of hosts by giving them as URLs."""
+    places = [spec.defaults.source, *spec.defaults.targets]
+    places += [each.source for each in spec.images if isinstance(each, Entry) and each.source is not None]
+    with errors.at(name):
+        return {} if errors else scheme_settings(places)
+    return {}
+
+
+def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Defaults:
+    """The defaults without what is wrong with them, so that it is told once, and not of each image."""
+    checks: dict[tuple[str, ...], Callable[[], object]] = {
+        ("source",): lambda: parse_place(defaults.source),
+        ("platforms",): lambda: parse_platforms(defaults.platforms),
+        ("referrers",): lambda: _lookup(defaults.referrers),
+        ("schedule", "every"): lambda: schedule_of(defaults.every, defaults.schedule),
+        ("backup",): lambda: parse_backup(defaults.backup),
+    }
+    wrong: set[str] = set()
+    for keys, check in checks.items():
+        line = max(line_of(node_at(node, f".defaults.{key}")) for key in keys)
+        try:
+            with errors_located_at(f"{name} line {line}: defaults"):
+                check()
+        except UsageError as error:
+            errors.add(error, line=line)
+            wrong.update(keys)
+    return msgspec.structs.replace(defaults, **{key: getattr(Defaults(), key) for key in wrong})
+
+
+def _targets(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Iterator[RegistryPrefix]:
+    for index, each in enumerate(defaults.targets):
+        line = line_of(node_at(node, f".defaults.targets[{index}]"))
+        with errors.at(f"{name} line {line}: defaults.targets", line=line):
+            yield parse_place(each)
+
+
+def _entry_requests(
+    entry: Entry, defaults: Defaults, source: RegistryPrefix, where: str
+) -> Iterator[ImageRequest]:
+    """The images of one entry, with what holds for all of them."""
+    choice, rename = _choice(entry, defaults), _rename_rules(entry)
+    lookup = _lookup(defaults.referrers if entry.referrers is None else entry.referrers)
+    backup = parse_backup(defaults.backup if entry.backup is None else entry.backup)
+    if entry.source is not None:
+        source = parse_place(entry.source)
+    for each in _image_requests(entry, source, where, choice, rename):
+        yield msgspec.structs.replace(
+            each,
+            referrers=lookup,
+            missing_platform=entry.missing_platform or defaults.missing_platform,
+            schedule=_schedule(entry, defaults),
+            backup=backup,
+        )
+
+
+def _schedule(entry: Entry, defaults: Defaults) -> Schedule | None:
+    """When the entry is due. Its own key replaces both of the defaults'."""
+    if entry.every is not None or entry.schedule is not None:
+        return schedule_of(entry.every or "", entry.schedule or "")
+    return schedule_of(defaults.every, defaults.schedule)
 
 
 def _choice(entry: Entry, defaults: Defaults) -> PlatformChoice:
@@ -200,7 +184,9 @@ def _rename_rule(said: str | Replacement) -> RenameRule:
 
 def _tag_rules(tags: Tags) -> TagRules:
     semver = (tags.semver,) if isinstance(tags.semver, str) else tags.semver
-    return check_rules(TagRules(tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases))
+    return check_rules(
+        TagRules(tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases, tags.anywhere)
+    )
 
 
 def _image_requests(
@@ -238,8 +224,3 @@ def _image_requests(
             yield msgspec.structs.replace(whole, digest=parse_digest(name))
         else:
             yield msgspec.structs.replace(whole, tag=check_tag(name))
-
-
-def _registry_prefix(text: str, where: str) -> RegistryPrefix:
-    with errors_located_at(where):
-        return parse_registry_prefix(text)

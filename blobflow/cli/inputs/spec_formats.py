@@ -33,15 +33,21 @@ def read_spec(
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
     form = detect_format(text, name) if form == "auto" else form
+    # What is wrong with the file comes first: it may be why it is not taken for what it is.
     if form == "skopeo":
+        request = parse_skopeo(text, name, targets, scoped=scoped)
         if not targets:
             raise UsageError(f"{name} is skopeo's YAML, which names sources alone; say where to with --to")
-        return parse_skopeo(text, name, targets, scoped=scoped)
+        return request
+    if form == "regsync":
+        request = parse_regsync(text, name, environ or {})
+    else:
+        request = parse_spec(text, name, needs_targets=not targets)
     if targets:
         raise UsageError(f"{name} says itself where its images go; leave --to out")
     if scoped:
         raise UsageError("--scoped is about skopeo's YAML; elsewhere a prefix or `rename` says the same")
-    return parse_regsync(text, name, environ or {}) if form == "regsync" else parse_spec(text, name)
+    return request
 
 
 def detect_format(text: str, name: str) -> SpecFormat:

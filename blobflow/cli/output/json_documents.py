@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
+    from blobflow.engine.results.difference import ReportDifference
+    from blobflow.engine.results.report import Report
     from blobflow.oci import Descriptor, Manifest
     from blobflow.operations.inspection import Inspection
 
@@ -20,6 +22,7 @@ def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
+    `backup`: the tag under which what the target's tag names is kept.
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read. `notes`: what it took to find out what is wanted.
     """
@@ -50,8 +53,19 @@ def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
         "copies": preview.copies,
         "mounts": preview.mounts,
         "manifests": preview.manifests,
+        "backup": preview.backup,
         "bytes_to_write": preview.bytes_to_write,
         "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
+    }
+
+
+def difference_document(difference: ReportDifference, before: Report, after: Report) -> dict[str, Any]:
+    """The difference between two reports for programs; `runs`: which they were, the earlier one first."""
+    return {
+        "version": 1,
+        "differs": difference.differs,
+        "runs": [msgspec.to_builtins(before.run), msgspec.to_builtins(after.run)],
+        **msgspec.to_builtins(difference),
     }
 
 

@@ -6,13 +6,12 @@ stays until a signal ends it, prints the error of a run, and goes on as `schedul
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
@@ -25,14 +24,17 @@ from blobflow.cli.runtime.startup import collect_garbage
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from blobflow.cli.runtime.cron import Schedule
+    from blobflow.cli.runtime.entry_schedules import EntrySchedules
     from blobflow.cli.runtime.metrics import RunMetrics, RunResult
+    from blobflow.cli.runtime.scheduler import Times
     from blobflow.engine.results.report import Report
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 # One run, which passes its report on however it ends.
 RunOnce = Callable[[Callable[["Report"], None]], None]
+
+DaemonEvent = Literal["next", "reread", "metrics", "error"]
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True):
@@ -47,12 +49,20 @@ class ScheduleOptions(msgspec.Struct, frozen=True):
     def stays(self) -> bool:
         return self.every is not None or self.cron is not None
 
+    @property
+    def follows_spec(self) -> bool:
+        """Whether each entry of the spec has its own time."""
+        return self.every == "spec"
+
 
 schedule_options = option_group(
     "schedule",
     ScheduleOptions,
     click.option(
-        "--every", metavar="SPAN", help="Stay, and run every so often, as 30m or 6h; the first time now."
+        "--every",
+        metavar="SPAN|spec",
+        help="Stay, and run every so often, as 30m or 6h, the first time now; `spec`: each entry of SPEC "
+        "when its own `every` or `schedule` says (regsync's `interval`, too).",
     ),
     click.option(
         "--cron",
@@ -73,14 +83,19 @@ schedule_options = option_group(
 )
 
 
-def parse_schedule(options: ScheduleOptions) -> Schedule | None:
-    """The schedule, if the process stays, else None. Raises UsageError for options that don't go together."""
+def parse_schedule(options: ScheduleOptions, own: EntrySchedules | None = None) -> Times | None:
+    """The schedule, if the process stays, else None; `own` are those of the spec's entries.
+
+    Raises UsageError for options that don't go together.
+    """
     if not options.stays:
         if options.metrics_listen is not None:
             raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
         return None
     if options.every is not None and options.cron is not None:
         raise UsageError("--every and --cron are two ways to say when; give one")
+    if options.follows_spec:
+        return own
     from blobflow.cli.runtime.cron import Interval, parse_cron, parse_interval
 
     if options.cron is not None:
@@ -89,10 +104,15 @@ def parse_schedule(options: ScheduleOptions) -> Schedule | None:
 
 
 def run_scheduled(
-    options: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
+    options: ScheduleOptions,
+    output: OutputOptions,
+    run: RunOnce,
+    reread: Callable[[], None],
+    own: EntrySchedules | None = None,
 ) -> None:
-    """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises."""
-    schedule = parse_schedule(options)
+    """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises. `own`: see
+    `parse_schedule`."""
+    schedule = parse_schedule(options, own)
     with _open_metrics(options, output) as metrics:
         if schedule is None:
             _run_recorded(metrics, output, run)
@@ -101,7 +121,7 @@ def run_scheduled(
 
 
 def _run_as_daemon(
-    schedule: Schedule, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
+    schedule: Times, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
 ) -> None:
     from blobflow.cli.runtime.scheduler import WakeSignals, run_on_schedule
 
@@ -142,9 +162,13 @@ def _run_as_daemon(
         )
 
 
-def _print_event(output: OutputOptions, event: str, sentence: str) -> None:
+def _print_event(output: OutputOptions, event: DaemonEvent, sentence: str) -> None:
     if output.log_format == "json":
-        click.echo(json.dumps({"event": event, "message": sentence}), err=True)
+        from blobflow.cli.output import json_events
+
+        kinds = {"next": json_events.NextRun, "reread": json_events.Reread}
+        kinds |= {"metrics": json_events.MetricsServed, "error": json_events.RunError}
+        json_events.print_event(kinds[event](sentence))
     else:
         print_lines(f"blobflow: {sentence}", err=True)
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import errors
-from blobflow.cli import cli
+from blobflow.cli import VERBS, cli
 from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.output.help_topics import TOPICS
@@ -50,6 +50,62 @@ def test_a_verb_is_explained_as_by_its_own_help() -> None:
     assert run("help", "inspect").output == run("inspect", "--help").output
 
 
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every verb, and every verb of a verb, with the words that call it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands(below, (*path, name))
+
+
+ALL = dict(commands())
+SCREEN = {"COLUMNS": "80"}
+
+
+def test_the_help_of_the_program_fits_a_small_terminal_and_begins_with_examples() -> None:
+    lines = CliRunner(env=SCREEN).invoke(cli, ["--help"]).output.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith("  blobflow copy ")
+    listed = {word for line in lines for word in line.partition("  ")[2].replace(",", " ").split()}
+    assert listed >= VERBS.keys()
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path], ids=" ".join)
+def test_the_help_of_a_verb_fits_a_screen_and_all_of_it_is_in_help_all(path: tuple[str, ...]) -> None:
+    runner, command = CliRunner(env=SCREEN), ALL[path]
+    brief = runner.invoke(cli, [*path, "--help"], prog_name="blobflow").output
+    assert len(brief.splitlines()) <= 40
+    shown = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    if "more options:" not in brief:
+        whole = brief
+    else:
+        whole = runner.invoke(cli, [*path, "--help-all"], prog_name="blobflow").output
+        assert f"more options: blobflow {' '.join(path)} --help-all" in brief
+    assert [each.opts[0] for each in shown if each.opts[0] not in whole] == []
+    if "\n  blobflow " in brief:
+        assert brief.index("\n  blobflow ") < brief.index("Options:")
+        assert brief.splitlines()[2].startswith("  blobflow ")
+
+
+def test_help_all_shows_options_by_what_they_are_about() -> None:
+    text = CliRunner(env=SCREEN).invoke(cli, ["copy", "--help-all"]).output
+    titles = re.findall(r"^([A-Z]\w*(?: options)?):$", text, re.MULTILINE)
+    assert titles == ["Options", "Connection options", "Platform options", "Run options"]
+    assert "--src-creds" not in text, "other tools' names are taken, and not shown"
+
+
+def test_help_all_of_the_program_has_a_line_for_each_verb_and_the_exit_codes() -> None:
+    text = CliRunner(env=SCREEN).invoke(cli, ["--help-all"]).output
+    assert all(re.search(rf"^  {verb} +\S", text, re.MULTILINE) for verb in VERBS)
+    assert "130 interrupted" in " ".join(text.split())
+
+
 REFUSED = [
     ("save", "--dry-run"),
     ("load", "--dry-run"),
@@ -61,7 +117,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("verb", "option"), REFUSED)
 def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
-    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help").output, re.MULTILINE)
+    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help-all").output, re.MULTILINE)
     assert "--verify" in offered
     assert option not in offered
 

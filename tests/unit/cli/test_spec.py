@@ -120,7 +120,10 @@ REFUSED = {
     "a date tag": (spec("- {image: a/b, tags: [2024-01-02]}"), "a date; quote it: '2024-01-02'"),
     "a word that YAML takes for a bool": (spec("- {image: a/b, tags: [on]}"), "yes or no; quote it: 'on'"),
     "a number for an image": (spec("- 1.10"), "images[0] is 1.10, which YAML reads as a number"),
-    "an impossible date": (spec("- {image: a/b, tags: [2024-99-02]}"), "s.yaml can't be read: month must be"),
+    "an impossible date": (
+        spec("- {image: a/b, tags: [2024-99-02]}"),
+        "s.yaml line 4: 2024-99-02 can't be read: month must be",
+    ),
     "a mistyped key in an entry": (
         spec("- {image: a/b,\n   tag: [x]}"),
         "s.yaml line 5: unknown key `tag`; did you mean `tags`?",
@@ -149,7 +152,7 @@ REFUSED = {
         spec("- a").replace("1\n", "2\n", 1),
         "s.yaml has version 2; this blobflow reads version 1",
     ),
-    "no version": ("images: [a]", "s.yaml line 1: the spec: it misses the field `version`"),
+    "no version": ("images: [a]", "s.yaml line 1: it misses the field `version`"),
     "no images": (spec("").replace("images:\n", "images: []"), "s.yaml names no image"),
     "no targets": (spec("- a", "{source: docker.io}"), "s.yaml has no targets"),
     "no mapping": ("- a\n- b", "s.yaml is not a spec"),
@@ -171,7 +174,10 @@ REFUSED = {
         "s.yaml line 4: 'quay.io' names a registry and no repository; add",
     ),
     "a bad target path": (spec("- {image: a/b, target: X}"), "s.yaml line 4: 'X' is not a reference"),
-    "a bad target": (spec("- a", "{targets: ['bad host']}"), "s.yaml: defaults.targets: 'bad host' is not a"),
+    "a bad target": (
+        spec("- a", "{targets: ['bad host']}"),
+        "s.yaml line 2: defaults.targets: 'bad host' is not a",
+    ),
     "a tag and tags": (spec("- {image: 'a/b:1', tags: [x]}"), "line 4: a/b:1 has `tags` as well as a tag"),
     "no tags in tags": (spec("- {image: a/b, tags: []}"), "line 4: a/b has no tags in its list"),
     "an image twice": (
