@@ -27,14 +27,7 @@ from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.staging import Way, choose_way
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import (
-    BlobflowError,
-    ConnectFailed,
-    NetworkError,
-    RegistryError,
-    Rejected,
-    StorageError,
-)
+from blobflow.errors import BlobflowError, ConnectFailed, NetworkError, RegistryError, Rejected, StorageError
 from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 

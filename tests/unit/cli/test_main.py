@@ -242,8 +242,8 @@ def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
 
 
 def test_a_bad_host_is_a_usage_error_too() -> None:
-    with pytest.raises(UsageError, match="'http://r' is not a registry host"):
-        parsed("--plain-http", "http://r")
+    with pytest.raises(UsageError, match="'r/x' is not a registry host"):
+        parsed("--plain-http", "http://r/x")
 
 
 @pytest.mark.parametrize(
