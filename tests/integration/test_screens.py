@@ -30,11 +30,7 @@ def assert_no_ghosts(text: str, columns: int) -> None:
 
 async def resized(terminal: Terminal, columns: int, *words: str) -> str:
     """What the screen shows after it was given other columns, drawn for them."""
-    terminal.resize(columns)
-    before = len(terminal.written)
-    text = await terminal.until(
-        lambda text: len(terminal.written) > before and all(word in text for word in words)
-    )
+    text = await terminal.resized(columns, *words)
     assert_no_ghosts(text, columns)
     return text
 

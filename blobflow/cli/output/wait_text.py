@@ -69,13 +69,17 @@ class WaitGroup(msgspec.Struct, frozen=True):
 
 
 def group_waits(waits: Iterable[Wait]) -> list[WaitGroup]:
-    """The waits by kind and host, in the order in which they matter."""
+    """The waits by kind and host, in the order in which they matter. Who waits for a permit waits for what
+    those wait for who have one, if that is known."""
     groups: dict[tuple[WaitKind, str], list[Wait]] = {}
     for wait in waits:
         if wait.kind in _RANKS:
             groups.setdefault((wait.kind, wait.host), []).append(wait)
+    explained = {host for kind, host in groups if kind != "permit"}
     found = []
-    for each in groups.values():
+    for (kind, host), each in groups.items():
+        if kind == "permit" and host in explained:
+            continue
         ends = [wait.until for wait in each if wait.until is not None]
         latest = max(each, key=lambda wait: (wait.attempt, wait.since))
         since = min(wait.since for wait in each)
