@@ -77,7 +77,15 @@ OTHERS: list[tuple[Wait, str]] = [
     (Wait("login", H, "", 0), f"asking files and credential helpers for the login at {H}, for 12 s now"),
     (Wait("answer", H, "a token for r", 0), f"{H} has not answered for 12 s: a token for r"),
     (Wait("commit", H, "x", 0), f"{H} has all bytes of a blob, and has not answered for 12 s"),
-    (Wait("stall", H, "a:1 (1 B of 2 B)", 0), f"0 B/s for 12 s: a:1 (1 B of 2 B) to {H}"),
+    (Wait("stall", H, "a:1 (1 of 2 B)", 0), f"0 B/s for 12 s: a:1 (1 of 2 B) to {H}"),
+    (
+        Wait("source-stall", H, "a:1 (1 of 2 B)", 0),
+        f"0 B/s for 12 s: {H} sends nothing of a:1 (1 of 2 B)",
+    ),
+    (
+        Wait("target-stall", H, "a:1 (1 of 2 B)", 0),
+        f"0 B/s for 12 s: {H} takes nothing of a:1 (1 of 2 B)",
+    ),
     (Wait("read", "/a.tar", "", 0), "reading and hashing /a.tar, for 12 s now"),
     (Wait("work", "", "tidying the store", 0), "tidying the store, for 12 s now"),
     (
@@ -96,8 +104,8 @@ def test_every_wait_has_its_words(wait: Wait, words: str) -> None:
 
 def test_no_kind_of_wait_is_without_words() -> None:
     tested = {wait.kind for wait, _ in OTHERS} | {"retry", "rest"}
-    assert {*get_args(WaitKind)} - tested == {"send"}, "bytes on their way are no wait"
-    assert told(Wait("send", H, "", 0)) == []
+    assert {*get_args(WaitKind)} - tested == {"send", "pull"}, "bytes on their way are no wait"
+    assert told(Wait("send", H, "", 0), Wait("pull", H, "", 0)) == []
 
 
 def test_several_of_a_kind_are_counted() -> None:
