@@ -130,7 +130,11 @@ class Waits:
         """A wait begins. `seconds`: how long it will take, if that is known. The rest as in `Wait`."""
         now = self.clock()
         until = None if seconds is None else now + seconds
-        opened = OpenWait(self, Wait(kind, host, what, now, until, error, attempt, attempts))
+        return self.start(Wait(kind, host, what, now, until, error, attempt, attempts))
+
+    def start(self, wait: Wait) -> OpenWait:
+        """A wait begins, as it is said."""
+        opened = OpenWait(self, wait)
         self._open[opened] = None
         return opened
 
@@ -168,15 +172,10 @@ class HostWaits:
         attempts: int = 0,
     ) -> OpenWait:
         """See `Waits.begin`. `host`: another one, to which this one leads."""
-        return self._waits.begin(
-            kind,
-            host or self.host,
-            what,
-            seconds=seconds,
-            error=error,
-            attempt=attempt,
-            attempts=attempts,
-        )
+        waits = self._waits
+        now = waits.clock()
+        until = None if seconds is None else now + seconds
+        return waits.start(Wait(kind, host or self.host, what, now, until, error, attempt, attempts))
 
 
 # The wait of the request that this task is about: a library in between knows nothing of it.
