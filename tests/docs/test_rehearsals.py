@@ -64,10 +64,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def whole_commands(document: Path) -> Iterator[Command]:
     """The commands that are meant to be typed: in blocks, and in tables of what others' are here."""
+    whole_in_tables = document.parent.name == "coming-from"
     for command in commands_of(document):
-        if not is_a_name(command.arguments) and (
-            not command.mentioned or document.parent.name == "coming-from"
-        ):
+        if command.is_typed and (whole_in_tables or not command.mentioned):
             yield command
 
 

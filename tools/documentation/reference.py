@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from blobflow.cli import VERBS, cli
+from blobflow.cli.options.option_group import shelf_of
 from tools.documentation.documents import DOCS, name_of
 
 REFERENCE = DOCS / "reference"
@@ -67,14 +68,24 @@ def _description(command: click.Command, name: str) -> Iterator[str]:
             yield "\n".join(["```sh", *(line[indent:] for line in lines), "```"])
         else:
             yield _prose(" ".join(paragraph.split()))
-    options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
-    if options:
-        yield "\n".join(["| option | |", "|---|---|", *(_row(option, context) for option in options)])
+    yield from _options(command, context)
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    """A table of the verb's own options, and one for each group of those that verbs share."""
+    groups: dict[str, list[str]] = {}
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden and option.name != "help_all":
+            groups.setdefault(shelf_of(option).title, []).append(_row(option, context))
+    for title in sorted(groups, key=bool):
+        if title:
+            yield f"**{title}**"
+        yield "\n".join(["| option | |", "|---|---|", *groups[title]])
 
 
 def _row(option: click.Option, context: click.Context) -> str:
-    names = [*sorted(option.opts, key=len), *option.secondary_opts]
-    value = "" if option.is_flag or option.count else f" {_metavar(option, context)}"
+    names = [*sorted(option.opts, key=lambda name: name.startswith("--")), *option.secondary_opts]
+    value = "" if option.is_flag or option.count else _metavar(option, context)
     said = ", ".join(f"`{name}{value}`" for name in names).replace("|", "\\|")
     text = _prose(option.help or "")
     default = _default(option, context)
@@ -82,7 +93,8 @@ def _row(option: click.Option, context: click.Context) -> str:
 
 
 def _metavar(option: click.Option, context: click.Context) -> str:
-    return option.make_metavar(context)
+    value = option.make_metavar(context)
+    return value if value.startswith("[=") else f" {value}"
 
 
 def _default(option: click.Option, context: click.Context) -> str:

@@ -70,7 +70,7 @@ class RunState:
         """What is waited for, and what stands still without another reason."""
         waits = self.meter.waits.now()
         excused = {wait.host for wait in waits if wait.kind in _REASONS}
-        return waits + [stall for stall in self.transfers.stalls() if stall.host not in excused]
+        return waits + [stall for stall in self.transfers.stalls(waits) if stall.host not in excused]
 
     def figures(self) -> list[str]:
         """What goes on and how far it is, and then what else is to be said, the most telling first."""

@@ -32,6 +32,7 @@ from blobflow.events import (
     Traced,
     Warned,
 )
+from blobflow.waits import WaitKind
 
 D = "sha256:" + "0123456789abcdef" * 4
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -247,6 +248,23 @@ def test_a_blob_that_stands_still_shows_0_bytes_a_second_and_since_when(screen: 
     screen.meter.active[0] += 1
     screen.pass_on(0.25)
     assert "for" not in screen.lines[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pull", "docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("send", "r:1 takes nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("commit", "rancher/pause:3.1 (0 B of 1.0 kB) to r:1"),
+    ],
+)
+def test_of_a_blob_that_stands_still_it_is_said_who_keeps_it(
+    screen: Screen, kind: WaitKind, words: str
+) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
+    screen.meter.waits.begin(kind, "r:1", f"upload of blob {D} to mirror/x")
+    screen.pass_on(5)
+    assert f"  0 B/s for 5 s: {words}" in screen.lines
 
 
 def test_a_blob_that_was_sent_whole_waits_for_its_target_and_does_not_stand_still(screen: Screen) -> None:
