@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from blobflow import config_file, events
-from blobflow.cli.inputs import spec
+from blobflow.cli.inputs import spec_keys
 from blobflow.cli.runtime.metrics import MetricsState, age_families, metric_families
 from blobflow.engine.pairs import Lookup, MissingPlatform
 from blobflow.engine.results import report
@@ -35,13 +35,13 @@ def fields_of(kind: Any) -> set[str]:
 
 
 DOCUMENTED: dict[str, tuple[str, set[str]]] = {
-    "keys of a registry": ("config.md", fields_of(config_file._Host)),
+    "keys of a registry": ("config.md", fields_of(config_file.HostTable)),
     "fields of a profile": ("config.md", fields_of(Profile)),
     "profiles": ("config.md", set(profiles_by_name())),
-    "keys of a spec": ("spec.md", fields_of(spec.Spec) | fields_of(spec.Defaults)),
-    "keys of an image": ("spec.md", fields_of(spec.Entry)),
-    "rules for tags": ("spec.md", fields_of(spec.Tags)),
-    "rules for names": ("spec.md", fields_of(spec.Rename) | fields_of(spec.Replacement)),
+    "keys of a spec": ("spec.md", fields_of(spec_keys.Spec) | fields_of(spec_keys.Defaults)),
+    "keys of an image": ("spec.md", fields_of(spec_keys.Entry)),
+    "rules for tags": ("spec.md", fields_of(spec_keys.Tags)),
+    "rules for names": ("spec.md", fields_of(spec_keys.Rename) | fields_of(spec_keys.Replacement)),
     "the report": ("report.md", fields_of(report.Report)),
     "totals": ("report.md", fields_of(report.Totals)),
     "targets": ("report.md", fields_of(report.TargetRecord)),

@@ -15,7 +15,7 @@ from blobflow.engine.plan.cost import cost_of
 from blobflow.engine.plan.desired import AttachedReferrer, build_desired_images
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, NeedKind, Plan, Put, blobs_alone
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Need, NeedKind, Plan, Put, blobs_alone
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Digest, Reference
 from tests.scenarios.planning import (
@@ -61,6 +61,7 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         if isinstance(step, Attach):
             assert all(each.digest in here for each in step.referrers)
             continue
+        assert not isinstance(step, Backup), "nothing asks for one here"
         assert step.blob.digest not in here
         if isinstance(step, Mount) and step.remembered:
             assert step.origin in inventory.remembered[step.target][step.blob.digest]

@@ -17,7 +17,8 @@ from blobflow.permits import PermitKind
 from blobflow.retrying import Failure
 from blobflow.transports.registry import Credentials, HostAccess, Registries
 from blobflow.transports.registry.http.backoff import Backoff
-from blobflow.transports.registry.http.limiter import HostLimiter, RateLimit, Throttle
+from blobflow.transports.registry.http.limiter import HostLimiter
+from blobflow.transports.registry.http.rate_limit import RateLimit, Throttle
 from blobflow.transports.store.lock import hold_lock
 from blobflow.transports.store.paths import StorePaths
 from blobflow.transports.store.store import Store
