@@ -81,8 +81,8 @@ dt{{color:var(--quiet)}}dd{{margin:0}}
 thead{{position:absolute;left:-200vw}}table,tbody,tr,td{{display:block}}tr{{padding:.5em 0;
 border-bottom:1px solid var(--line)}}tr[hidden]{{display:none}}
 td,td.n{{border:0;padding:.1em 0;text-align:left;white-space:normal}}
-td[data-head]::before{{content:attr(data-head)": ";color:var(--quiet)}}td:empty{{display:none}}
-dl{{grid-template-columns:minmax(0,1fr)}}dt{{margin-top:.4em}}}}
+td[data-head]::before{{content:attr(data-head)": ";color:var(--quiet)}}td:empty{{display:none}}}}
+@media(max-width:559px){{dl{{grid-template-columns:minmax(0,1fr)}}dt{{margin-top:.4em}}}}
 @media print{{.search,nav,form{{display:none}}}}
 """.strip().replace(";\n", ";")
 

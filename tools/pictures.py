@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from blobflow.cli.commands.demo import fill_registry
 from blobflow.cli.output.html_report import render_html_report
-from blobflow.cli.output.timeline import StepSpan
+from blobflow.cli.output.timeline import SpanEnd, StepSpan
 from blobflow.engine.results.report import (
     HostRecord,
     ImageRecord,
@@ -98,7 +98,7 @@ def sample_run_page() -> str:
 
 
 def _image(number: int, name: str) -> ImageRecord:
-    status: Status = ("done", "done", "present", "done")[number % 4]  # type: ignore[assignment]
+    status: Status = ("done", "done", "present", "done")[number % 4]
     error = reason = ""
     digest = f"sha256:{number * 0x9E3779B97F4A7C15 % 2**64:016x}{'0123456789abcdef' * 3}"
     if name.startswith("bitnami"):
@@ -127,7 +127,7 @@ def _spans() -> Iterator[StepSpan]:
         seconds = 0.25 if kind != "copy" else seconds
         name = _IMAGES[step % len(_IMAGES)].partition(":")[0]
         digest = f"sha256:{step * 0x2545F4914F6CDD1D % 2**48:012x}{'ab' * 26}"
-        end = "refused" if step == 43 else "done"
+        end: SpanEnd = "refused" if step == 43 else "done"
         free[lane] = began + seconds
         yield StepSpan(
             step,
@@ -176,8 +176,8 @@ async def take(folder: Path) -> None:
         async with sample_registry(Path(own)) as url, Browser(Path(own)) as browser:
             for name, picture in PICTURES.items():
                 address = page.as_uri() if picture.page == "run" else f"{url}/?find=b"
-                size = {"width": picture.width, "height": picture.height}
-                await browser.open(address, **size, dark=picture.dark)
+                width, height = picture.width, picture.height
+                await browser.open(address, width=width, height=height, dark=picture.dark)
                 content = with_palette(await browser.picture())
                 if len(content) > MOST_BYTES:
                     raise ValueError(f"{name} has {len(content)} bytes, more than {MOST_BYTES}")

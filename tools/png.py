@@ -9,28 +9,29 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLORS = 256
 
 
 def with_palette(picture: bytes) -> bytes:
-    """The same picture in the 256 colours that most of it has; others become the nearest of these.
+    """The same picture in 256 colours that most of it has; others become the nearest of these.
 
     Raises ValueError for a PNG of another kind.
     """
-    parts = dict(_chunks(picture))  # of several IDAT the last; see below
-    width, height, depth, kind, *_, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"])
+    width, height, depth, kind, *_, interlaced = struct.unpack(">IIBBBBB", dict(_chunks(picture))[b"IHDR"])
     if depth != 8 or kind not in (2, 6) or interlaced:
         raise ValueError("a PNG of 8 bits a channel in RGB or RGBA is wanted, not interlaced")
     size = 3 if kind == 2 else 4
     content = zlib.decompress(b"".join(part for name, part in _chunks(picture) if name == b"IDAT"))
     rows = list(_rows(content, width, height, size))
     pixels = [bytes(row[at : at + 3]) for row in rows for at in range(0, width * size, size)]
-    colors = [color for color, _ in Counter(pixels).most_common(_COLORS)]
+    found = Counter(pixels)
+    colors = _palette(found)
     numbers = {color: number for number, color in enumerate(colors)}
-    for color in set(pixels) - numbers.keys():
-        numbers[color] = min(range(len(colors)), key=lambda at, color=color: _distance(colors[at], color))  # type: ignore[misc]
+    for color in found.keys() - numbers.keys():
+        numbers[color] = min(range(len(colors)), key=partial(_distance, colors, color))
     flat = bytes(map(numbers.__getitem__, pixels))
     lines = b"".join(b"\0" + flat[at : at + width] for at in range(0, len(flat), width))
     head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
@@ -38,8 +39,18 @@ def with_palette(picture: bytes) -> bytes:
     return _SIGNATURE + b"".join(_chunk(*each) for each in made)
 
 
-def _distance(one: bytes, other: bytes) -> int:
-    return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+def _palette(found: Counter[bytes]) -> list[bytes]:
+    """The most common colours, one of each neighbourhood: of small coloured words some are kept, too."""
+    chosen: dict[tuple[int, ...], bytes] = {}
+    for color, _ in found.most_common():
+        chosen.setdefault(tuple(value >> 4 for value in color), color)
+        if len(chosen) == _COLORS:
+            break
+    return list(chosen.values())
+
+
+def _distance(colors: list[bytes], color: bytes, number: int) -> int:
+    return sum((a - b) ** 2 for a, b in zip(colors[number], color, strict=True))
 
 
 def _chunks(picture: bytes) -> Iterator[tuple[bytes, bytes]]:

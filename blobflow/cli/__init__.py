@@ -45,7 +45,7 @@ VERBS = {
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "digest": "Print the digest that a name means now.",
-    "config": "Show an image's config; check the configuration file.",
+    "config": "Show an image's config; show and check blobflow's own.",
     "ls": "List the tags of a repository, the repositories of a HOST.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",
@@ -226,10 +226,10 @@ def _check_verb(context: click.Context, words: tuple[str, ...]) -> None:
     """Fail for a verb that is not ours; with what it is called here, if it is another tool's."""
     if words[0] in VERBS and (words[0] != "tag" or words[1:2] not in (("ls",), ("list",), ("delete",))):
         return  # `tag ls` is regctl's, and would be an image of that name
-    from blobflow.cli.output.other_tools import verb_sentence
+    from blobflow.cli.output.other_tools import find_verb
 
-    ours = verb_sentence(words)
-    context.fail(f"No such verb {words[0]!r}.{f' In blobflow: {ours}.' if ours else _did_you_mean(words[0])}")
+    verb, ours = find_verb(words)
+    context.fail(f"No such verb {verb!r}.{f' In blobflow: {ours}.' if ours else _did_you_mean(verb)}")
 
 
 def _did_you_mean(word: str) -> str:

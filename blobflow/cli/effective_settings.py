@@ -44,6 +44,8 @@ def _general(environ: Mapping[str, str], config: Path | None) -> Iterator[Effect
         yield EffectiveSetting("config", str(file or "none"), _DEFAULT)
     hosts = " ".join(sorted(given.plain_http))
     yield _of("plain-http", hosts or "loopback hosts", bool(hosts), "BLOBFLOW_PLAIN_HTTP")
+    speaks_tls = " ".join(sorted(given.tls))
+    yield _of("tls", speaks_tls or "all but loopback hosts", bool(speaks_tls), "BLOBFLOW_TLS")
     said = given.tls_verify is not None
     yield _of("tls-verify", "false" if given.tls_verify is False else "true", said, "BLOBFLOW_TLS_VERIFY")
     files = " ".join(map(str, given.ca))

@@ -42,6 +42,7 @@ from blobflow.cli.verb import Verb
     metavar="FILE",
     help="Write the digest that was copied to FILE; nothing if the image was skipped.",
 )
+@backup_option
 @click.option(
     "--additional-tag",
     "additional_tags",
@@ -49,7 +50,6 @@ from blobflow.cli.verb import Verb
     metavar="TAG",
     help="Put it under this tag of each TARGET's repository, or name in its archive, too. Repeatable.",
 )
-@backup_option
 @platform_options
 @run_options
 @connection_options
@@ -57,8 +57,8 @@ def verb(
     source: str,
     targets: tuple[str, ...],
     digestfile: Path | None,
-    additional_tags: tuple[str, ...],
     backup: str | None,
+    additional_tags: tuple[str, ...],
     platforms: PlatformOptions,
     run: RunOptions,
     connection: ConnectionOptions,

@@ -103,12 +103,12 @@ def _convert(file: Path, form: ReportForm, out: Path | None) -> None:
 
     if out is not None:
         check_writable(out, "--out")
-    content = render_report(_read_report(file), form)
+    rendered = render_report(_read_report(file), form)
     if out is not None:
-        write_atomic(out, content)
+        write_atomic(out, rendered)
     else:
         with ignore_closed_pipe():
-            write_stdout(content, nl=False)
+            write_stdout(rendered, nl=False)
 
 
 def _read_report(file: Path) -> Report:

@@ -105,7 +105,6 @@ def verb(
       blobflow sync mirror.yaml
       blobflow sync --from docker.io --to 127.0.0.1:5000/mirror --images images.txt
       blobflow sync mirror.yaml --every 6h --metrics-listen 127.0.0.1:9464
-      blobflow sync regsync.yml --every spec
     """
     from blobflow.cli.dry_run import make_dry_run
     from blobflow.cli.expand_request import check_request, may_skip_all

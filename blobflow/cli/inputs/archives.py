@@ -14,7 +14,7 @@ from blobflow.oci.local_reference import ARCHIVES, STREAM, local_host
 from blobflow.operations.airgap.load import ArchiveInput
 from blobflow.transports.archive import BundleFiles, detect_transport, files_of_bundle
 from blobflow.transports.archive.detection import transport_of_open
-from blobflow.transports.archive.tar_input import STDIN, STDIN_NAME
+from blobflow.transports.archive.tar_input import STDIN, STDIN_NAME, is_file_at_start
 
 if TYPE_CHECKING:
     from blobflow.client import Client
@@ -68,7 +68,10 @@ def archive_input(path: Path, platform: Platform | None = None) -> ArchiveInput:
 
 
 def stdin_input(platform: Platform | None = None) -> ArchiveInput:
-    """The archive that standard input is, which has to be a file. Raises as `transport_of_open`."""
+    """The archive that standard input is, which has to be a file: UsageError for a pipe that nobody has made
+    one of. Raises as `transport_of_open`."""
+    if not is_file_at_start(STDIN):
+        raise UsageError("say what standard input is: oci-archive:- or docker-archive:-")
     return ArchiveInput(STDIN_NAME, local_host(transport_of_open(STDIN, STDIN_NAME), STREAM), platform)
 
 

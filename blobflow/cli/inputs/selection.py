@@ -37,11 +37,11 @@ def read_request(selection: SelectionOptions) -> MirrorRequest:
         return MirrorRequest((repository_request(selection.source, scoped=selection.scoped),), targets)
     listed = {"--from": selection.source, "--to": selection.targets, "--images": selection.images}
     missing = [option for option, value in listed.items() if not value]
-    if missing or not (selection.source and selection.images):
-        raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
+    if not (targets and selection.images):
+        raise UsageError(f"give a spec file, or {', '.join(missing)} as well")
     from blobflow.cli.inputs.image_list import read_image_list
 
-    source = parse_registry_prefix(selection.source)
+    source = parse_registry_prefix(selection.source) if selection.source else None
     return MirrorRequest(
         tuple(read_image_list(selection.images, source, any_host=selection.any_host)), targets
     )

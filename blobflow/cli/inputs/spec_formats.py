@@ -25,10 +25,11 @@ def read_spec(
     form: SpecFormat = "auto",
     *,
     scoped: bool = False,
+    needs_targets: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> MirrorRequest:
     """The request of a file. `targets` and `scoped` are for a skopeo file, which does not say where to;
-    `environ` is for the templates of a regsync file.
+    `environ` is for the templates of a regsync file. `needs_targets`: see `parse_spec`.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
@@ -42,7 +43,7 @@ def read_spec(
     if form == "regsync":
         request = parse_regsync(text, name, environ or {})
     else:
-        request = parse_spec(text, name, needs_targets=not targets)
+        request = parse_spec(text, name, needs_targets=needs_targets and not targets)
     if targets:
         raise UsageError(f"{name} says itself where its images go; leave --to out")
     if scoped:

@@ -29,6 +29,14 @@ backup_option = click.option(
 )
 
 
+spec_format_option = click.option(
+    "--spec-format",
+    type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
+    default="auto",
+    help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML or regsync.yml.",
+)
+
+
 class SelectionOptions(msgspec.Struct, frozen=True):
     """Which images: a spec, a list between places, or a repository with all of its tags."""
 
@@ -50,7 +58,8 @@ selection_options = option_group(
         "source",
         type=PLACE,
         metavar="HOST[/prefix]",
-        help="Where the images of the list are; or HOST/REPOSITORY, and no list: all of its tags.",
+        help="Where the images of the list are, if not at each line's own host; or HOST/REPOSITORY, and no "
+        "list: all of its tags.",
     ),
     click.option(
         "--to",
@@ -67,12 +76,7 @@ selection_options = option_group(
         help="One repository:tag or repository@digest a line; # comments; - is stdin.",
     ),
     any_host_option,
-    click.option(
-        "--spec-format",
-        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
-        default="auto",
-        help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML (give it --to) or regsync.yml.",
-    ),
+    spec_format_option,
     click.option(
         "--scoped",
         is_flag=True,

@@ -129,6 +129,10 @@ OPTIONS: Final = {
     "--src-registry-token": "`blobflow login HOST` with the token as password",
     "--dest-registry-token": "`blobflow login HOST` with the token as password",
     "--registry-token": "`blobflow login HOST` with the token as password",
+    "--creds": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--username": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--password": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--no-creds": "`--source-no-creds`, `--target-no-creds`",
     "--retry-delay": "`--retry-times 5`; how long is waited between two attempts follows from the failure",
     "--src": "`blobflow sync FILE.yaml --to HOST` for skopeo's YAML, or "
     "`blobflow sync --from HOST/REPOSITORY --to HOST`",
@@ -237,9 +241,13 @@ OPTIONS: Final = {
 }
 
 
-def verb_sentence(words: tuple[str, ...]) -> str:
-    """What blobflow calls the verb that these words, as they were typed, are elsewhere; "" if none is."""
-    return VERBS.get(" ".join(words[:2]), "") or VERBS.get(" ".join(words[:1]), "")
+def find_verb(words: tuple[str, ...]) -> tuple[str, str]:
+    """The verb, of one or two words, that these words begin with elsewhere, and what blobflow calls it; the
+    first word and "" if none is known."""
+    for verb in (" ".join(words[:2]), words[0]):
+        if verb in VERBS:
+            return verb, VERBS[verb]
+    return words[0], ""
 
 
 def option_sentence(verb: str, option: str) -> str:

@@ -61,8 +61,8 @@ schedule_options = option_group(
     click.option(
         "--every",
         metavar="SPAN|spec",
-        help="Stay, and run every so often, as 30m or 6h, the first time now; `spec`: each entry of SPEC "
-        "when its own `every` or `schedule` says (regsync's `interval`, too).",
+        help="Stay, and run every so often, as 30m or 6h; the first time now. With `spec` each entry of SPEC "
+        "runs when its own `every` or `schedule` says (in regsync.yml `interval` or `schedule`).",
     ),
     click.option(
         "--cron",

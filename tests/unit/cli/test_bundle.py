@@ -234,16 +234,19 @@ def test_what_can_not_be_read_from_standard_input_is_told(tmp_path: Path, save: 
         8,
         b"blobflow: standard input is cut off: it ends at byte 5000, inside an entry\n",
     )
+    since = ("save", "--from", "oci:x", "--images", f"{tmp_path}/b.tar.txt", "-o", "n.tar", "--since", "-")
+    told = piped(b"", *since)
+    assert told.returncode == 2 and b"say what standard input is: oci-archive:-" in told.stderr
     lists = ("load", "-", "--images", "-", "--to", f"oci:{tmp_path}/out")
     assert "an archive or the list of --images, not both" in failed(2, *lists).stderr
     master, terminal = os.openpty()
     try:
         command = [sys.executable, "-m", "blobflow", "load", "-", "--to", f"oci:{tmp_path}/out"]
-        told = subprocess.run(command, stdin=terminal, capture_output=True, timeout=HANGS_AFTER)
+        asked = subprocess.run(command, stdin=terminal, capture_output=True, timeout=HANGS_AFTER)
     finally:
         os.close(master)
         os.close(terminal)
-    assert told.returncode == 2 and b"is a terminal; pipe an archive into it" in told.stderr
+    assert asked.returncode == 2 and b"is a terminal; pipe an archive into it" in asked.stderr
 
 
 def test_a_pipe_from_which_nothing_comes_is_left_at_ctrl_c(tmp_path: Path) -> None:

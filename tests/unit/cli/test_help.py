@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,6 +17,7 @@ from blobflow import errors
 from blobflow.cli import VERBS, cli
 from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.spec_keys import Entry, Rename, Tags
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
@@ -122,6 +124,35 @@ def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
     assert option not in offered
 
 
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("inspect", "--target-creds"),
+        ("ls", "--dest-authfile"),
+        ("save", "--target-creds"),
+        ("tag", "--source-creds"),
+        ("load", "--src-tls-verify"),
+        ("probe", "--source-creds"),
+        ("login", "--source-creds"),
+        ("serve", "--target-creds"),
+    ],
+)
+def test_a_verb_has_no_option_for_a_side_that_it_has_not(verb: str, option: str) -> None:
+    names = {name for parameter in ALL[(verb,)].params for name in parameter.opts}
+    assert option not in names
+    assert run(verb, option, "x", "y").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "side"), [("inspect", "src"), ("ls", "src"), ("save", "src"), ("tag", "dest"), ("load", "dest")]
+)
+def test_where_there_is_one_side_its_options_need_no_side_and_may_have_it(verb: str, side: str) -> None:
+    for word in ("creds", "authfile", "tls-verify", "no-creds", "username", "password"):
+        (option,) = [each for each in ALL[(verb,)].params if f"--{side}-{word}" in each.opts]
+        own = {"src": "source", "dest": "target"}[side]
+        assert {f"--{word}", f"--{own}-{word}"} <= set(option.opts)
+
+
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2
@@ -145,7 +176,18 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [str(image.source) for image in asked.images][:3] == [
+        "docker.io",
+        "quay.io",
+        "registry.example.com/prod",
+    ]
+    assert [image.backup for image in asked.images][-1] == "{tag}-old"
+
+
+def test_the_topic_explains_every_key_of_an_image() -> None:
+    keys = [*msgspec.structs.fields(Entry), *msgspec.structs.fields(Tags), *msgspec.structs.fields(Rename)]
+    text = TOPICS["specs"].text.partition("Of an image:")[2]
+    assert [key.encode_name for key in keys if not re.search(rf"\b{key.encode_name}\b", text)] == []
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:

@@ -426,6 +426,44 @@ def test_a_bundle_is_loaded_by_the_list_that_it_was_saved_by(
     failed(3, "load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/other", "--images", other)
 
 
+def test_a_spec_s_images_of_several_sources_are_one_bundle(
+    tmp_path: Path, small_set: imageset.Layout
+) -> None:
+    """Names are those that the spec gives them; who has no other keeps the source's, without what `sync` does
+    with targets and times."""
+    other = imageset.synthetic(tmp_path / "other", 11, images=2)
+    (one, first), (two, second) = next(iter(small_set.images.items())), next(iter(other.images.items()))
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        f"version: 1\n"
+        f"defaults: {{source: 'oci:{small_set.path}', every: 6h, backup: '{{{{tag}}}}-old'}}\n"
+        f"images:\n"
+        f"- '{one}'\n"
+        f"- {{image: '{two}', source: 'oci:{other.path}', rename: {{repository: 'tools/{{name}}'}}}}\n"
+    )
+    done("save", spec, "-o", tmp_path / "b.tar")
+    done("load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")
+    path, _, tag = two.rpartition(":")
+    renamed = f"tools/{path.rpartition('/')[2]}:{tag}"
+    assert Layout(tmp_path / "out").roots == {one: first.digest, renamed: second.digest}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("save", "-o", "b.tar"), "say which images: a SPEC, or --images LIST"),
+        (
+            ("save", "s.yaml", "--images", "l", "-o", "b.tar"),
+            "give either a spec file or --from and --images",
+        ),
+        (("save", "--from", "docker.io", "-o", "b.tar"), "about the lines of --images"),
+        (("save", "--any-host", "--images", "/dev/null", "-o", "b.tar"), "--any-host takes all images from"),
+    ],
+)
+def test_what_is_saved_is_said_in_one_way(arguments: tuple[str, ...], words: str) -> None:
+    assert words in failed(2, *arguments)
+
+
 def test_the_same_images_give_the_same_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
     save(small_set, tmp_path / "one.tar")
     save(small_set, tmp_path / "two.tar", "--cache", "off", names=sorted(small_set.images, reverse=True))

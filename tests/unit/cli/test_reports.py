@@ -118,6 +118,8 @@ def test_images_that_were_present_have_their_platforms_in_everything_that_is_tol
     assert platforms == {each["source"]: each["platforms"] for each in first}
     plan = json.loads(blobflow("plan", *place.set(), "--json").stdout)
     assert [each["platforms"] for each in plan["images"]] == [each["platforms"] for each in first]
+    assert list(plan).index("images") < list(plan).index("price")
+    assert RFC_3339.fullmatch(plan["made"]["at"]) and plan["made"]["command"][:2] == ["blobflow", "plan"]
     # Another choice, which all that was put covers: those of the platforms that are chosen.
     blobflow(*argv, "--platform", "linux/arm64")
     chosen = json.loads(file.read_bytes())["images"]

@@ -62,6 +62,18 @@ ENTRIES = {
         f"- {{image: a/b, tags: ['{D}', x]}}",
         [f"docker.io/a/b@{D} M/a/b@{D}", "docker.io/a/b:x M/a/b:x"],
     ),
+    "a source of its own": (
+        "- {image: a/b:1, source: quay.io/org}\n- {image: c:1, source: 'r:1'}\n- d:1",
+        [
+            "quay.io/org/a/b:1 M/a/b:1",
+            "r:1/c:1 M/c:1",
+            "docker.io/library/d:1 M/library/d:1",
+        ],
+    ),
+    "a host goes before a source of its own": (
+        "- {image: ghcr.io/a/b:1, source: quay.io/org}",
+        ["ghcr.io/a/b:1 M/a/b:1"],
+    ),
     "a target path": ("- {image: a/b:1, target: c/d}", ["docker.io/a/b:1 M/c/d:1"]),
     "a docker:// in front": ("- docker://ghcr.io/a/b:1", ["ghcr.io/a/b:1 M/a/b:1"]),
 }
@@ -283,6 +295,25 @@ def test_hosts_are_dropped_for_who_wants_that(text: str, source: RegistryPrefix,
     assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
 
+WHOLE_NAMES = {
+    "each line's own host": (
+        "quay.io/a/b:1\nr:1/c@" + D + "\nalpine:3",
+        [
+            "quay.io/a/b:1 M/a/b:1",
+            f"r:1/c@{D} M/c@{D}",
+            "docker.io/library/alpine:3 M/library/alpine:3",
+        ],
+    ),
+    "docker.io's other names": ("index.docker.io/e:1", ["docker.io/library/e:1 M/library/e:1"]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WHOLE_NAMES.values(), ids=WHOLE_NAMES)
+def test_without_a_source_a_name_s_own_host_is_it(text: str, expected: list[str]) -> None:
+    found = shown(make_pairs(parse_image_list(text, "L", None), [MIRROR]))
+    assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
+
+
 STRAYS = {
     "another registry": (
         "a/b:1\n\nquay.io/x/y:1",
@@ -440,6 +471,7 @@ def test_places_may_be_urls_which_say_whether_their_hosts_speak_tls() -> None:
     }
     with pytest.raises(UsageError, match=r"f\.yml.*: r\.example is given as https:// and as http://"):
         parse_spec(
-            "{version: 1, defaults: {source: 'https://r.example', targets: ['http://r.example/m']}, images: [a]}",
+            "{version: 1, images: [a],"
+            " defaults: {source: 'https://r.example', targets: ['http://r.example/m']}}",
             "f.yml",
         )
