@@ -19,7 +19,7 @@ _PLANNING = {
     "manifests": "manifests read",
     "contents": "contents asked for",
 }
-_OF_IMAGES = ("transfer", "verify", "warm")
+_OF_IMAGES = ("transfer", "verify")
 # Whoever waits for one of these moves no byte, which is no stall then.
 _REASONS: frozenset[WaitKind] = frozenset({"rest", "retry", "rate", "connect", "tls", "quota"})
 
@@ -44,6 +44,8 @@ class RunState:
         """Learn of an event."""
         self.transfers.take(event)
         match event:
+            case PhaseStarted(phase="audit"):  # a part of the survey, of one target
+                pass
             case PhaseStarted():
                 self._phase, self._images = one_line(event.phase), event.images
                 if event.phase in ("warm", "export", "archives"):

@@ -218,6 +218,18 @@ def test_planning_shows_how_much_of_it_is_done(screen: Screen) -> None:
     assert screen.lines[0].startswith("survey 40/90  ━") and "manifests read 0/7" in screen.lines[0]
 
 
+def test_an_audit_is_a_part_of_the_survey(screen: Screen) -> None:
+    screen.meter.counts["survey"].total = 9
+    screen.show(PhaseStarted("survey", 9), PhaseStarted("audit", 2))
+    assert screen.lines[0].startswith("survey 0/9")
+
+
+def test_what_else_is_counted_is_counted_by_its_own_things(screen: Screen) -> None:
+    screen.show(PhaseStarted("warm", 3))
+    screen.meter.counts["warm"].total, screen.meter.counts["warm"].done = 60, 12
+    assert screen.lines[0].startswith("warm 12/60  ━")
+
+
 def test_a_blob_that_arrived_leaves_its_row(screen: Screen) -> None:
     done = StepDone(step=0, kind="copy", digest=D, target="r:1/x", size=1000)
     screen.show(PLANNED, started(0), done)
