@@ -116,19 +116,6 @@ def settings_from(environ: Mapping[str, str], given: Variables) -> Settings:
     )
 
 
-def config_file(environ: Mapping[str, str]) -> Path | None:
-    """The configuration file that holds: the one that BLOBFLOW_CONFIG names, or the one in the user's
-    folder if it is there."""
-    if environ.get("BLOBFLOW_CONFIG"):
-        return Path(environ["BLOBFLOW_CONFIG"])
-    return _default_config(xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
-
-
-def _default_config(folder: Path | None) -> Path | None:
-    file = folder and folder / "blobflow" / "config.toml"
-    return file if file and file.exists() else None
-
-
 def with_sides(
     hosts: Mapping[str, HostSettings], logins: Iterable[Login], sides: Iterable[SideAccess] = ()
 ) -> dict[str, HostSettings]:
@@ -168,6 +155,19 @@ def with_sides(
 def _check_authfile(file: Path, named: str) -> None:
     if not file.exists():
         raise UsageError(f"{named} names {file}, and there is no such file")
+
+
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """The configuration file that holds: the one that BLOBFLOW_CONFIG names, or the one in the user's
+    folder if it is there."""
+    if environ.get("BLOBFLOW_CONFIG"):
+        return Path(environ["BLOBFLOW_CONFIG"])
+    return _default_config(xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
+
+
+def _default_config(folder: Path | None) -> Path | None:
+    file = folder and folder / "blobflow" / "config.toml"
+    return file if file and file.exists() else None
 
 
 def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:

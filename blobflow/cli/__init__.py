@@ -36,9 +36,11 @@ VERBS = {
     "sync": "Mirror a set of images: each shared blob is moved once.",
     "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
+    "bundle": "Look into bundles and archives: ls, verify, parts.",
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
+    "report": "Turn a JSON report into a page or JUnit XML; compare two.",
     "verify": "Ask the targets whether what should be there is.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
@@ -125,6 +127,7 @@ class VerbGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -192,10 +195,9 @@ def _report_error(
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if log_format(context) == "json":
-        import json
+        from blobflow.cli.output.json_events import RunError, print_event
 
-        told = {"event": "error", "message": sentence, "exit_code": exit_code}
-        click.echo(json.dumps(told), err=True)
+        print_event(RunError(sentence, exit_code))
     else:
         print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
@@ -224,10 +226,10 @@ def _check_verb(context: click.Context, words: tuple[str, ...]) -> None:
     """Fail for a verb that is not ours; with what it is called here, if it is another tool's."""
     if words[0] in VERBS and (words[0] != "tag" or words[1:2] not in (("ls",), ("list",), ("delete",))):
         return  # `tag ls` is regctl's, and would be an image of that name
-    from blobflow.cli.output.other_tools import verb_sentence
+    from blobflow.cli.output.other_tools import find_verb
 
-    ours = verb_sentence(words)
-    context.fail(f"No such verb {words[0]!r}.{f' In blobflow: {ours}.' if ours else _did_you_mean(words[0])}")
+    verb, ours = find_verb(words)
+    context.fail(f"No such verb {verb!r}.{f' In blobflow: {ours}.' if ours else _did_you_mean(verb)}")
 
 
 def _did_you_mean(word: str) -> str:

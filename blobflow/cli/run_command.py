@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
 import msgspec
 
+from blobflow.cli.exit_codes import error_of_set
+from blobflow.cli.options.command_line import command_line
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import digest_lines, failure_lines, summary_lines
+from blobflow.cli.output.report_text import digest_lines, failure_lines, left_lines, summary_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.timeline import Timeline
 from blobflow.cli.output.units import count_text
@@ -25,20 +25,18 @@ from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.execution import run_of_pairs
-from blobflow.engine.results.report import Report, TagRecord, encode_report, with_unresolved
+from blobflow.engine.results.report import Report, TagRecord, with_unresolved
+from blobflow.engine.results.run_record import utc_now
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
-from blobflow.events import Meter, Observer
+from blobflow.events import Meter, Observer, RunStarted
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
+from blobflow.version import __version__
 
 if TYPE_CHECKING:
     from blobflow.client import Client
     from blobflow.engine.pairs import Pair
     from blobflow.settings import Settings
     from blobflow.transports.registry import HostSettings
-
-
-# A report file with one of these suffixes is written as a page for people, any other one as JSON.
-HTML_SUFFIXES = (".html", ".htm")
 
 
 class RunOutcome(msgspec.Struct, frozen=True):
@@ -55,7 +53,9 @@ class RunOutcome(msgspec.Struct, frozen=True):
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
-            raise RunIncomplete(f"{missing} of {len(images)} images did not arrive")
+            raise error_of_set(
+                self.errors.values(), len(images), f"{missing} of {len(images)} images did not arrive"
+            )
         if not may_skip_all:
             check_not_all_skipped(sum(bool(image.reason) for image in images), len(images))
         if failed := sum(tag.status == "failed" for tag in self.report.tags):
@@ -93,6 +93,8 @@ class RunRecorder:
         self._observe = observe
         self._meter = meter
         self._notes: tuple[str, ...] = ()
+        self._command = command_line()
+        self._started = utc_now()
         self.flow: Flow = self._flow(())
         self.unresolved: Mapping[Pair, BlobflowError] = {}
         self.tags: list[TagRecord] = []
@@ -119,7 +121,12 @@ class RunRecorder:
     def report(self) -> Report:
         """The report as of now."""
         report = with_unresolved(self.flow.report(), self.unresolved)
-        return msgspec.structs.replace(report, notes=(*self._notes, *report.notes), tags=tuple(self.tags))
+        return msgspec.structs.replace(
+            report,
+            notes=(*self._notes, *report.notes),
+            tags=tuple(self.tags),
+            run=msgspec.structs.replace(report.run, started=self._started, command=self._command),
+        )
 
 
 # A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
@@ -180,8 +187,11 @@ async def _run_recorded(
     on_report: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
+    SHUTDOWN.get().waits = meter.waits
     async with show_progress(output, meter, hosts=len(hosts.targets)) as show:
         timeline = Timeline(show)
+        sources, targets = sorted(hosts.sources), sorted(hosts.targets)
+        show(RunStarted(__version__, command_line(), tuple(sources), tuple(targets)))
         recorder = RunRecorder(run, timeline, meter)
         ended: BaseException | None = None
         try:
@@ -195,7 +205,10 @@ async def _run_recorded(
     report = recorder.report()
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
-    unwritten += _print_summary(report, output, list_failures, aside=_writes_stdout(hosts))
+    failed = isinstance(ended, BlobflowError) or bool(recorder.flow.errors)
+    unwritten += _print_summary(
+        report, output, list_failures, aside=_writes_stdout(hosts), one_failed=failed and not list_failures
+    )
     if ended is not None:
         for each in unwritten:  # the exit code is about how the run ended; this comes on top
             print_lines(f"blobflow: {each}", err=True)
@@ -204,7 +217,7 @@ async def _run_recorded(
         raise each
     if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
-    return RunOutcome(report, recorder.flow.errors)
+    return RunOutcome(report, {**recorder.flow.errors, **recorder.unresolved})
 
 
 def _writes_stdout(hosts: Hosts) -> bool:
@@ -220,37 +233,40 @@ def _write_reports(
     Returns the errors instead of raising them: first the summary is printed.
     """
     errors = []
+    planned = recorder.flow.planned
     for file in run.report:
-        if file.suffix.lower() in HTML_SUFFIXES:
-            from blobflow.cli.output.html_report import render_html_report
+        from blobflow.cli.output.report_files import form_of, render_report
 
-            planned = recorder.flow.planned
-            spans = timeline.spans(planned.plan.needs if planned else ())
-            content = render_html_report(report, spans, planned, timeline.ranges).encode()
-        else:
-            content = encode_report(report)
+        form = form_of(file)
+        spans = timeline.spans(planned.plan.needs if planned else ()) if form == "html" else ()
         try:
-            write_atomic(file, content)
+            write_atomic(file, render_report(report, form, spans, planned, timeline.ranges))
         except StorageError as error:
             errors.append(error)
     return errors
 
 
 def _print_summary(
-    report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
+    report: Report, output: OutputOptions, list_failures: bool, *, aside: bool, one_failed: bool
 ) -> list[StorageError]:
-    """Print the summary; `aside`: on stderr, which stdout's archive needs. Returns as `_write_reports`."""
+    """Print the summary, and what is left where a signal ended the run; `aside`: on stderr, which stdout's
+    archive needs. `one_failed`: it was for one image, of which the error that the caller raises says all.
+    Returns as `_write_reports`."""
     errors: list[StorageError] = []
     if output.log_format == "json":
-        totals = {"event": "summary", "totals": msgspec.to_builtins(report.totals)}
-        click.echo(json.dumps(totals), err=True)
+        from blobflow.cli.output.json_events import Summary, print_event
+
+        print_event(Summary(report.totals, report.run.started, report.run.ended))
         return errors
-    if not output.quiet and report.images:
+    cut = SHUTDOWN.get().requested
+    if not output.quiet and report.images and (cut or not one_failed):
         try:
             with ignore_closed_pipe():
                 print_lines(*digest_lines(report), *summary_lines(report), err=aside)
         except StorageError as error:
             errors.append(error)
     for line in failure_lines(report) if list_failures else ():
+        print_lines(line, err=True)
+    for line in left_lines(report) if cut and not output.quiet else ():
         print_lines(line, err=True)
     return errors

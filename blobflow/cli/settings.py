@@ -72,7 +72,7 @@ def connection_settings(
     sides = [SideAccess(side, there, own.tls_verify, own.authfile, own.no_creds) for side, there, own in ends]
     return msgspec.structs.replace(
         settings,
-        hosts=with_sides({**defaults, **configured}, logins, sides),
+        hosts=with_sides(_configured_over(defaults, configured), logins, sides),
         trace=connection.output.verbose,
         retry_times=connection.retry_times,
     )
@@ -109,6 +109,18 @@ def run_settings(
         compress=run.compress,
         bytes_per_second=run.limit_rate or 0,
     )
+
+
+def _configured_over(
+    defaults: Mapping[str, HostSettings], configured: Mapping[str, HostSettings]
+) -> dict[str, HostSettings]:
+    """The configuration file's table of a host replaces a spec's, but for whether the host speaks http, if
+    only the spec says that."""
+    hosts = {**defaults, **configured}
+    for host in defaults.keys() & configured.keys():
+        if configured[host].http is None:
+            hosts[host] = msgspec.structs.replace(hosts[host], http=defaults[host].http)
+    return hosts
 
 
 def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSettings]:

@@ -75,8 +75,11 @@ def write_text(text: str, formatter: click.HelpFormatter) -> None:
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of an option's help; the rest is in --help-all."""
-    return re.split(r"(?<=[.)])\s+(?=[A-Z@\[])", text, maxsplit=1)[0]
+    """The first sentence of an option's help, or what there is of it before a semicolon; the rest is in
+    --help-all."""
+    sentence = re.split(r"(?<=[.)])\s+(?=[A-Z@\[])", text, maxsplit=1)[0]
+    brief = sentence.partition("; ")[0]
+    return brief if brief.count("(") == brief.count(")") else sentence
 
 
 def _write_section(title: str, records: Sequence[tuple[str, str]], formatter: click.HelpFormatter) -> None:

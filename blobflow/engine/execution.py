@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from blobflow.content import Expects, Site
 from blobflow.engine.concurrency.batches import Batches, in_batches
 from blobflow.engine.concurrency.bounded_runner import (
@@ -27,6 +29,7 @@ from blobflow.engine.planning import PairPlanning, Planning
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.collector import ResultCollector
 from blobflow.engine.results.report import ImageRecord, Report
+from blobflow.engine.results.run_record import run_record, utc_now
 from blobflow.engine.services import Services
 from blobflow.engine.targets.audit import mark_doubtful
 from blobflow.engine.targets.mount_origins import OriginRecorder
@@ -68,10 +71,13 @@ class Run:
         self._batches: Batches[Any] | None = None
         self._recorder: OriginRecorder
         self._started = time.monotonic()
+        self._started_at = utc_now()
 
     def report(self) -> Report:
         """The report on every image as of now."""
         report = self._collector.report(self._meter, time.monotonic() - self._started)
+        run = run_record(self._planning.pairs, self._meter, self._started_at)
+        report = msgspec.structs.replace(report, run=run)
         return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 
     @property
@@ -198,6 +204,7 @@ class Run:
                 done=self._settled,
                 images=self._collector.images,
                 reason=record.reason,
+                platforms=record.platforms,
             )
         )
 
@@ -231,6 +238,7 @@ class Run:
             BoundedRunner(MAX_LOOKUPS if level == "roots" else MAX_SMALL_REQUESTS),
             read_at_once=self._reads_at_once(roots, services),
             manifest_budget=services.manifest_budget,
+            count=services.meter.counts["verify"],
         )
         wrong = await verification.check(roots, level, collector.images_of(roots))
         if self._planning.audit is not None:
@@ -248,7 +256,8 @@ class Run:
 
     async def _complete_archives(self, services: Services) -> None:
         """Complete the archives, and fail the images of those that can't be completed."""
-        failures = await services.complete()
+        with services.meter.waits.begin("work", "", "completing archives"):
+            failures = await services.complete()
         for pair in self._collector.verifiable(("done",)) if failures else ():
             if error := failures.get(site_of(pair.target)):
                 self._collector.not_verified(pair, error)

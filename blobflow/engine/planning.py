@@ -27,6 +27,7 @@ from blobflow.engine.results.report import Report
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.audit import Audit
+from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.missing_content import SitesOf
 from blobflow.engine.transfer.step_states import StepStates
@@ -193,6 +194,8 @@ class PairPlanning(Planning[Discovered]):
             referrers=self.policy.lookup(pair) != "off" and pair not in self._current,
         )
         services.journal.record_put(site_of(pair.target), put, chosen)
+        assert self.planned is not None
+        note_platforms(services.journal, pair, put, self.planned.desired_images[pair].platforms)
         if self.audit is not None:
             self.audit.repaired(pair)
 

@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "lazy_pattern", "oci", "printable")
+WORDS = ("errors", "events", "lazy_pattern", "oci", "printable", "waits")
 SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
@@ -38,6 +38,7 @@ ROOMS = {
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
     "lazy_pattern": Room(()),
+    "waits": Room((), ("msgspec",)),
     "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
     "single_flight": Room(("errors",)),
@@ -45,7 +46,7 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "engine": Room(SEAM, ("msgspec",)),
+    "engine": Room((*SEAM, "version"), ("msgspec",)),
     "transports": Room(SEAM),
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
@@ -116,6 +117,7 @@ ROOMS = {
             *SEAM,
             "bounded_cache",
             "file_errors",
+            "page_style",
             "toml_lines",
             "validation_messages",
             STORE,
@@ -165,6 +167,8 @@ ROOMS = {
         ("msgspec",),
     ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
+    "page_style": Room(("printable",)),
     "operations": Room(
         (*SEAM, "engine", "transports", "client", "settings"),
         ("msgspec",),

@@ -65,7 +65,7 @@ def _store_root(named: Path | None) -> Path:
 
 def _print_warning(event: Event) -> None:
     from blobflow.cli.options.output import OutputOptions
-    from blobflow.cli.output.progress import event_line
+    from blobflow.cli.output.event_text import event_line
 
     line = event_line(event, OutputOptions())
     if line:

@@ -41,15 +41,15 @@ def image(
 
     named, platform = parse_reference(reference), parse_single(wanted)
     settings = run_settings(connection, hosts=Hosts(sources=frozenset({named.host})), compress=compress)
-    raw = run_one_shot(
+    raw_config = run_one_shot(
         settings,
         connection.output,
         lambda client: image_config(client, named, platform, chosen=wanted.chooses),
     )
     if sys.stdout.isatty():
-        print_lines(*config_lines(raw))
+        print_lines(*config_lines(raw_config))
     else:
-        write_stdout(raw, nl=False)
+        write_stdout(raw_config, nl=False)
 
 
 def config_lines(raw: bytes) -> list[str]:

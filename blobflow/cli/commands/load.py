@@ -74,22 +74,27 @@ def verb(
     """Bring what archives hold to a registry, each name as one multi-platform image.
 
     FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
-    zstd, bzip2, xz or lz4. Several with one platform each become one index a name; platforms come from the
-    images' configs. Where those are known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in
-    parts is given with all of them, or by its name without their numbers.
+    zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
+    platforms come from the images' configs. Where those are known to be wrong,
+    FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
+    without their numbers.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
       blobflow load bundle.tar --to 127.0.0.1:5000/mirror
+      ssh build docker save app:1 | blobflow load - --to 127.0.0.1:5000
     """
-    from blobflow.cli.inputs.archives import parse_archives
+    from blobflow.cli.inputs.archives import names_stdin, parse_archives, spooled_archives
     from blobflow.cli.inputs.requests import parse_registry_prefix
 
     if run.dry_run:
         raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    piped = names_stdin(files)
+    if piped and images == Path("-"):
+        raise UsageError("standard input is an archive or the list of --images, not both")
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
-    inputs = parse_archives(files)
+    known = None if piped else parse_archives(files)
 
     async def work(client: Client, begin: StartRun) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
@@ -107,6 +112,7 @@ def verb(
             ]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
+        inputs = known or await spooled_archives(client, files)
         await load(client, inputs, aim, begin, wanted=wanted, policy=run_policy(run))
         return ()
 

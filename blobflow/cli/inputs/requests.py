@@ -7,6 +7,7 @@ behind the target's prefix. Where the source is docker.io itself, a path of one 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -148,6 +149,34 @@ def parse_registry_prefix(text: str) -> RegistryPrefix:
         return RegistryPrefix(host, prefix)
     host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
     return RegistryPrefix(check_host(host), check_repository(prefix, text) if slash else "")
+
+
+def split_scheme(text: str) -> tuple[str, str]:
+    """Cut a place given as a URL, `https://HOST[/prefix]`, into the scheme and the rest; "" without one."""
+    scheme, there, rest = text.strip().partition("://")
+    return (scheme.lower(), rest) if there and scheme.lower() in ("https", "http") else ("", text)
+
+
+def parse_place(text: str) -> RegistryPrefix:
+    """As `parse_registry_prefix`, also of a URL; what its scheme says is in `scheme_settings`."""
+    return parse_registry_prefix(split_scheme(text)[1])
+
+
+def scheme_settings(places: Iterable[str]) -> dict[str, HostSettings]:
+    """The settings of the hosts that are given as URLs: whether they speak http.
+
+    Raises InvalidReference, and UsageError for a host that is given with both schemes.
+    """
+    schemes: dict[str, str] = {}
+    for text in places:
+        scheme, rest = split_scheme(text)
+        if scheme and schemes.setdefault(host := parse_registry_prefix(rest).host, scheme) != scheme:
+            raise UsageError(f"{host} is given as https:// and as http://; give it one of them")
+    if not schemes:
+        return {}
+    from blobflow.transports.registry import HostSettings
+
+    return {host: HostSettings(http=scheme == "http") for host, scheme in schemes.items()}
 
 
 def repository_request(text: str, *, scoped: bool) -> ImageRequest:

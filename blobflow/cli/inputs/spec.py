@@ -25,6 +25,7 @@ All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import yaml
@@ -37,7 +38,8 @@ from blobflow.cli.inputs.requests import (
     MirrorRequest,
     RegistryPrefix,
     hub_path,
-    parse_registry_prefix,
+    parse_place,
+    scheme_settings,
 )
 from blobflow.cli.inputs.spec_keys import Defaults, Entry, Replacement, Spec, Tags
 from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
@@ -51,6 +53,9 @@ from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, check_repository, check_tag, split_name
 from blobflow.oci.tag_selection.matching import check_rules
 from blobflow.oci.tag_selection.rules import TagRules
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry import HostSettings
 
 _VERSION = 1
 
@@ -76,21 +81,31 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
         errors.add(InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}"))
     defaults = _checked(spec.defaults, node, name, errors)
     targets = tuple(_targets(defaults, node, name, errors))
-    source = parse_registry_prefix(defaults.source)
+    source = parse_place(defaults.source)
     images: list[ImageRequest] = []
     for index, each in enumerate(spec.images):
         line = line_of(node_at(node, f".images[{index}]"))
         entry = each if isinstance(each, Entry) else Entry(each)
         with errors.at(where := f"{name} line {line}", line=line):
             images += _entry_requests(entry, defaults, source, where)
+    hosts = _hosts(spec, name, errors)
     errors.check()
-    return MirrorRequest(tuple(images), targets)
+    return MirrorRequest(tuple(images), targets, hosts=hosts)
+
+
+def _hosts(spec: Spec, name: str, errors: FileErrors) -> dict[str, HostSettings]:
+    """What is said of hosts by giving them as URLs."""
+    places = [spec.defaults.source, *spec.defaults.targets]
+    places += [each.source for each in spec.images if isinstance(each, Entry) and each.source is not None]
+    with errors.at(name):
+        return {} if errors else scheme_settings(places)
+    return {}
 
 
 def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Defaults:
     """The defaults without what is wrong with them, so that it is told once, and not of each image."""
     checks: dict[tuple[str, ...], Callable[[], object]] = {
-        ("source",): lambda: parse_registry_prefix(defaults.source),
+        ("source",): lambda: parse_place(defaults.source),
         ("platforms",): lambda: parse_platforms(defaults.platforms),
         ("referrers",): lambda: _lookup(defaults.referrers),
         ("schedule", "every"): lambda: schedule_of(defaults.every, defaults.schedule),
@@ -112,7 +127,7 @@ def _targets(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors)
     for index, each in enumerate(defaults.targets):
         line = line_of(node_at(node, f".defaults.targets[{index}]"))
         with errors.at(f"{name} line {line}: defaults.targets", line=line):
-            yield parse_registry_prefix(each)
+            yield parse_place(each)
 
 
 def _entry_requests(
@@ -123,7 +138,7 @@ def _entry_requests(
     lookup = _lookup(defaults.referrers if entry.referrers is None else entry.referrers)
     backup = parse_backup(defaults.backup if entry.backup is None else entry.backup)
     if entry.source is not None:
-        source = parse_registry_prefix(entry.source)
+        source = parse_place(entry.source)
     for each in _image_requests(entry, source, where, choice, rename):
         yield msgspec.structs.replace(
             each,

@@ -156,7 +156,8 @@ run_options = option_group(
         type=FILE,
         multiple=True,
         metavar="FILE",
-        help="Write a report, also of a failed run: JSON, or as FILE.html a page for people. Repeatable.",
+        help="Write a report, also of a failed run: JSON, as FILE.html a page for people, as FILE.xml JUnit "
+        "for CI systems. Repeatable.",
     ),
     click.option(
         "--grace",

@@ -1,41 +1,61 @@
-"""A run's report as one HTML page: self-contained, without scripts, readable from a file. Pure.
+"""A run's report as one HTML page: self-contained, readable from a file, on a phone, in the dark. Pure.
 
-Failures come first; then the totals, what waited for what at each host, what the images share, and every
-image. All text from registries and people is escaped, and its control characters are made visible.
+Failures come first; then every image, the totals, what waited for what at each host, and what the images
+share. A script narrows the tables to what is searched for; without it everything is there to be read. All
+text from registries and people is escaped, and its control characters are made visible.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
 
 from blobflow.cli.output.dedup_stats import DedupStats, collect_dedup_stats
+from blobflow.cli.output.html_timeline import TIMELINE_STYLE, draw_timeline
 from blobflow.cli.output.timeline import RangeSpan, StepSpan
-from blobflow.cli.output.units import count_text, one_line, seconds_text, short_digest, size_text
+from blobflow.cli.output.units import (
+    command_text,
+    count_text,
+    one_line,
+    seconds_text,
+    short_digest,
+    size_text,
+)
+from blobflow.page_style import content_policy, page_head, page_text
 
 if TYPE_CHECKING:
     from blobflow.engine.plan.planned import Planned
-    from blobflow.engine.results.report import Report
+    from blobflow.engine.results.report import ImageRecord, Report
 
-# More bars than this a host nobody can tell apart; the longest are shown.
-_BARS = 1500
 _ROWS = 20  # of tables that are about the largest, or the longest
-_WIDTH, _LANE = 1000, 12  # of the drawings, in their own units
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72em;margin:2em auto;padding:0 1em}
-body{color:#1c2330;background:#fff}
-h1{font-size:1.4em}h2{font-size:1.15em;margin:2em 0 .4em}h3{font-size:1em;margin:1.2em 0 .2em}
-table{border-collapse:collapse;width:100%}td,h3,li{unicode-bidi:isolate}
-td,th{text-align:left;padding:.2em .8em .2em 0;
-border-bottom:1px solid #dde2ea;vertical-align:top;overflow-wrap:anywhere}
-td.n,th.n{text-align:right;white-space:nowrap}code{font-size:.9em}.quiet{color:#56627a}
-#failures{border-left:4px solid #b3261e;padding-left:1em}.failed{color:#b3261e}
-svg{width:100%;height:auto;background:#f4f6f9}svg text{font:10px system-ui,sans-serif;fill:#56627a}
-.wait{fill:#d5dbe6}.copy{fill:#2f6fdb}.mount{fill:#2a9d63}.put{fill:#8a63d2}.attach{fill:#8a63d2}
-.refused{fill:#d9a400}.bad{fill:#b3261e}.key span{padding:0 .5em;margin-right:1em;color:#fff}
+# Narrows the tables to the rows that have all words of the search. `/` goes to the box, Escape empties it.
+_SCRIPT = """
+(function(){
+var form=document.getElementById("search"),box=form.querySelector("input"),
+shown=form.querySelector("output"),
+rows=Array.from(document.querySelectorAll("main tbody tr")).filter(function(row){
+return !row.closest("#totals")}),
+texts=rows.map(function(row){return [row.textContent].concat(Array.from(
+row.querySelectorAll("[title]"),function(part){return part.title})).join(" ").toLowerCase()}),
+images=rows.filter(function(row){return row.closest("#images")});
+function search(){
+var words=box.value.toLowerCase().split(/\\s+/).filter(Boolean);
+rows.forEach(function(row,at){
+row.hidden=!words.every(function(word){return texts[at].includes(word)})});
+shown.textContent=words.length?images.filter(function(row){return !row.hidden}).length+
+" of "+images.length+" images":""}
+form.hidden=false;
+form.addEventListener("submit",function(event){event.preventDefault()});
+box.addEventListener("input",search);
+document.addEventListener("keydown",function(event){
+if(event.key==="/"&&event.target!==box&&!event.ctrlKey&&!event.metaKey&&!event.altKey){
+event.preventDefault();box.focus()}
+else if(event.key==="Escape"&&event.target===box){box.value="";search()}});
+if(box.value){search()}
+})();
 """.strip()
 
 
@@ -50,71 +70,133 @@ def render_html_report(
     failed = sum(image.status == "failed" for image in report.images)
     title = f"blobflow: {count_text(len(report.images), 'image')}, {failed} failed"
     sections = [
-        _failures(report, spans),
-        _totals(report),
-        _timeline(spans, ranges),
-        _sharing(collect_dedup_stats(planned)) if planned is not None else "",
-        _images(report),
-        _notes(report),
+        ("failures", "Failures", _failures(report, spans)),
+        ("all-images", "Images", _images(report.images)),
+        ("figures", "Totals", _totals(report)),
+        ("timeline", "Timeline", draw_timeline(spans, ranges) + _longest(spans) if spans else ""),
+        ("shared", "Sharing", _sharing(collect_dedup_stats(planned)) if planned is not None else ""),
+        ("notes", "Notes", _notes(report)),
     ]
+    filled = [(name, heading, body) for name, heading, body in sections if body]
+    links = "".join(f'<a href="#{name}">{heading}</a> ' for name, heading, _ in filled)
     return "\n".join(
         [
-            "<!DOCTYPE html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src'
-            " 'unsafe-inline'\">",
-            f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
-            f"<h1>{escape(title)}</h1>",
-            *filter(None, sections),
-            "</body></html>\n",
+            page_head(title),
+            f'<meta http-equiv="Content-Security-Policy" content="{content_policy(_SCRIPT)}">',
+            f"<style>{TIMELINE_STYLE}</style></head><body>",
+            f"<header><h1>{page_text(title)}</h1>{_run(report)}<nav>{links}</nav>",
+            '<form id="search" class="search" role="search" hidden><label for="words">Search</label>'
+            '<input id="words" type="search" autocomplete="off" placeholder="name, digest, status, error">'
+            '<output class="q" aria-live="polite"></output></form></header>',
+            "<main>",
+            *(_section(*each) for each in filled),
+            f"</main><script>{_SCRIPT}</script></body></html>\n",
         ]
     )
 
 
-def _text(words: object) -> str:
-    return escape(one_line(str(words)))
+def _section(name: str, heading: str, body: str) -> str:
+    mark = ' class="failed"' if name == "failures" else ""
+    return f'<section id="{name}"><h2{mark}>{heading}</h2>{body}</section>'
 
 
 def _table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are HTML already; a column whose head ends in `#` has figures."""
+    words = [word.removesuffix("#") for word in head]
     kinds = [' class="n"' if word.endswith("#") else "" for word in head]
-    heads = "".join(
-        f"<th{kind}>{word.removesuffix('#')}</th>" for kind, word in zip(kinds, head, strict=True)
-    )
+    heads = "".join(f'<th scope="col"{kind}>{word}</th>' for kind, word in zip(kinds, words, strict=True))
+    marks = [kind + (f' data-head="{word}"' if word else "") for kind, word in zip(kinds, words, strict=True)]
     body = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(mark, cell) for mark, cell in zip(marks, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<table id="{name}"><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    return (
+        f'<div class="wide"><table id="{name}"><thead><tr>{heads}</tr></thead><tbody>\n{body}\n'
+        "</tbody></table></div>"
+    )
+
+
+def _cell(mark: str, cell: str) -> str:
+    """A cell; one whose words may be broken between lines has them whole in `data-text`, for programs."""
+    whole = cell.replace("<wbr>", "")
+    text = f' data-text="{whole}"' if whole != cell and "<" not in whole else ""
+    return f"<td{mark}{text}>{cell}</td>"
+
+
+# What run it was
+
+
+def _run(report: Report) -> str:
+    """When it was, what was typed, by which version, and with whom: what the report tells of that."""
+    run = report.run
+    hosts = [
+        page_text(each.host) + (f' <span class="q">({" and ".join(each.sides)})</span>' if each.sides else "")
+        for each in run.hosts
+    ]
+    facts = [
+        ("Started", _moment(run.started)),
+        ("Ended", f"{_moment(run.ended)}, after {seconds_text(report.totals.seconds)}" if run.ended else ""),
+        ("Command", f"<code>{page_text(command_text(run.command))}</code>" if run.command else ""),
+        ("Version", page_text(f"blobflow {run.blobflow}") if run.blobflow else ""),
+        ("Hosts", ", ".join(hosts)),
+    ]
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
+    return f'<dl id="run">{rows}</dl>' if rows else ""
+
+
+def _moment(at: datetime | None) -> str:
+    if at is None:
+        return ""
+    return f'<time datetime="{at.isoformat()}">{at:%Y-%m-%d %H:%M:%S} UTC</time>'
+
+
+# Failures, images, totals
 
 
 def _failures(report: Report, spans: Sequence[StepSpan]) -> str:
     """Images that failed, tags that could not be removed, and steps that failed on their way."""
     rows = [
-        (_text(image.source), _text(image.target), _text(image.error))
+        (page_text(image.source), page_text(image.target), page_text(image.error))
         for image in report.images
         if image.status == "failed"
     ]
-    rows += [("", _text(tag.target), _text(tag.why)) for tag in report.tags if tag.status == "failed"]
+    rows += [("", page_text(tag.target), page_text(tag.why)) for tag in report.tags if tag.status == "failed"]
     if not rows:
         return ""
     steps = [
         (
-            _text(span.kind),
-            f"<code>{_text(short_digest(span.digest))}</code>",
-            _text(span.target),
-            _text(span.error),
+            page_text(span.kind),
+            _digest(span.digest),
+            page_text(span.target),
+            page_text(span.error),
         )
         for span in spans
         if span.end == "failed"
     ]
     below = "<h3>Steps that failed</h3>" + _table("failed-steps", ("Step", "What", "Where", "Why"), steps)
-    return (
-        '<section id="failures"><h2 class="failed">Failures</h2>'
-        + _table("failed-images", ("Source", "Target", "Why"), rows)
-        + (below if steps else "")
-        + "</section>"
-    )
+    return _table("failed-images", ("Source", "Target", "Why"), rows) + (below if steps else "")
+
+
+def _images(images: Sequence[ImageRecord]) -> str:
+    if not images:
+        return ""
+    rows = [
+        (
+            page_text(image.source),
+            page_text(image.target),
+            f'<span class="{image.status}">{image.status}</span>',
+            _digest(image.digest),
+            page_text(image.reason) if image.reason else ", ".join(map(page_text, image.platforms)),
+        )
+        for image in sorted(images, key=lambda image: image.status != "failed")
+    ]
+    return _table("images", ("Source", "Target", "Status", "Digest", "Platforms"), rows)
+
+
+def _digest(digest: str) -> str:
+    """A digest, short; the whole is in the title, which the search looks at, too."""
+    whole = escape(one_line(digest))
+    return f'<code title="{whole}">{page_text(short_digest(digest))}</code>' if digest else ""
 
 
 def _totals(report: Report) -> str:
@@ -134,10 +216,9 @@ def _totals(report: Report) -> str:
     if totals.audited or totals.incomplete:
         incomplete = count_text(totals.incomplete, "image")
         figures["Audited"] = f"{count_text(totals.audited, 'root')}, {incomplete} incomplete"
-    rows = [(name, escape(value)) for name, value in figures.items()]
     targets = [
         (
-            _text(each.target),
+            page_text(each.target),
             *map(str, (each.done, each.present, each.failed, each.skipped)),
             *map(str, (each.blobs_copied, each.blobs_mounted)),
             size_text(each.bytes_written),
@@ -145,130 +226,19 @@ def _totals(report: Report) -> str:
         for each in report.targets
     ]
     head = ("Target", "Done#", "Present#", "Failed#", "Skipped#", "Copied#", "Mounted#", "Written#")
-    both = _table("totals", ("", ""), rows) + _table("targets", head, targets)
-    return f"<section><h2>Totals</h2>{both}</section>"
+    rows = [(name, page_text(value)) for name, value in figures.items()]
+    return _table("totals", ("", ""), rows) + (_table("targets", head, targets) if targets else "")
 
 
-# The timeline
-
-
-def _timeline(spans: Sequence[StepSpan], ranges: Sequence[RangeSpan]) -> str:
-    if not spans:
-        return ""
-    end = max(span.ended for span in spans) or 1.0
-    hosts: defaultdict[str, list[StepSpan]] = defaultdict(list)
-    for span in spans:
-        hosts[span.registry].append(span)
-    key = "".join(
-        f'<span style="background:{color}">{word}</span>'
-        for word, color in (
-            ("copied", "#2f6fdb"),
-            ("mounted", "#2a9d63"),
-            ("manifest", "#8a63d2"),
-            ("mount refused", "#d9a400"),
-            ("failed", "#b3261e"),
-        )
-    )
-    drawings = "".join(f"<h3>{_text(host)}</h3>{_drawing(host, own, end)}" for host, own in hosts.items())
-    return (
-        f'<section><h2>Timeline</h2><p class="key">{key}</p><p class="quiet">A row is a place at the host. '
-        "Grey: the step was ready, and waited for it. Rest the pointer on a bar to see how long, and which "
-        f"step it came after.</p>{drawings}{_range_lanes(ranges, end)}{_longest(spans)}</section>"
-    )
-
-
-def assign_lanes(spans: Iterable[StepSpan]) -> list[tuple[int, float, StepSpan]]:
-    """Assign each span to the first free lane, so that none overlap.
-
-    Returns each span with its lane and the second when that became free: from then on the drawing has space
-    for the span's waiting.
-    """
-    free: list[float] = []
-    placed = []
-    for span in sorted(spans, key=lambda each: (each.began, each.step)):
-        lane = next((number for number, until in enumerate(free) if until <= span.began), len(free))
-        if lane == len(free):
-            free.append(0.0)
-        placed.append((lane, free[lane], span))
-        free[lane] = span.ended
-    return placed
-
-
-def _drawing(host: str, spans: Sequence[StepSpan], end: float) -> str:
-    shown = sorted(spans, key=lambda span: span.began - span.ended)[:_BARS]
-    placed = assign_lanes(shown)
-    height = (max(lane for lane, _, _ in placed) + 1) * _LANE + 14
-    bars = "\n".join(_bar(lane, free, span, _WIDTH / end) for lane, free, span in placed)
-    left = len(spans) - len(shown)
-    more = f'<p class="quiet">{left} shorter ones are not drawn.</p>' if left else ""
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Timeline of {_text(host)}">\n{bars}\n'
-        f'<text x="2" y="{height - 3}">0 s</text>'
-        f'<text x="{_WIDTH - 2}" y="{height - 3}" text-anchor="end">{seconds_text(end)}</text></svg>{more}'
-    )
-
-
-def _bar(lane: int, free: float, span: StepSpan, scale: float) -> str:
-    kind = "bad" if span.end in ("failed", "cut") else "refused" if span.end == "refused" else span.kind
-    top, ready, began = lane * _LANE + 1, max(span.ready, free) * scale, span.began * scale
-    width = max((span.ended - span.began) * scale, 0.5)
-    wait = ""
-    if began - ready >= 0.5:
-        wait = (
-            f'<rect class="wait" x="{ready:.1f}" y="{top}" width="{began - ready:.1f}" height="{_LANE - 2}"/>'
-        )
-    return (
-        f'<g><title>{_span_title(span)}</title>{wait}<rect class="{escape(kind)}" x="{began:.1f}" y="{top}" '
-        f'width="{width:.1f}" height="{_LANE - 2}"/></g>'
-    )
-
-
-def _span_title(span: StepSpan) -> str:
-    """A span in one line, as the tool tip of its bar."""
-    what = f"{span.kind} {short_digest(span.digest)}, {size_text(span.size)}"
-    parts = [
-        f"step {span.step}: {what}, to {span.target}",
-        f"{seconds_text(span.began)} to {seconds_text(span.ended)}, {span.end}",
-    ]
-    if span.waited_for is not None:
-        parts.append(f"after step {span.waited_for}")
-    if span.began > span.ready:
-        parts.append(f"waited {seconds_text(span.began - span.ready)} for a place")
-    if span.error:
-        parts.append(span.error)
-    return _text("; ".join(parts))
-
-
-def _range_lanes(ranges: Sequence[RangeSpan], end: float) -> str:
-    """The blobs that were read by several ranges at once: a row is a lane of one."""
-    blobs: defaultdict[tuple[str, str], list[RangeSpan]] = defaultdict(list)
-    for each in ranges[:_BARS]:
-        blobs[each.host, each.digest].append(each)
-    drawings = "".join(_lanes_of(*blob, own, end) for blob, own in blobs.items())
-    return f'<div id="ranges">{drawings}</div>' if blobs else ""
-
-
-def _lanes_of(host: str, digest: str, ranges: Sequence[RangeSpan], end: float) -> str:
-    height = max(each.lane for each in ranges) * _LANE + 2
-    bars = "\n".join(
-        f"<g><title>{size_text(each.size)} from byte {each.offset} on; {seconds_text(each.began)} to "
-        f'{seconds_text(each.ended)}</title><rect class="copy" x="{each.began * _WIDTH / end:.1f}" '
-        f'y="{(each.lane - 1) * _LANE + 1}" width="{(each.ended - each.began) * _WIDTH / end:.1f}" '
-        f'height="{_LANE - 2}"/></g>'
-        for each in ranges
-    )
-    what = f"{_text(short_digest(digest))} from {_text(host)}, by ranges"
-    return (
-        f'<h3>{what}</h3><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{what}">\n{bars}</svg>'
-    )
+# Timeline, sharing, notes
 
 
 def _longest(spans: Sequence[StepSpan]) -> str:
     rows = [
         (
             str(span.step),
-            f"{_text(span.kind)} <code>{_text(short_digest(span.digest))}</code>",
-            _text(span.target),
+            f"{page_text(span.kind)} {_digest(span.digest)}",
+            page_text(span.target),
             size_text(span.size),
             seconds_text(span.began - span.ready),
             "" if span.waited_for is None else str(span.waited_for),
@@ -280,24 +250,26 @@ def _longest(spans: Sequence[StepSpan]) -> str:
     return "<h3>What took longest</h3>" + _table("longest", head, rows)
 
 
-# Sharing, images, notes
-
-
 def _sharing(sharing: DedupStats) -> str:
     if not sharing.images:
         return ""
     images = [
         (
-            _text(each.image),
+            page_text(each.image),
             str(each.blobs),
             size_text(each.size),
             size_text(each.shared),
-            f"{_text(each.most_with)} ({size_text(each.most)})" if each.most_with else "",
+            f"{page_text(each.most_with)} ({size_text(each.most)})" if each.most_with else "",
         )
         for each in sharing.images
     ]
     blobs = [
-        (f"<code>{_text(each.digest)}</code>", size_text(each.size), str(each.images), size_text(each.spared))
+        (
+            f"<code>{page_text(each.digest)}</code>",
+            size_text(each.size),
+            str(each.images),
+            size_text(each.spared),
+        )
         for each in sharing.blobs[:_ROWS]
     ]
     unread = (
@@ -308,29 +280,12 @@ def _sharing(sharing: DedupStats) -> str:
         "shared-blobs", ("Blob", "Size#", "Images#", "Spared#"), blobs
     )
     return (
-        f'<section><h2>Sharing</h2><p id="sharing">The images name {size_text(sharing.named)}; each blob '
+        f'<p id="sharing">The images name {size_text(sharing.named)}; each blob '
         f"once, that is {size_text(sharing.unique)}.{unread}</p>{_table('shares', head, images)}"
-        f"{below if blobs else ''}</section>"
+        f"{below if blobs else ''}"
     )
 
 
-def _images(report: Report) -> str:
-    rows = [
-        (
-            _text(image.source),
-            _text(image.target),
-            f'<span class="{image.status}">{image.status}</span>',
-            f"<code>{_text(short_digest(image.digest))}</code>" if image.digest else "",
-            _text(image.reason or ", ".join(image.platforms)),
-        )
-        for image in sorted(report.images, key=lambda image: image.status != "failed")
-    ]
-    head = ("Source", "Target", "Status", "Digest", "Platforms")
-    return f"<section><h2>Images</h2>{_table('images', head, rows)}</section>"
-
-
 def _notes(report: Report) -> str:
-    if not report.notes:
-        return ""
-    items = "".join(f"<li>{_text(note)}</li>" for note in report.notes)
-    return f"<section><h2>Notes</h2><ul>{items}</ul></section>"
+    items = "".join(f"<li>{page_text(note)}</li>" for note in report.notes)
+    return f"<ul>{items}</ul>" if items else ""

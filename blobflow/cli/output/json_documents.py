@@ -10,13 +10,16 @@ import msgspec
 if TYPE_CHECKING:
     from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
+    from blobflow.engine.results.difference import ReportDifference
+    from blobflow.engine.results.report import Report
     from blobflow.oci import Descriptor, Manifest
     from blobflow.operations.inspection import Inspection
 
 
 def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]:
     """A plan for programs: `price`, and `images` with status mirror, current, failed (`error` says why) or
-    skipped (`reason` does).
+    skipped (`reason` does). `made`: when, by which version of blobflow, and of which command line, as in a
+    report's `run`.
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
@@ -24,14 +27,18 @@ def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read. `notes`: what it took to find out what is wanted.
     """
+    from blobflow.cli.options.command_line import command_line
     from blobflow.engine.plan.preview import preview_images
+    from blobflow.engine.results.run_record import utc_now
+    from blobflow.version import __version__
 
     return {
         "version": 1,
+        "made": msgspec.to_builtins({"at": utc_now(), "blobflow": __version__, "command": command_line()}),
+        "images": [_planned_image(planned, each) for each in preview_images(planned)],
         "price": msgspec.to_builtins(planned.cost),
         "manifests_read": planned.reads,
         "allowances": msgspec.to_builtins(planned.allowances),
-        "images": [_planned_image(planned, each) for each in preview_images(planned)],
         "notes": list(notes),
     }
 
@@ -54,6 +61,16 @@ def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
         "backup": preview.backup,
         "bytes_to_write": preview.bytes_to_write,
         "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
+    }
+
+
+def difference_document(difference: ReportDifference, before: Report, after: Report) -> dict[str, Any]:
+    """The difference between two reports for programs; `runs`: which they were, the earlier one first."""
+    return {
+        "version": 1,
+        "differs": difference.differs,
+        "runs": [msgspec.to_builtins(before.run), msgspec.to_builtins(after.run)],
+        **msgspec.to_builtins(difference),
     }
 
 

@@ -237,9 +237,13 @@ OPTIONS: Final = {
 }
 
 
-def verb_sentence(words: tuple[str, ...]) -> str:
-    """What blobflow calls the verb that these words, as they were typed, are elsewhere; "" if none is."""
-    return VERBS.get(" ".join(words[:2]), "") or VERBS.get(" ".join(words[:1]), "")
+def find_verb(words: tuple[str, ...]) -> tuple[str, str]:
+    """The verb, of one or two words, that these words begin with elsewhere, and what blobflow calls it; the
+    first word and "" if none is known."""
+    for verb in (" ".join(words[:2]), words[0]):
+        if verb in VERBS:
+            return verb, VERBS[verb]
+    return words[0], ""
 
 
 def option_sentence(verb: str, option: str) -> str:

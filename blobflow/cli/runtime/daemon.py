@@ -6,13 +6,12 @@ stays until a signal ends it, prints the error of a run, and goes on as `schedul
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
@@ -34,6 +33,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 # One run, which passes its report on however it ends.
 RunOnce = Callable[[Callable[["Report"], None]], None]
+
+DaemonEvent = Literal["next", "reread", "metrics", "error"]
 
 
 class ScheduleOptions(msgspec.Struct, frozen=True):
@@ -161,9 +162,13 @@ def _run_as_daemon(
         )
 
 
-def _print_event(output: OutputOptions, event: str, sentence: str) -> None:
+def _print_event(output: OutputOptions, event: DaemonEvent, sentence: str) -> None:
     if output.log_format == "json":
-        click.echo(json.dumps({"event": event, "message": sentence}), err=True)
+        from blobflow.cli.output import json_events
+
+        kinds = {"next": json_events.NextRun, "reread": json_events.Reread}
+        kinds |= {"metrics": json_events.MetricsServed, "error": json_events.RunError}
+        json_events.print_event(kinds[event](sentence))
     else:
         print_lines(f"blobflow: {sentence}", err=True)
 

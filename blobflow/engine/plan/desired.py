@@ -254,12 +254,13 @@ def build_desired_images(
     tags: Mapping[tuple[Site, str], Digest | None],
     current: Collection[Pair] = (),
     refuses_sparse: Callable[[str], bool] = lambda host: False,
+    known_platforms: Callable[[Pair, Digest], tuple[str, ...]] = lambda pair, root: (),
 ) -> DesiredImages:
     """Decide the desired image of each pair.
 
     In mode `auto` the pruned form is taken where the target's tag names it already, or the target's registry
     is known to refuse sparse indexes. Where a target is known to have it all (`current`), its image is just
-    the root that its tag names: the graph need not have it.
+    the root that its tag names, with its `known_platforms`: the graph need not have it.
     """
     made: dict[tuple[Digest, PlatformChoice, bool], DesiredImage] = {}
     desired_images: dict[Pair, DesiredImage] = {}
@@ -278,7 +279,8 @@ def build_desired_images(
         if pair in current:
             found = named or root.digest
             other = Descriptor(root.media_type, found, UNKNOWN_SIZE)
-            desired_images[pair] = DesiredImage(root if found == root.digest else other)
+            platforms = known_platforms(pair, found)
+            desired_images[pair] = DesiredImage(root if found == root.digest else other, platforms=platforms)
             continue
         try:
             prune = choice.index == "auto" and bool(choice.platforms) and root.digest in graph.manifests

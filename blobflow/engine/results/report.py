@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from blobflow.errors import BlobflowError
 
 Status = Literal["done", "present", "failed", "skipped"]
 TagStatus = Literal["removed", "left", "failed", "surplus"]
+Side = Literal["source", "target"]
 
 
 class ReferrerRecord(msgspec.Struct, frozen=True):
@@ -35,7 +37,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
     `status`: done (something was moved or tagged), present (nothing was missing), failed (`error` says why,
     in one sentence that names the side), skipped (not finished, perhaps begun: the run ended before, as
     `error` says; or, with a `reason`, left as it was, because it has none of the platforms that are wanted).
-    `platforms` of the root's children, as far as they were read: a root that was known to be complete is not.
+    `platforms` of the root's children, as far as they are known: a root that an earlier run put and that is
+    still there is not read again, and has those that the store remembers of it.
     `moved`: what the source's tag names by the end of the run, "nothing" if it is gone; "" if it did not
     move. `referrers`: what refers to it, if that was looked up.
     """
@@ -125,10 +128,38 @@ class RangesRecord(msgspec.Struct, frozen=True):
     fallbacks: dict[str, int] = {}
 
 
+class HostRecord(msgspec.Struct, frozen=True):
+    """A host that the run was about (`sides`), or that it was sent to, as where tokens or blobs come from.
+
+    `requests` are HTTP requests; bytes are body bytes of blobs and manifests.
+    """
+
+    host: str
+    sides: tuple[Side, ...] = ()
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """Which run it was: when it began and ended (UTC, RFC 3339; by the clock on the wall, so `Totals.seconds`
+    is what it took), the version of blobflow, and with which hosts it dealt.
+
+    `command`: the command line, a word each, with `***` in place of what may be secret; empty for a run that
+    a program began through the library. None and empty fields: written by a version that did not tell.
+    """
+
+    started: datetime | None = None
+    ended: datetime | None = None
+    blobflow: str = ""
+    command: tuple[str, ...] = ()
+    hosts: tuple[HostRecord, ...] = ()
+
+
 class Report(msgspec.Struct, frozen=True):
     """What a run did. `targets` in the order given, one a host; `notes`: what a person decided otherwise than
     content says, or should know of it, a sentence each. `tags`: those at the targets that were too many, if
-    that was asked. `version` changes when a reader of an earlier one
+    that was asked. `run`: when, where and by what. `version` changes when a reader of an earlier one
     would be misled."""
 
     totals: Totals
@@ -138,6 +169,7 @@ class Report(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     tags: tuple[TagRecord, ...] = ()
     ranges: RangesRecord = RangesRecord()
+    run: RunRecord = RunRecord()
 
     @property
     def ok(self) -> bool:
@@ -179,7 +211,27 @@ def with_records(report: Report, records: Mapping[Pair, ImageRecord]) -> Report:
             )
             for each in targets
         ),
+        run=msgspec.structs.replace(report.run, hosts=_with_hosts(report.run.hosts, records)),
     )
+
+
+def _with_hosts(hosts: tuple[HostRecord, ...], pairs: Iterable[Pair]) -> tuple[HostRecord, ...]:
+    """The hosts, and those of further pairs that are not among them."""
+    found = {each.host: each for each in hosts}
+    for host, sides in sides_of(pairs).items():
+        found.setdefault(host, HostRecord(host, sides))
+    return tuple(found.values())
+
+
+def sides_of(pairs: Iterable[Pair]) -> dict[str, tuple[Side, ...]]:
+    """The hosts of the pairs, in their order: sources first; a host may be both."""
+    sides: dict[str, dict[Side, None]] = {}
+    pairs = tuple(pairs)
+    for pair in pairs:
+        sides.setdefault(pair.source.host, {})["source"] = None
+    for pair in pairs:
+        sides.setdefault(pair.target.host, {})["target"] = None
+    return {host: tuple(each) for host, each in sides.items()}
 
 
 def encode_report(report: Report) -> bytes:

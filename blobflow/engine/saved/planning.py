@@ -35,6 +35,7 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
 from blobflow.errors import BlobflowError, Rejected, own_copy
@@ -74,7 +75,11 @@ class SavedPlanning(Planning[list[int]]):
         self.observe(PhaseStarted("survey", len(self._saved.images)))
         self.roots |= self._saved.roots
         self._quota = PullQuota(
-            services.allowance_of, services.source_at, self.observe, services.sleep, waits=self.policy.wait
+            services.allowance_of,
+            services.source_at,
+            self.observe,
+            services.sleep,
+            services.meter.waits if self.policy.wait else None,
         )
         admit = one_at_a_time(self._quota)
         self._reader = GraphReader(services.source_at, admit, services.manifest_budget, self.observe)
@@ -164,6 +169,7 @@ class SavedPlanning(Planning[list[int]]):
         looked_up = policy.lookup(pair) != "off"
         chosen = put_record(pair.choice, source, put, foreign=policy.foreign_layers, referrers=looked_up)
         services.journal.record_put(site_of(pair.target), put, chosen)
+        note_platforms(services.journal, pair, put, self.planned.desired_images[pair].platforms)
 
     def explain(self, error: BlobflowError, step: Step) -> None:
         """Explain content that a target lacks and no step brings: it was there when the plan was made."""

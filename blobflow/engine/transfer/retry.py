@@ -95,15 +95,20 @@ def delay_before_retry(
     rule = rule_for(error, RULES)
     if rule is None or not _may_be_mended(error):
         return None
-    attempts = rule.attempts
-    if times is not None:
-        attempts = min(attempts, times + 1) if isinstance(error, DigestMismatch) else times + 1
-    if tries.fruitless >= attempts or times == 0:
+    if tries.fruitless >= _attempts(error, times) or times == 0:
         return None
     if tries.made >= MOST or tries.alike >= ALIKE:
         return None
     asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
     return max(asked or 0.0, rule.delay(tries.fruitless, random()))
+
+
+def _attempts(error: BlobflowError, times: int | None) -> int:
+    """How many attempts in a row may fail so without having moved anything; 0: what has no rule."""
+    rule = rule_for(error, RULES)
+    if rule is None or times is None:
+        return rule.attempts if rule is not None else 0
+    return min(rule.attempts, times + 1) if isinstance(error, DigestMismatch) else times + 1
 
 
 def may_send(written: int, size: int, at: int) -> bool:
@@ -135,3 +140,7 @@ class BlobRetries:
         """See `Policy.next_delay`."""
         self.tries = self.tries.after(error, self._at())
         return delay_before_retry(error, self.tries, self._random, self._times)
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`. Attempts that moved something don't count."""
+        return _attempts(error, self._times) if self.tries.made == self.tries.fruitless else 0

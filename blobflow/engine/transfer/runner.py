@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
 from blobflow.content import Attaches, BlobReader, LineRate, Site
+from blobflow.engine.plan.step_images import StepImages
 from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
@@ -26,14 +27,7 @@ from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.staging import Way, choose_way
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import (
-    BlobflowError,
-    ConnectFailed,
-    NetworkError,
-    RegistryError,
-    Rejected,
-    StorageError,
-)
+from blobflow.errors import BlobflowError, ConnectFailed, NetworkError, RegistryError, Rejected, StorageError
 from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 
@@ -62,6 +56,8 @@ class Transfer:
         brought: Callable[[Step], None] = lambda step: None,
     ) -> None:
         self.step_states = StepStates(plan)
+        self._images = StepImages()
+        self._images.add(plan)
         self._made = dict(plan.made)
         self._graph = graph
         self._services = services
@@ -112,6 +108,7 @@ class Transfer:
         """Run a part of the plan too, with steps numbered after the present ones. Only while `run` runs."""
         await self._find_held(part.steps)
         first = self.step_states.steps
+        self._images.add(part)
         self._made |= part.made
         self.step_states.add(part)
         self._note_blobs(part.steps, first)
@@ -266,7 +263,8 @@ class Transfer:
         """Run a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
-        observe(StepStarted(number, kind, content.digest, target, content.size))
+        image = self._images.source(number)
+        observe(StepStarted(number, kind, content.digest, target, content.size, image))
         try:
             outcome = await act()
         except BlobflowError as error:

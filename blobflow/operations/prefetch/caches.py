@@ -65,7 +65,10 @@ async def warm_caches(
     pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
     await pulling.pull(found.blobs)
     observer(PhaseStarted("verify", len(found.blobs)))
-    await pulling.look(settle, sleep)
+    with client.meter.waits.begin(
+        "work", "", "giving the caches time to store what was pulled", seconds=settle
+    ):
+        await pulling.look(settle, sleep)
     told = [_warmth(pair, found, pulling) for pair in pairs]
     tell(told, observer)
     return told

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from blobflow.errors import StorageError
 from blobflow.events import Warned
+from blobflow.page_style import content_policy
 from blobflow.server.admin.metrics import CONTENT_TYPE, RegistryMetrics
 from blobflow.server.admin.page import render, with_age
 from blobflow.server.context import RequestContext
@@ -48,14 +49,14 @@ async def metrics(context: RequestContext) -> web.StreamResponse:
 
 
 async def page(context: RequestContext) -> web.StreamResponse:
-    """HTML that works without scripts; `last` begins after a repository. It shows what may be pulled, and
-    counts that alone. 503 while the store can't be read."""
+    """HTML that works without scripts; `last` begins after a repository, `find` leaves those whose names have
+    it in them. It shows what may be pulled, and counts that alone. 503 while the store can't be read."""
     registry, request, permissions = context.registry, context.request, context.permissions
-    last = request.query.get("last", "")
+    last, find = request.query.get("last", ""), request.query.get("find", "")
     may_pull = None if permissions.unlimited else permissions.may_pull
     try:
         found, age = await registry.overview.page(
-            render, last, viewer=permissions.viewer, may_pull=may_pull, gone=_gone(request)
+            render, last, find=find, viewer=permissions.viewer, may_pull=may_pull, gone=_gone(request)
         )
     except StorageError as error:
         return _failed(registry, error)
@@ -63,7 +64,10 @@ async def page(context: RequestContext) -> web.StreamResponse:
         body=with_age(found, age),
         content_type="text/html",
         charset="utf-8",
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        headers={
+            "Content-Security-Policy": f"{content_policy(forms=True)}; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        },
     )
 
 

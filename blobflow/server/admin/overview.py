@@ -16,6 +16,7 @@ from blobflow.errors import UnsupportedContent
 from blobflow.oci import Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.json_decoding import decode
 from blobflow.oci.manifest import MAX_MANIFEST_BYTES
+from blobflow.server.admin.repository_pages import MayPull, find_page
 from blobflow.server.admin.snapshots import Abandoned, ShouldStop, Snapshot, SnapshotCache
 from blobflow.server.pullthrough.cache import PullThroughCache
 from blobflow.transports.store import Store
@@ -25,7 +26,6 @@ from blobflow.transports.store.stats import (
     StoreStats,
     collect_stats,
     open_reader,
-    repositories_after,
     tags_with_types,
 )
 
@@ -41,18 +41,14 @@ FILES = 2000
 BYTES = 32 * 1024 * 1024
 # Children of one manifest that are taken out of it; docker takes no image with more than 127 layers.
 _CHILDREN = 256
-# Names of repositories that are tried to find some that a viewer may pull.
-_NAMES = 20_000
 # Bytes of a config that is read; those of images have some kilobytes.
 _MAX_CONFIG = 1024 * 1024
 # Bytes in memory of the figures of one repository.
 _SHARE_BYTES = 400
-# A name of a repository in a request that is longer can't be one.
+# A name of a repository in a request that is longer can't be one, nor be found in one.
 _LONGEST_NAME = 256
 
 _platform = msgspec.json.Decoder(Platform)
-
-MayPull = Callable[[str], bool]
 
 
 class ImageRow(msgspec.Struct, frozen=True):
@@ -101,12 +97,18 @@ class UpstreamRow(msgspec.Struct, frozen=True):
 
 class OverviewRows(msgspec.Struct, frozen=True):
     """The page. `stats` counts all that is held (None: not for this viewer). `following` is where
-    the next page begins, "" on the last."""
+    the next page begins, "" on the last; `previous`, `before`, `total` and `at_least` as in `RepositoryPage`.
+    `find`: what the names have in them."""
 
     stats: StoreStats | None
     repositories: tuple[RepositoryRow, ...]
     following: str = ""
     upstreams: tuple[UpstreamRow, ...] = ()
+    previous: str | None = None
+    before: int | None = 0
+    total: int = 0
+    at_least: bool = False
+    find: str = ""
 
 
 class RenderedPage(msgspec.Struct, frozen=True):
@@ -152,26 +154,28 @@ class Overview:
         render: Callable[[OverviewRows], RenderedPage],
         last: str = "",
         *,
+        find: str = "",
         viewer: str = "",
         may_pull: MayPull | None = None,
         gone: Callable[[], bool],
     ) -> tuple[RenderedPage, float]:
-        """The page after the repository `last`, and its age in seconds.
+        """The page after the repository `last`, and its age in seconds. `find`: what the names of the
+        repositories have in them, in any letters.
 
         `render` runs in the thread as well. `may_pull`: which repositories are shown; then figures about
         others are left out. `viewer` names what it lets through: equal viewers are shown the same page. Both
         are about the moment: call `forget` when rules change. Raises StorageError, ApiError.
         """
-        last = last[:_LONGEST_NAME].encode("utf-8", "replace").decode()
+        last, find = _cut(last), _cut(find.strip())
         stats = await self.stats(gone)
         upstreams = () if may_pull else tuple(self._upstreams())
 
         def build(stopped: ShouldStop) -> RenderedPage:
             with open_reader(self._store, stopped) as state:
                 look = _OverviewReader(state, self._store.blobs.path_of, stats.value, may_pull, stopped)
-                return render(msgspec.structs.replace(look.shown(last), upstreams=upstreams))
+                return render(msgspec.structs.replace(look.shown(last, find), upstreams=upstreams))
 
-        key = viewer, may_pull is None, last
+        key = viewer, may_pull is None, last, find
         found = await self._pages.get(key, build, gone=gone, weigh=lambda page: page.size)
         return found.value, max(self._pages.age(found), self._figures.age(stats))
 
@@ -203,6 +207,11 @@ class Overview:
             hits = sum(n for (_, outcome), n in told.items() if outcome in ("hit", "stale"))
             found.append(UpstreamRow(host, sum(told.values()), hits, self._pullthrough.bytes_read[host]))
         return found
+
+
+def _cut(name: str) -> str:
+    """What a request says of a name, in no more than a name can have, and with all characters whole."""
+    return name[:_LONGEST_NAME].encode("utf-8", "replace").decode()
 
 
 def _weight(stats: StoreStats) -> int:
@@ -238,32 +247,26 @@ class _OverviewReader:
         self._roots: dict[tuple[Digest, str], TagRow] = {}
         self._images: dict[Digest, _Image | None] = {}
 
-    def shown(self, last: str) -> OverviewRows:
-        names, following = self._names(last)
+    def shown(self, last: str, find: str) -> OverviewRows:
+        page = find_page(
+            self._state,
+            REPOSITORIES,
+            last=last,
+            find=find,
+            may_pull=self._may_pull,
+            check_stopped=self._check_stopped,
+        )
         every = self._may_pull is None
-        repositories = tuple(self._repository(name, shared=every) for name in names)
-        return OverviewRows(self._census if every else None, repositories, following)
-
-    def _names(self, last: str) -> tuple[list[str], str]:
-        """The repositories of the page, and where the next one begins.
-
-        Where a viewer may pull very few of very many, those after _NAMES are not found.
-        """
-        may_pull = self._may_pull
-        if may_pull is None:
-            found = repositories_after(self._state, REPOSITORIES + 1, last)
-        else:
-            found = []
-            at = last
-            for _ in range(_NAMES // 1000):
-                names = repositories_after(self._state, 1000, at)
-                found += [name for name in names if may_pull(name)]
-                if len(names) < 1000 or len(found) > REPOSITORIES:
-                    break
-                at = names[-1]
-                self._check_stopped()
-        page = found[:REPOSITORIES]
-        return page, page[-1] if len(found) > REPOSITORIES else ""
+        return OverviewRows(
+            self._census if every else None,
+            tuple(self._repository(name, shared=every) for name in page.names),
+            page.following,
+            previous=page.previous,
+            before=page.before,
+            total=page.total,
+            at_least=page.at_least,
+            find=find,
+        )
 
     def _check_stopped(self) -> None:
         if self._stopped():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote
 
+from blobflow.page_style import NARROW, page_head, page_text
 from blobflow.printable import printable
 from blobflow.server.admin.overview import (
     ImageRow,
@@ -21,13 +22,22 @@ from blobflow.transports.store.stats import StoreStats
 # Characters of a name that are shown: a repository's has 255 at most, a tag's 128; of a platform.
 _NAME = 255
 _PLATFORM = 80
+# With more repositories on a page than this, their tags are folded away until somebody wants to see them.
+_UNFOLDED = 12
 
+# What a cell is, where a row is a card: see `NARROW`.
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#1c2330}"
-    "h1{font-size:1.4em}h2{font-size:1.1em;margin:2em 0 .3em}table{border-collapse:collapse;width:100%}"
-    "h2,td{unicode-bidi:isolate}"
-    "th,td{text-align:left;padding:.25em .8em .25em 0;border-bottom:1px solid #dde2ea;vertical-align:top}"
-    "td.n,th.n{text-align:right;white-space:nowrap}code{font-size:.9em;color:#56627a}p.s{color:#56627a;margin:0}"
+    f"@media(max-width:{NARROW - 1}px){{"
+    + "".join(
+        f'{table} td:nth-child({number})::before{{content:"{word}: ";color:var(--quiet)}}'
+        for table, words in (
+            ("table.tags", ("Tag", "Digest", "Images", "Size")),
+            ("#upstreams", ("Upstream", "Asked", "Held", "Hit rate", "Read there")),
+        )
+        for number, word in enumerate(words, 1)
+    )
+    + "}.s{color:var(--quiet);margin:.2em 0}section{margin:1.1em 0 0}section h2{display:inline}"
+    "section>.s{display:inline;margin:0 0 0 .8em}details table{margin:.2em 0 1em}"
 )
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -35,20 +45,68 @@ _UNITS = ("kB", "MB", "GB", "TB", "PB")
 def render(shown: OverviewRows) -> RenderedPage:
     """The whole document, but for its age: see `with_age`."""
     head = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>blobflow registry</title>',
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
-        "<h1>blobflow registry</h1>",
+        page_head("blobflow registry"),
+        f"<style>{_STYLE}</style></head><body>",
+        "<header><h1>blobflow registry</h1>",
         _summary(shown.stats),
     ]
-    parts = [_upstreams(shown.upstreams), *map(_repository, shown.repositories)]
+    parts = ["</header><main>", _upstreams(shown.upstreams)]
+    if shown.repositories or shown.find or shown.before != 0 or shown.following:
+        parts += [_filter(shown), _where(shown)]
+    folded = len(shown.repositories) > _UNFOLDED
+    parts += [_repository(each, folded=folded) for each in shown.repositories]
     if not shown.repositories:
-        parts.append("<p>There is nothing here yet.</p>")
-    if shown.following:
-        following = quote(shown.following, safe="", errors="replace")
-        parts.append(f'<p><a href="?last={following}" rel="next">More</a></p>')
-    parts.append("</body></html>\n")
+        parts.append(f"<p>{_nothing(shown)}</p>")
+    parts += [_links(shown), "</main></body></html>\n"]
     return RenderedPage(_bytes(head), _bytes(parts))
+
+
+def _nothing(shown: OverviewRows) -> str:
+    if not shown.find:
+        return "There is nothing here yet." if shown.before == 0 and not shown.following else "None here."
+    return f"No repository with {_text(shown.find)} in its name" + (" up to here." if shown.at_least else ".")
+
+
+def _filter(shown: OverviewRows) -> str:
+    """A form that works without scripts: the server chooses."""
+    return (
+        '<form method="get" role="search"><label for="find">Repositories with</label>'
+        f'<input id="find" name="find" type="search" maxlength="{_NAME}" value="{_value(shown.find)}">'
+        "<button>in their names</button></form>"
+    )
+
+
+def _where(shown: OverviewRows) -> str:
+    """Which of the repositories these are."""
+    if not shown.repositories:
+        return ""
+    if shown.before is None:
+        return '<p class="s" id="where">further on</p>'
+    total = f"more than {shown.total}" if shown.at_least else str(shown.total)
+    first, last = shown.before + 1, shown.before + len(shown.repositories)
+    kind = "repository" if shown.total == 1 else "repositories"
+    span = f"{first} to {last} of " if len(shown.repositories) < shown.total or shown.at_least else ""
+    return f'<p class="s" id="where">{span}{total} {kind}</p>'
+
+
+def _links(shown: OverviewRows) -> str:
+    """To the pages beside this one."""
+    links = []
+    if shown.following:
+        links.append(f'<a href="{_query(shown.following, shown.find)}" rel="next">Next</a>')
+    if shown.previous is not None:
+        links.append(f'<a href="{_query(shown.previous, shown.find)}" rel="prev">Previous</a>')
+    if shown.previous:
+        links.append(f'<a href="{_query("", shown.find)}">First</a>')
+    return f'<nav aria-label="Pages">{" ".join(links)}</nav>' if links else ""
+
+
+def _query(last: str, find: str) -> str:
+    words = {"last": last, "find": find}
+    query = "&amp;".join(
+        f"{name}={quote(value, safe='', errors='replace')}" for name, value in words.items() if value
+    )
+    return f"?{query}"
 
 
 def with_age(page: RenderedPage, age: float) -> bytes:
@@ -61,7 +119,12 @@ def _bytes(parts: Iterable[str]) -> bytes:
 
 
 def _text(words: str, most: int = _NAME) -> str:
-    return escape(printable(words, most))
+    return page_text(words, most)
+
+
+def _value(words: str) -> str:
+    """Words in an attribute."""
+    return escape(printable(words, _NAME))
 
 
 def _summary(stats: StoreStats | None) -> str:
@@ -69,9 +132,13 @@ def _summary(stats: StoreStats | None) -> str:
         return ""
     spared = max(stats.served - stats.size, 0)
     return (
-        f'<p id="summary">{stats.blobs} blobs and manifests, {size(stats.size)} on disk; '
+        f'<p id="summary">{_items(stats.blobs)}, {size(stats.size)} on disk; '
         f"the repositories hold {size(stats.served)}, of which sharing spares {size(spared)}.</p>"
     )
+
+
+def _items(count: int) -> str:
+    return "1 blob or manifest" if count == 1 else f"{count} blobs and manifests"
 
 
 def _upstreams(upstreams: Iterable[UpstreamRow]) -> str:
@@ -82,22 +149,34 @@ def _upstreams(upstreams: Iterable[UpstreamRow]) -> str:
     ]
     if not rows:
         return ""
-    head = "".join(f'<th class="n">{word}</th>' for word in ("Asked", "Held", "Hit rate", "Read there"))
-    return f'<table id="upstreams"><tr><th>Upstream</th>{head}</tr>{"".join(rows)}</table>'
+    head = "".join(
+        f'<th scope="col" class="n">{word}</th>' for word in ("Asked", "Held", "Hit rate", "Read there")
+    )
+    return (
+        f'<div class="wide"><table id="upstreams"><thead><tr><th scope="col">Upstream</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
-def _repository(shown: RepositoryRow) -> str:
+def _repository(shown: RepositoryRow, *, folded: bool) -> str:
     share = shown.share
     text = f"<h2>{_text(shown.name)}</h2>"
     if share is not None:
         shared = f", {size(share.shared)} of it shared with other repositories" if shown.shared else ""
-        text += f'<p class="s">{share.items} blobs and manifests, {size(share.size)}{shared}</p>'
-    if shown.tags:
-        head = '<tr><th>Tag</th><th>Digest</th><th>Images</th><th class="n">Size</th></tr>'
-        text += f"<table>{head}{''.join(map(_tag, shown.tags))}</table>"
-    if shown.more_tags:
-        text += '<p class="s">and more tags</p>'
-    return text
+        text += f'<p class="s">{_items(share.items)}, {size(share.size)}{shared}</p>'
+    if not shown.tags:
+        return f"<section>{text}</section>"
+    more = '<p class="s">and more tags</p>' if shown.more_tags else ""
+    count = f"{len(shown.tags)}{'+' if shown.more_tags else ''} {'tag' if len(shown.tags) == 1 else 'tags'}"
+    head = (
+        '<thead><tr><th scope="col">Tag</th><th scope="col">Digest</th><th scope="col">Images</th>'
+        '<th scope="col" class="n">Size</th></tr></thead>'
+    )
+    table = f'<table class="tags">{head}<tbody>{"".join(map(_tag, shown.tags))}</tbody></table>'
+    return (
+        f"<section>{text}<details{'' if folded else ' open'}><summary>{count}</summary>"
+        f'<div class="wide">{table}</div>{more}</details></section>'
+    )
 
 
 def _tag(shown: TagRow) -> str:
@@ -118,7 +197,7 @@ def _image(shown: ImageRow) -> str:
     here = size(shown.size) if shown.size is not None else "not here"
     if shown.at_least:
         here = f"at least {here}"
-    return f"{_text(shown.platform or 'one image', _PLATFORM)}: {here}"
+    return f"{escape(printable(shown.platform or 'one image', _PLATFORM))}: {here}"
 
 
 def percent(part: int, whole: int) -> str:

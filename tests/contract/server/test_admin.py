@@ -207,7 +207,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
         assert not any(name.startswith("on") for name, _ in attrs)
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "wbr", "input"):
             self._open.append(tag)
         if tag in ("td", "p", "h2"):
             self.texts.append("")
@@ -257,7 +257,8 @@ async def test_the_page_has_pages(registry: ClientSession, monkeypatch: pytest.M
     async with registry.get("/?last=b") as answer:
         text = await answer.text()
     assert "<h2>c</h2>" in text
-    assert "More" not in text
+    assert 'rel="next"' not in text
+    assert '<a href="?" rel="prev">' in text
 
 
 def test_what_others_chose_is_escaped_on_the_page() -> None:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from html import unescape
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import ClientSession, web
@@ -19,7 +22,7 @@ from aiohttp import ClientSession, web
 from blobflow.errors import StorageError
 from blobflow.oci import Digest, digest_of, media
 from blobflow.server import REGISTRY_KEY, Server, make_app
-from blobflow.server.admin import overview
+from blobflow.server.admin import overview, repository_pages
 from blobflow.server.admin.overview import Overview, OverviewRows, RenderedPage
 from blobflow.server.admin.page import render, with_age
 from blobflow.server.errors import ApiError
@@ -359,3 +362,128 @@ async def test_repositories_are_named_in_order_from_anywhere(registry_store: Sto
         assert {name: share.items for name, share in collect_stats(state).shares.items()} == dict.fromkeys(
             ("a", "a/b", "b", "c/d"), 2
         )
+
+
+# Hundreds of repositories
+
+
+class Rendered:
+    """Pages of a store with many repositories, as one viewer sees them."""
+
+    def __init__(self, store: Store, may_pull: Callable[[str], bool] | None = None) -> None:
+        self._overview = Overview(store, None)
+        self._may_pull = may_pull
+
+    async def __aenter__(self) -> Rendered:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._overview.close()
+
+    async def at(self, query: str = "") -> str:
+        words = parse_qs(query)
+        last, find = (words.get(name, [""])[0] for name in ("last", "find"))
+        page, age = await self._overview.page(
+            render, last, find=find, may_pull=self._may_pull, viewer=str(self._may_pull), gone=nobody
+        )
+        return with_age(page, age).decode()
+
+
+def link(html: str, kind: str) -> str | None:
+    found = re.search(rf'<a href="\?([^"]*)" rel="{kind}"', html)
+    return unescape(found[1]) if found else None
+
+
+def names(html: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+async def many(store: Store, count: int, prefix: str = "team/app") -> list[str]:
+    wanted = [f"{prefix}-{number:05}" for number in range(count)]
+
+    def fill() -> None:
+        for name in wanted:
+            store.repositories.add(name, digest_of(b""))
+
+    await store.commit(fill)
+    return wanted
+
+
+async def test_pages_go_forth_and_back_and_say_where_one_is(registry_store: Store) -> None:
+    wanted = await many(registry_store, 250)
+    async with Rendered(registry_store) as pages:
+        first = await pages.at()
+        assert names(first) == wanted[:100]
+        assert '<p class="s" id="where">1 to 100 of 250 repositories</p>' in first
+        assert link(first, "prev") is None
+        second = await pages.at(link(first, "next") or "")
+        assert "101 to 200 of 250" in second and names(second) == wanted[100:200]
+        third = await pages.at(link(second, "next") or "")
+        assert "201 to 250 of 250" in third and names(third) == wanted[200:]
+        assert link(third, "next") is None
+        assert await pages.at(link(third, "prev") or "") == second
+        assert await pages.at(link(second, "prev") or "") == first
+        assert '<a href="?">First</a>' in third
+
+
+async def test_a_filter_chooses_on_the_server_and_goes_along_from_page_to_page(registry_store: Store) -> None:
+    await many(registry_store, 50)
+    wanted = await many(registry_store, 130, "other/<Nginx>&")
+    async with Rendered(registry_store) as pages:
+        html = await pages.at("find=nginX%3E%26")
+        assert [unescape(name.replace("<wbr>", "")) for name in names(html)] == wanted[:100]
+        assert 'value="nginX&gt;&amp;"' in html and "<Nginx>" not in html
+        html = await pages.at(link(html, "next") or "")
+        assert [unescape(name) for name in names(html)] == wanted[100:]
+        assert "101 to 130 of 130" in html
+        html = await pages.at("find=%3Cscript%3E")
+        assert "No repository with &lt;script&gt; in its name." in html and names(html) == []
+        assert 'value="&lt;script&gt;"' in html, "to be mended"
+    async with Rendered(registry_store, lambda name: name.endswith("7")) as pages:
+        html = await pages.at("find=team")
+        assert names(html) == [f"team/app-{number:05}" for number in range(7, 50, 10)]
+        assert "nginx" not in html.lower()
+
+
+async def test_more_names_than_are_looked_at_are_gone_on_with(
+    registry_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_pages, "MAX_NAMES", 40)
+    monkeypatch.setattr(repository_pages, "_AT_ONCE", 20)
+    wanted = await many(registry_store, 130)
+    async with Rendered(registry_store) as pages:
+        found, query = [], ""
+        while True:
+            html = await pages.at(query)
+            found += names(html)
+            assert ("of more than" in html or "further on" in html) == (len(found) <= 40 or query != "")
+            query = link(html, "next") or ""
+            if not query:
+                break
+        assert found == wanted
+        html = await pages.at(f"find={wanted[-1][-5:]}")
+        assert "in its name up to here." in html, "so it is not said that there is none"
+        assert link(html, "next") == "last=team%2Fapp-00039&find=00129"
+
+
+async def test_with_many_repositories_tags_are_folded_away(
+    client: ClientSession, app: web.Application
+) -> None:
+    await pushed_image(client, repo="/v2/a")
+    assert "<details open><summary>1 tag</summary>" in await text_of(client)
+    for number in range(13):
+        await push(client, SMALL, f"/v2/b{number:02}")
+    app[REGISTRY_KEY].overview.forget()
+    html = await text_of(client)
+    assert "<details><summary>1 tag</summary>" in html and "<td>1.0</td>" in html
+
+
+async def test_the_page_acts_on_nothing_but_itself(client: ClientSession) -> None:
+    await pushed_image(client)
+    async with client.get("/?find=app") as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        html = await answer.text()
+    for rule in ("default-src 'none'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"):
+        assert rule in policy
+    assert "script-src" not in policy and "<script" not in html
+    assert re.findall(r"https?:|//", html) == []

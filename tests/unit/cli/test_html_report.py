@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from blobflow.cli.output.dedup_stats import collect_dedup_stats
-from blobflow.cli.output.html_report import assign_lanes, render_html_report
+from blobflow.cli.output.html_report import render_html_report
+from blobflow.cli.output.html_timeline import assign_lanes
 from blobflow.cli.output.report_text import summary_lines
 from blobflow.cli.output.timeline import MAX_RANGES, RangeSpan, StepSpan, Timeline
 from blobflow.engine.execution import Run
@@ -22,6 +23,7 @@ from tests.library import mirror
 from tests.scenarios.registries import blobs_of, fill, registries
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+VOID = ("meta", "rect", "wbr", "input")
 
 
 class Page(HTMLParser):
@@ -42,7 +44,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(name, value or "") for name, value in attributes]
-        if tag not in ("meta", "rect"):
+        if tag not in VOID:
             self._open.append(tag)
         match tag:
             case "table":
@@ -53,7 +55,7 @@ class Page(HTMLParser):
                 self._rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("meta", "rect"):
+        if tag not in VOID:
             assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -61,12 +63,12 @@ class Page(HTMLParser):
             self._rows[-1][-1] += data
         elif self._open and self._open[-1] == "title" and "svg" in self._open:
             self.titles.append(data)
-        elif "style" not in self._open:
+        elif "style" not in self._open and "script" not in self._open:
             self.words.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(self.words)
+        return " ".join(" ".join(self.words).split())
 
 
 def image(name: str, status: str = "done", error: str = "") -> ImageRecord:
@@ -167,7 +169,9 @@ def test_failures_come_first() -> None:
     report = Report(Totals(2, 1), (image("good:1"), image("bad:1", "failed", "source: no such thing")))
     text = render_html_report(report, [span(0, 0, 0, 1, end="failed", error="cut off")])
     page = Page(text)
-    assert text.index("source: no such thing") < text.index("Totals") < text.index("Timeline")
+    heads = [text.index(f"<h2>{word}</h2>") for word in ("Images", "Totals", "Timeline")]
+    assert page.text.count("source: no such thing") == 0 and text.index("no such thing") < heads[0]
+    assert heads == sorted(heads)
     assert page.tables["failed-images"][1] == ["a.example/bad:1", "b.example/bad:1", "source: no such thing"]
     assert page.tables["failed-steps"][1][-1] == "cut off"
     assert [row[2] for row in page.tables["images"][1:]] == ["failed", "done"]
@@ -210,8 +214,10 @@ def test_what_others_chose_can_do_nothing() -> None:
     spans = [span(0, 0, 1, 2, target=NASTY, error=NASTY, digest=NASTY, end="failed")]
     text = render_html_report(report, spans)
     page = Page(text)
-    assert {"script", "a", "img", "link", "iframe"}.isdisjoint(page.tags)
-    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("href", "src")]
+    assert {"img", "link", "iframe", "object"}.isdisjoint(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "action")]
+    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
+    assert page.tags.count("script") == text.count("<script") == 1
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert re.findall(r"https?:", text) == []

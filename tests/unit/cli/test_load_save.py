@@ -366,13 +366,12 @@ def test_a_layer_that_is_not_what_its_config_says_is_refused(tmp_path: Path) -> 
     ("arguments", "words"),
     [
         (("gone.tar",), "there is no archive"),
-        (("-",), "say what standard input is"),
         (("a.tar,platform=arm64",), "is not a platform"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     result = run("load", *arguments, "--to", f"oci:{tmp_path}/out")
-    assert result.exit_code in (2, 5)
+    assert result.exit_code == 2
     assert words in result.stderr
 
 
@@ -495,9 +494,13 @@ def test_parts_of_an_earlier_larger_bundle_do_not_stay(tmp_path: Path, small_set
 
 def test_a_part_alone_is_told_from_a_bundle(tmp_path: Path, small_set: imageset.Layout) -> None:
     save(small_set, tmp_path / "bundle.tar", "--split-size", "40kB")
-    first, *_, last = sorted(tmp_path.glob("bundle.*.tar"))
+    first, *_, before, last = sorted(tmp_path.glob("bundle.*.tar"))
     assert "give all of them" in failed(2, "load", first, "--to", f"oci:{tmp_path}/out")
-    assert "give all of them" in failed(5, "load", last, "--to", f"oci:{tmp_path}/out")
+    told = failed(2, "load", last, "--to", f"oci:{tmp_path}/out")
+    assert f"give all of them; not given: {first} to {before}" in told
+    last.unlink()
+    told = failed(2, "load", tmp_path / "bundle.tar", "--to", f"oci:{tmp_path}/out")
+    assert f"the last part, which names them, is missing: {last} or one after it" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -797,7 +800,7 @@ def test_a_bundle_without_one_of_its_parts_is_told(tmp_path: Path, small_set: im
     assert len(parts) > 3
     parts[1].rename(tmp_path / "aside")
     said = failed(2, "load", tmp_path / "b.tar", "--to", f"oci:{tmp_path}/out")
-    assert "b.002.tar is not there" in said
+    assert f"are missing: {parts[1]}" in said
     (tmp_path / "aside").rename(parts[1])
     for part in parts:
         whole = part.read_bytes()

@@ -90,7 +90,7 @@ def test_a_verb_of_another_tool_is_none_of_ours(word: str) -> None:
     [
         ("cp a b", "In blobflow: `blobflow copy SOURCE TARGET`."),
         ("list-tags docker://x.example/y", "`blobflow ls HOST/REPOSITORY`"),
-        ("tag ls x.example/y", "`blobflow ls HOST/REPOSITORY`"),
+        ("tag ls x.example/y", "No such verb 'tag ls'. In blobflow: `blobflow ls HOST/REPOSITORY`."),
         ("manifest create a b", "`blobflow index create TARGET REF REF`"),
         ("manifest frobnicate a", "`blobflow inspect --raw REF`"),
         ("image copy a b", "`blobflow copy SOURCE TARGET`"),

@@ -453,3 +453,25 @@ def test_no_target_is_a_usage_error() -> None:
 def test_a_spec_is_refused_as_configuration() -> None:
     with pytest.raises(InvalidConfig):
         spec_pairs("version: 3\nimages: [a]", "s.yaml")
+
+
+def test_places_may_be_urls_which_say_whether_their_hosts_speak_tls() -> None:
+    request = parse_spec(
+        "version: 1\n"
+        "defaults: {source: 'https://127.0.0.1:5001', targets: ['http://t.example/m', 'u.example/m/']}\n"
+        "images: [{image: a:1}, {image: b:1, source: 'http://s.example/x'}]\n",
+        "f.yml",
+    )
+    assert [str(image.source) for image in request.images] == ["127.0.0.1:5001", "s.example/x"]
+    assert [str(target) for target in request.targets] == ["t.example/m", "u.example/m"]
+    assert {host: own.http for host, own in request.hosts.items()} == {
+        "127.0.0.1:5001": False,
+        "t.example": True,
+        "s.example": True,
+    }
+    with pytest.raises(UsageError, match=r"f\.yml.*: r\.example is given as https:// and as http://"):
+        parse_spec(
+            "{version: 1, images: [a],"
+            " defaults: {source: 'https://r.example', targets: ['http://r.example/m']}}",
+            "f.yml",
+        )

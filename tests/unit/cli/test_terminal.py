@@ -146,7 +146,15 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
 
 
 # What may be printed as it is: JSON in ASCII, bytes that were asked for raw, and our own help.
-AS_IT_IS = ("json.dumps(", "found.root.raw", "draft.index().raw", "profile_toml(")
+AS_IT_IS = (
+    "json.dumps(",
+    "found.root.raw",
+    "draft.index().raw",
+    "profile_toml(",
+    "raw_config",
+    "context.get_help(",
+    "rendered",
+)
 PRINTING = ("click.echo", "click.secho", "write_stdout")
 OUR_OWN = ("completion", "help", "stdio")
 

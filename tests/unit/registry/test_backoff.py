@@ -17,6 +17,7 @@ from blobflow.errors import (
     Unavailable,
     UntrustedPeer,
 )
+from blobflow.retrying import Failure
 from blobflow.transports.registry.http.backoff import (
     MAX_RETRY_AFTER_SECONDS,
     POLICIES,
@@ -24,6 +25,7 @@ from blobflow.transports.registry.http.backoff import (
     concerns_host,
     delay_before_next,
 )
+from blobflow.waits import HostWaits
 from tests.fakes.registry import Clock
 
 
@@ -93,10 +95,10 @@ def test_only_a_counted_or_spoken_wish_holds_all_requests() -> None:
 
 async def test_the_back_off_holds_until_its_last_end_and_then_no_more() -> None:
     clock = Clock()
-    backoff = Backoff(clock, clock.sleep)
+    backoff = Backoff(clock, clock.sleep, HostWaits())
     await backoff.wait()
-    backoff.hold(5.0)
-    backoff.hold(2.0)
+    backoff.hold(Failure(Throttled("t"), 1, 5.0))
+    backoff.hold(Failure(Throttled("t"), 1, 2.0))
     await backoff.wait()
     await backoff.wait()
     assert clock.slept == [5.0]

@@ -80,10 +80,8 @@ def _connect_error(error: Exception, host: str, certificate: PeerCertificate | N
         case aiohttp.ConnectionTimeoutError():
             return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
         case aiohttp.ClientConnectorCertificateError():
-            return UntrustedPeer(
-                f"{host} shows a certificate that is not trusted:"
-                f" {_certificate_fault(error.certificate_error, error.host, certificate)}"
-            )
+            fault = _certificate_fault(error.certificate_error, host, error.host, certificate)
+            return UntrustedPeer(f"{host} shows a certificate that is not trusted: {fault}")
         case aiohttp.ClientOSError() if _alert_of(error) in _CLIENT_CERTIFICATE:
             return UntrustedPeer(
                 f"{host} wants a client certificate that it trusts ({_alert_of(error)});"
@@ -146,8 +144,8 @@ def _alert_of(error: aiohttp.ClientOSError) -> str:
     return getattr(cause, "reason", None) or ""
 
 
-def _certificate_fault(error: Exception, name: str, certificate: PeerCertificate | None) -> str:
-    """What is wrong with a certificate, and what can be done about it."""
+def _certificate_fault(error: Exception, host: str, name: str, certificate: PeerCertificate | None) -> str:
+    """What is wrong with the certificate of `host`, whose `name` has no port, and what can be done."""
     code = getattr(error, "verify_code", 0)
     said = certificate or PeerCertificate()
     anyway = "accept any certificate with --tls-verify=false"
@@ -160,9 +158,7 @@ def _certificate_fault(error: Exception, name: str, certificate: PeerCertificate
     if code in _UNKNOWN_AUTHORITY:
         whom = f" ({said.issuer})" if said.issuer else ""
         who = "it is signed by itself" if code == _SELF_SIGNED else f"who signed it{whom} is not known here"
-        return (
-            f"{who}; to trust it name its CA with --ca FILE, or put that into containers/certs.d/HOST/ca.crt"
-        )
+        return f"{who}; to trust it name its CA with --ca FILE, or keep that as certs.d/{host}/ca.crt"
     return f"{_ssl_reason(error)}; add its CA with --ca FILE, or {anyway}"
 
 

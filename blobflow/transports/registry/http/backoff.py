@@ -20,7 +20,8 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
-from blobflow.retrying import Rule, Table, rule_for
+from blobflow.retrying import Failure, Rule, Table, begin_wait, rule_for
+from blobflow.waits import HostWaits
 
 # Seconds for which nothing is sent to the host after a 429 that does not say how long.
 DEFAULT_RETRY_AFTER = 0.25
@@ -69,13 +70,21 @@ def delay_before_next(
     if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
         return None
     rule = rule_for(error, POLICIES)
-    if rule is None or attempt >= (rule.attempts if times is None else times + 1):
+    if rule is None or attempt >= attempts_of(error, times):
         return None
     wish = retry_after_of(error)
     if wish is not None:
         return wish if wish <= longest else None
     delay = rule.delay(attempt, jitter)
     return None if concerns_host(error) and delay > longest else delay
+
+
+def attempts_of(error: BlobflowError, times: int | None = None) -> int:
+    """How many attempts there are in all; 0 for what has no rule. `times`: see `delay_before_next`."""
+    rule = rule_for(error, POLICIES)
+    if rule is None:
+        return 0
+    return rule.attempts if times is None else times + 1
 
 
 def concerns_host(error: BlobflowError) -> bool:
@@ -117,20 +126,31 @@ class RequestRetries:
             times=self._times,
         )
 
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`."""
+        attempts = attempts_of(error, self._times)
+        return min(attempts, 2) if self._fail_fast else attempts
+
 
 class Backoff:
-    """Until when no request is sent to one host."""
+    """Until when no request is sent to one host. Who waits for that is among the `waits`."""
 
-    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Sleep, waits: HostWaits) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._waits = waits
         self._until = 0.0
+        self._cause: Failure | None = None
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for `seconds` from now."""
-        self._until = max(self._until, self._clock() + seconds)
+    def hold(self, failure: Failure) -> None:
+        """Send nothing for the failure's delay from now."""
+        until = self._clock() + failure.delay
+        if until > self._until:
+            self._until, self._cause = until, failure
 
     async def wait(self) -> None:
         """Return when the host may be asked again; at once if nothing holds."""
         while (left := self._until - self._clock()) > 0:
-            await self._sleep(left)
+            assert self._cause is not None, "something holds"
+            with begin_wait(self._waits, self._cause, kind="rest", seconds=left):
+                await self._sleep(left)

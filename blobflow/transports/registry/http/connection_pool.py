@@ -39,6 +39,7 @@ from blobflow.transports.registry.http.scheme_detection import detect_scheme
 from blobflow.transports.registry.http.tls_diagnosis import PeerCertificate, read_certificate, speaks_tls
 from blobflow.transports.registry.http.upload_body import UploadBody, UploadPayload
 from blobflow.transports.registry.origins import GuardedResolver, name_of, origin_of
+from blobflow.waits import CURRENT_WAIT, WaitKind
 
 MAX_WARNINGS = 20
 _BAD_REQUEST = 400
@@ -82,7 +83,12 @@ class ConnectionPool:
             async with self._scheme_lock:
                 if not self._scheme_known:
                     self._meter.requests += 1
-                    self.home = await detect_scheme(self._client, self.home, self._access)
+                    with self._meter.waits.begin("answer", "a first answer") as wait:
+                        current = CURRENT_WAIT.set(wait)
+                        try:
+                            self.home = await detect_scheme(self._client, self.home, self._access)
+                        finally:
+                            CURRENT_WAIT.reset(current)
                     self._scheme_known = True
 
     async def exchange(
@@ -92,8 +98,9 @@ class ConnectionPool:
         body: bytes | UploadBody | None,
         authorization: str,
         timeout: aiohttp.ClientTimeout | None = None,
+        waits_for: WaitKind = "answer",
     ) -> aiohttp.ClientResponse:
-        """One HTTP request, to wherever `url` is and may be."""
+        """One HTTP request, to wherever `url` is and may be. `waits_for`: what the answer says."""
         self._guard.check(url)
         headers = dict(request.headers)
         if authorization:
@@ -104,6 +111,10 @@ class ConnectionPool:
         timeout = timeout or self._client.timeout
         self._meter.requests += 1
         limit = head_limit(timeout, body)
+        wait = self._meter.waits.begin(waits_for, request.description, host=self.name(url))
+        if isinstance(body, UploadBody):
+            body.watched_by(wait)
+        current = CURRENT_WAIT.set(wait)
         try:
             async with limit:
                 response = await self._client.request(
@@ -129,6 +140,8 @@ class ConnectionPool:
                 failure.elsewhere = not self.is_home(url)
             raise failure from None
         finally:
+            CURRENT_WAIT.reset(current)
+            wait.end()
             if isinstance(body, UploadBody):
                 body.answer_limit = None
         if self._trace:
@@ -147,16 +160,20 @@ class ConnectionPool:
         codings = codings_of(response.headers) if wanted else ()
         # What is compressed in spite of being too short for it is longer.
         limit = request.limit + (CODING_BYTES if codings else 0)
+        host = self.name(response.url)
         try:
-            await read_small(response, limit, self._reading, body)
+            if response.content.is_eof():  # as most are
+                await read_small(response, limit, self._reading, body)
+            else:
+                with self._meter.waits.begin("answer", request.description, host=host):
+                    await read_small(response, limit, self._reading, body)
         except (aiohttp.ClientError, OSError) as error:
             length = response.content_length
             raise translate_error(
-                error, self.name(response.url), request.description, received=len(body), expected=length
+                error, host, request.description, received=len(body), expected=length
             ) from None
         content = bytes(body[: limit + 1])
         if codings:
-            host = self.name(response.url)
             check_codings(codings, host, request.description)
             content = decode_body(
                 content, codings, f"{host}'s answer to {request.description}", request.limit

@@ -1,0 +1,31 @@
+"""Which run a report is about: when it was, by which blobflow, and which hosts it dealt with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from blobflow.engine.pairs import Pair
+from blobflow.engine.results.report import HostRecord, RunRecord, sides_of
+from blobflow.events import Meter
+from blobflow.version import __version__
+
+
+def utc_now() -> datetime:
+    """Now, in UTC, to the millisecond: as finely as anybody compares logs."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def run_record(pairs: Sequence[Pair], meter: Meter, started: datetime) -> RunRecord:
+    """The record of a run that began at `started`, as of now. Hosts of the pairs come first."""
+    sides = sides_of(pairs)
+    hosts = []
+    for host in dict.fromkeys((*sides, *meter.hosts)):
+        record = HostRecord(host, sides.get(host, ()))
+        if (counted := meter.hosts.get(host)) is not None:
+            record = HostRecord(
+                host, record.sides, counted.requests, counted.bytes_read, counted.bytes_written
+            )
+        hosts.append(record)
+    return RunRecord(started, utc_now(), __version__, hosts=tuple(hosts))
