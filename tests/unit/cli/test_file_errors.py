@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.manifest_tool import parse_manifest_tool
 from blobflow.cli.inputs.requests import RegistryPrefix
 from blobflow.cli.inputs.spec_formats import read_spec
@@ -208,3 +210,20 @@ def test_json_logs_have_all_of_it_in_one_event(tmp_path: Path) -> None:
     assert "imagez" in line
     assert "A/b:" not in line
     assert "'A/b' is not a reference" in line
+
+
+def test_a_list_is_read_to_its_end_too() -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_image_list("A/b:1\na/b:1\nc d\nquay.io\n", "L", RegistryPrefix("docker.io"))
+    assert [each.partition(":")[0] for each in caught.value.errors] == ["L line 1", "L line 3", "L line 4"]
+
+
+def test_all_images_that_are_there_twice_are_told() -> None:
+    text = "version: 1\ndefaults: {targets: ['t:1', 't:2']}\nimages:\n- a\n- b\n- a\n- b\n- c\n"
+    request = read_spec(text, "f")
+    with pytest.raises(InvalidFile) as caught:
+        expand(request, {})
+    assert caught.value.errors == (
+        "f line 6: docker.io/library/a:latest is listed already, at f line 4",
+        "f line 7: docker.io/library/b:latest is listed already, at f line 5",
+    )
