@@ -29,7 +29,9 @@ def test_every_command_is_taken(document: Path) -> None:
 
 def test_the_commands_are_found() -> None:
     """Else the test above would be content with none."""
-    found = Counter(next(iter(command.arguments), "") for document in DOCUMENTS for command in _typed(document))
+    found = Counter(
+        next(iter(command.arguments), "") for document in DOCUMENTS for command in _typed(document)
+    )
     assert found.total() > 200
     assert set(VERBS) - found.keys() == set(), "a verb that no page shows"
 
