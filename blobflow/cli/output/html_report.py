@@ -12,11 +12,11 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from blobflow.cli.options.command_line import command_text
 from blobflow.cli.output.dedup_stats import DedupStats, collect_dedup_stats
 from blobflow.cli.output.html_timeline import TIMELINE_STYLE, draw_timeline
 from blobflow.cli.output.timeline import RangeSpan, StepSpan
 from blobflow.cli.output.units import (
-    command_text,
     count_text,
     one_line,
     seconds_text,

@@ -14,7 +14,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from blobflow.cli.output.units import command_text, one_line
+from blobflow.cli.options.command_line import command_text
+from blobflow.cli.output.units import one_line
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import ImageRecord, Report, TagRecord

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.output.units import command_text, count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import Report, TagRecord, TargetRecord
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def run_lines(report: Report) -> list[str]:
     """When the run was, what was typed, and by which version; of a report that tells of that."""
+    from blobflow.cli.options.command_line import command_text
+
     run = report.run
     if run.started is None or run.ended is None:
         return []
