@@ -115,15 +115,23 @@ class RunRecorder:
         """Add to the report's notes."""
         self._notes += tuple(notes)
 
-    def report(self) -> Report:
-        """The report as of now."""
+    def report(self, ended: BaseException | None = None) -> Report:
+        """The report as of now. `ended`: what ended the work, if something did."""
         report = with_unresolved(self.flow.report(), self.unresolved)
         return msgspec.structs.replace(
             report,
             notes=(*self._notes, *report.notes),
             tags=tuple(self.tags),
-            run=msgspec.structs.replace(report.run, started=self._started, command=self.command),
+            run=msgspec.structs.replace(
+                report.run, started=self._started, command=self.command, error=_ending(ended)
+            ),
         )
+
+
+def _ending(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return str(error) if isinstance(error, BlobflowError) else "interrupted"
 
 
 # A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
@@ -197,7 +205,7 @@ async def _run_recorded(
                 recorder.note(await work(client, recorder))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
-    report = recorder.report()
+    report = recorder.report(ended)
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
     unwritten += _print_summary(report, output, list_failures, aside=_writes_stdout(hosts))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_lines(report: Report) -> list[str]:
-    """When the run was, what was typed, and by which version; of a report that tells of that."""
+    """When the run was, what was typed, by which version, and what ended it; of a report that tells that."""
     from blobflow.cli.options.command_line import command_text
 
     run = report.run
@@ -25,6 +25,7 @@ def run_lines(report: Report) -> list[str]:
         f"{run.started:%Y-%m-%d %H:%M:%S} to {run.ended:%Y-%m-%d %H:%M:%S} UTC, by blobflow {run.blobflow}"
     ]
     lines += [command_text(run.command)] if run.command else []
+    lines += [f"it ended early: {run.error}"] if run.error else []
     return list(map(one_line, lines))
 
 

@@ -102,6 +102,22 @@ def test_a_report_and_events_say_when_by_what_with_whom(place: Place) -> None:
     assert len(ET.parse(files[2]).findall("testsuite/testcase")) == len(NAMES)
 
 
+def test_a_run_that_ends_early_says_why_in_every_report(place: Place) -> None:
+    files = [place.folder / f"run.{suffix}" for suffix in ("json", "html", "xml")]
+    reports = [word for file in files for word in ("--report", str(file))]
+    rules = place.folder / "spec.yaml"
+    rules.write_text("version: 1\ndefaults: {source: 127.0.0.1:1, targets: [127.0.0.1:2]}\nimages: [a:1]\n")
+    blobflow("sync", str(rules), "--cache-dir", str(rules), *reports, code=8)
+    error = json.loads(files[0].read_bytes())["run"]["error"]
+    assert str(rules) in error
+    assert f"The run ended early: {error}" in files[1].read_text().replace("<wbr>", "")
+    shown = blobflow("report", "show", str(files[0])).stdout
+    assert f"it ended early: {error}" in shown.splitlines()
+    assert "not finished" in render_html_report(
+        report(image("x:1", "skipped", error="not finished: the run ended before"))
+    )
+
+
 def test_images_that_were_present_have_their_platforms_in_everything_that_is_told(place: Place) -> None:
     file = place.folder / "run.json"
     argv = ("sync", *place.set(), "--report", str(file))
