@@ -69,6 +69,7 @@ def render_html_report(
     blobs that were read by several at once."""
     failed = sum(image.status == "failed" for image in report.images)
     title = f"blobflow: {count_text(len(report.images), 'image')}, {failed} failed"
+    title += ", ended early" if report.run.error else ""
     sections = [
         ("failures", "Failures", _failures(report, spans)),
         ("all-images", "Images", _images(report.images)),

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,12 @@ def test_a_run_that_ends_early_says_why_in_every_report(place: Place) -> None:
     reports = [word for file in files for word in ("--report", str(file))]
     rules = place.folder / "spec.yaml"
     rules.write_text("version: 1\ndefaults: {source: 127.0.0.1:1, targets: [127.0.0.1:2]}\nimages: [a:1]\n")
-    blobflow("sync", str(rules), "--cache-dir", str(rules), *reports, code=8)
+    blobflow("sync", str(rules), "--cache-dir", str(rules / "store"), *reports, code=8)
     error = json.loads(files[0].read_bytes())["run"]["error"]
     assert str(rules) in error
-    assert f"The run ended early: {error}" in files[1].read_text().replace("<wbr>", "")
+    page = unescape(files[1].read_text().replace("<wbr>", ""))
+    assert f"The run ended early: {error}" in page
+    assert "<title>blobflow: 1 image, 0 failed, ended early</title>" in page
     shown = blobflow("report", "show", str(files[0])).stdout
     assert f"it ended early: {error}" in shown.splitlines()
     assert "not finished" in render_html_report(
