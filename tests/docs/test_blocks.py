@@ -81,8 +81,11 @@ def check_yaml(text: str) -> None:
 
 
 def check_toml(text: str) -> None:
-    if "registry" in tomllib.loads(text):
+    document = tomllib.loads(text)
+    if "registry" in document:
         parse_config(text, "block", Path("/"))
+    elif "host" in document:  # containerd's, of a mirror
+        assert all("pull" in host["capabilities"] for host in document["host"].values())
     else:
         parse_access(text, "block")
 
@@ -93,7 +96,8 @@ def check_json(text: str) -> None:
         msgspec.convert(document, Report)
         assert unknown(document, msgspec.to_builtins(msgspec.convert(document, Report))) == []
     else:
-        assert document.keys() & {"auths", "credHelpers", "credsStore"}, "a JSON block of no known kind"
+        known = {"auths", "credHelpers", "credsStore", "registry-mirrors"}  # docker's files
+        assert document.keys() & known, "a JSON block of no known kind"
 
 
 def unknown(document: Any, known: Any) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from blobflow import config_file, events
-from blobflow.cli.inputs import spec_keys
+from blobflow.cli.inputs import spec_keys as spec
 from blobflow.cli.runtime.metrics import MetricsState, age_families, metric_families
 from blobflow.engine.pairs import Lookup, MissingPlatform
 from blobflow.engine.results import report
@@ -38,10 +38,10 @@ DOCUMENTED: dict[str, tuple[str, set[str]]] = {
     "keys of a registry": ("config.md", fields_of(config_file.HostTable)),
     "fields of a profile": ("config.md", fields_of(Profile)),
     "profiles": ("config.md", set(profiles_by_name())),
-    "keys of a spec": ("spec.md", fields_of(spec_keys.Spec) | fields_of(spec_keys.Defaults)),
-    "keys of an image": ("spec.md", fields_of(spec_keys.Entry)),
-    "rules for tags": ("spec.md", fields_of(spec_keys.Tags)),
-    "rules for names": ("spec.md", fields_of(spec_keys.Rename) | fields_of(spec_keys.Replacement)),
+    "keys of a spec": ("spec.md", fields_of(spec.Spec) | fields_of(spec.Defaults)),
+    "keys of an image": ("spec.md", fields_of(spec.Entry)),
+    "rules for tags": ("spec.md", fields_of(spec.Tags)),
+    "rules for names": ("spec.md", fields_of(spec.Rename) | fields_of(spec.Replacement)),
     "the report": ("report.md", fields_of(report.Report)),
     "totals": ("report.md", fields_of(report.Totals)),
     "targets": ("report.md", fields_of(report.TargetRecord)),
@@ -49,6 +49,8 @@ DOCUMENTED: dict[str, tuple[str, set[str]]] = {
     "referrers": ("report.md", fields_of(report.ReferrerRecord)),
     "tags": ("report.md", fields_of(report.TagRecord)),
     "ranges": ("report.md", fields_of(report.RangesRecord)),
+    "runs": ("report.md", fields_of(report.RunRecord)),
+    "hosts": ("report.md", fields_of(report.HostRecord)),
 }
 
 

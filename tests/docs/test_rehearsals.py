@@ -19,8 +19,16 @@ from blobflow.cli import cli
 from tools.documentation.commands import Command, commands_in, commands_of
 from tools.documentation.documents import DOCS, blocks_of, documents, name_of
 
-# What a reader has and this test has not: other files, a terminal, a staged index, a group.
-EXPECTED = ("can't read", "there is no terminal", "is not staged", "nothing to drop", "there is no group")
+# What a reader has and this test has not: archives and other files, a terminal, a staged index, a group.
+EXPECTED = (
+    "can't read",
+    "there is no archive",
+    "there is no configuration file in use",
+    "there is no group",
+    "there is no terminal",
+    "is not staged",
+    "nothing to drop",
+)
 FILES = {
     "images.txt": "library/alpine:3.22\n",
     "source-login": "joe:secret",
@@ -32,9 +40,7 @@ FILES = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the files of the documentation are, and no registry is ever asked."""
     for document in sorted(DOCS.rglob("*.md")):
-        for block in blocks_of(document):
-            if block.title and "/" not in block.title:
-                (tmp_path / block.title).write_text(block.text)
+        write_files(document, tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -60,6 +66,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("blobflow.cli.runtime.event_loop._interruptible", reached)
     monkeypatch.setattr("blobflow.cli.runtime.scheduler.WakeSignals.wait", waits)
     return tmp_path
+
+
+def write_files(document: Path, folder: Path) -> None:
+    """The files that a page shows."""
+    for block in blocks_of(document):
+        if block.title and "/" not in block.title:
+            (folder / block.title).write_text(block.text)
 
 
 def whole_commands(document: Path) -> Iterator[Command]:
@@ -88,6 +101,7 @@ def _tried(argument: str) -> str:
 
 @pytest.mark.parametrize("document", documents(), ids=name_of)
 def test_every_command_would_begin(document: Path, folder: Path) -> None:
+    write_files(document, folder)
     assert [wrong for command in whole_commands(document) if (wrong := refused(command))] == []
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix, hub_path
 from blobflow.cli.output.units import count_text
 from blobflow.cli.runtime.files import input_name, read_text
-from blobflow.errors import InvalidReference, UsageError
+from blobflow.errors import UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, split_name
 
@@ -27,24 +28,27 @@ def parse_image_list(
     are dropped, and `source` has an image of each path. Without `source` each line's own host is its source,
     docker.io where it has none. `name` is what the file is called in errors.
 
-    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference. All
-    but the first with file and line.
+    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference; and
+    InvalidFile for several errors. All but the first with file and line.
     """
     if source is None and any_host:
         raise UsageError("--any-host takes all images from --from; give that too")
     found: list[ImageRequest] = []
     strays: list[str] = []
+    errors = FileErrors()
     for number, line in enumerate(text.splitlines(), start=1):
         image = line.partition("#")[0].strip()
         if image:
             where = f"{name} line {number}"
             try:
-                found.append(_parse_line(image, source, where, any_host=any_host))
+                with errors.at(where, line=number):
+                    found.append(_parse_line(image, source, where, any_host=any_host))
             except _ForeignHost as stray:
                 strays.append(f"{where}: {stray}")
     if strays:
         more = f" (and {count_text(len(strays) - 1, 'more line')})" if len(strays) > 1 else ""
-        raise UsageError(f"{strays[0]}{more}")
+        errors.add(UsageError(f"{strays[0]}{more}"))
+    errors.check()
     if not found:
         raise UsageError(f"{name} names no image; write one repository:tag a line")
     return found
@@ -56,11 +60,8 @@ class _ForeignHost(Exception):
 
 def _parse_line(image: str, source: RegistryPrefix | None, where: str, *, any_host: bool) -> ImageRequest:
     name = image.removeprefix("docker://")
-    try:
-        check_more_than_host(name, dotted=source in (None, RegistryPrefix(DOCKER_HUB)))
-        host, path, tag, digest = split_name(name)
-    except InvalidReference as error:
-        raise InvalidReference(f"{where}: {error}") from None
+    check_more_than_host(name, dotted=source in (None, RegistryPrefix(DOCKER_HUB)))
+    host, path, tag, digest = split_name(name)
     source = source or RegistryPrefix(host or DOCKER_HUB)
     if host and not any_host:
         host, path = _at_source(host, path, source, image)

@@ -58,8 +58,8 @@ selection_options = option_group(
         "source",
         type=PLACE,
         metavar="HOST[/prefix]",
-        help="Where the images of the list are, if not at each line's own host; or HOST/REPOSITORY, and no "
-        "list: all of its tags.",
+        help="Where the images of the list are; or HOST/REPOSITORY, and no list: all of its tags. Without it "
+        "each line's own host is its source.",
     ),
     click.option(
         "--to",

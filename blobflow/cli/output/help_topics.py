@@ -38,7 +38,8 @@ NAME is what the place calls the image, or @N for the N-th from 0; without it th
 ends at the first colon; `-` is standard input or output.
 
 A place, as --from, --to and --edge take it, is HOST[:PORT][/PREFIX]: images keep their repository, behind
-the prefix. Hosts at a loopback address are spoken to by http, all others by https (--plain-http HOST).
+the prefix. Hosts at a loopback address are spoken to by http, all others by https; --plain-http HOST and
+--tls HOST, or http://HOST and https://HOST in place of HOST, say otherwise.
 """
 
 _SPECS = """\
@@ -87,7 +88,8 @@ that is not known is an error.
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops
-it. Without --from each line's own host is its source, docker.io where it has none.
+it. Without --from each line's own host is its source, docker.io where it has none. --from HOST/REPOSITORY
+--to HOST without a list: all tags of the repository.
 
 Expressions are RE2's, as Go's tools have them. The YAML of `skopeo sync` and regsync's regsync.yml choose
 what they choose there: skopeo's expressions match anywhere, and its ranges leave prereleases out unless they

@@ -129,6 +129,10 @@ OPTIONS: Final = {
     "--src-registry-token": "`blobflow login HOST` with the token as password",
     "--dest-registry-token": "`blobflow login HOST` with the token as password",
     "--registry-token": "`blobflow login HOST` with the token as password",
+    "--creds": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--username": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--password": "`--source-creds USER:PASSWORD`, `--target-creds USER:PASSWORD`, or `blobflow login HOST`",
+    "--no-creds": "`--source-no-creds`, `--target-no-creds`",
     "--retry-delay": "`--retry-times 5`; how long is waited between two attempts follows from the failure",
     "--src": "`blobflow sync FILE.yaml --to HOST` for skopeo's YAML, or "
     "`blobflow sync --from HOST/REPOSITORY --to HOST`",

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
+from blobflow.cli.inputs.expansion import expand
+from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.manifest_tool import parse_manifest_tool
 from blobflow.cli.inputs.requests import RegistryPrefix
 from blobflow.cli.inputs.spec_formats import read_spec
@@ -208,3 +210,50 @@ def test_json_logs_have_all_of_it_in_one_event(tmp_path: Path) -> None:
     assert "imagez" in line
     assert "A/b:" not in line
     assert "'A/b' is not a reference" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "version: 1\nimages: [a]\ntargest: [r:1]\n",
+            "3: unknown key `targest`; did you mean `targets` under",
+        ),
+        (
+            "synk: [{source: a, target: 't:1/b', type: image}]\n",
+            "1: unknown key `synk`; did you mean `sync`?",
+        ),
+        ("version: 1\nimages: [a]\nzzz: 1\n", "3: unknown key `zzz`; known are version, images, defaults"),
+    ],
+)
+def test_a_key_that_is_known_elsewhere_is_sent_there(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_spec(text, "f")
+    assert str(caught.value).startswith(f"f line {sentence}")
+
+
+def test_each_part_of_an_entry_is_looked_at_by_itself() -> None:
+    entry = (
+        "{image: b, backup: '{{tag}}', platforms: [linux], every: x, source: 'b b', tags: [A B, ok, 'md5:1']}"
+    )
+    with pytest.raises(InvalidFile) as caught:
+        read_spec(f"version: 1\ndefaults: {{targets: ['t:1']}}\nimages: [{entry}]", "f")
+    said = [each.partition("line 3: ")[2][:9] for each in caught.value.errors]
+    assert said == ["'b b' is ", "'linux' i", "'x' is no", "backup: {", "'A B' is ", "'md5:1' h"]
+
+
+def test_a_list_is_read_to_its_end_too() -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_image_list("A/b:1\na/b:1\nc d\nquay.io\n", "L", RegistryPrefix("docker.io"))
+    assert [each.partition(":")[0] for each in caught.value.errors] == ["L line 1", "L line 3", "L line 4"]
+
+
+def test_all_images_that_are_there_twice_are_told() -> None:
+    text = "version: 1\ndefaults: {targets: ['t:1', 't:2']}\nimages:\n- a\n- b\n- a\n- b\n- c\n"
+    request = read_spec(text, "f")
+    with pytest.raises(InvalidFile) as caught:
+        expand(request, {})
+    assert caught.value.errors == (
+        "f line 6: docker.io/library/a:latest is listed already, at f line 4",
+        "f line 7: docker.io/library/b:latest is listed already, at f line 5",
+    )

@@ -125,6 +125,35 @@ def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
     assert option not in offered
 
 
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("inspect", "--target-creds"),
+        ("ls", "--dest-authfile"),
+        ("save", "--target-creds"),
+        ("tag", "--source-creds"),
+        ("load", "--src-tls-verify"),
+        ("probe", "--source-creds"),
+        ("login", "--source-creds"),
+        ("serve", "--target-creds"),
+    ],
+)
+def test_a_verb_has_no_option_for_a_side_that_it_has_not(verb: str, option: str) -> None:
+    names = {name for parameter in ALL[(verb,)].params for name in parameter.opts}
+    assert option not in names
+    assert run(verb, option, "x", "y").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "side"), [("inspect", "src"), ("ls", "src"), ("save", "src"), ("tag", "dest"), ("load", "dest")]
+)
+def test_where_there_is_one_side_its_options_need_no_side_and_may_have_it(verb: str, side: str) -> None:
+    for word in ("creds", "authfile", "tls-verify", "no-creds", "username", "password"):
+        (option,) = [each for each in ALL[(verb,)].params if f"--{side}-{word}" in each.opts]
+        own = {"src": "source", "dest": "target"}[side]
+        assert {f"--{word}", f"--{own}-{word}"} <= set(option.opts)
+
+
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2

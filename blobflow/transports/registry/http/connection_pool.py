@@ -73,7 +73,9 @@ class ConnectionPool:
         self._reading = reading
         self._guard = GuardedResolver(self.home, proxies=access.proxies.hosts)
         self._warned: set[str] = set()
-        self._certificates: dict[URL, PeerCertificate | None] = {}
+        self._certificate: PeerCertificate | None = None
+        self._certificate_asked = False
+        self._certificate_lock = asyncio.Lock()
         self._understood = False  # whether the host has answered something that shows that it speaks HTTP
         self._client_session: aiohttp.ClientSession | None = None
 
@@ -195,13 +197,19 @@ class ConnectionPool:
         )
 
     async def _certificate_of(self, url: URL, error: Exception) -> PeerCertificate | None:
-        """What a certificate that was not trusted says, for the sentence about it; each is asked for once."""
-        if not isinstance(error, aiohttp.ClientConnectorCertificateError) or self._access.proxies.of(url):
+        """What the host's own certificate says, if that was not trusted, for the sentence about it.
+
+        It is asked for once. Nothing is asked of hosts that it sends us to: their addresses would have to be
+        checked.
+        """
+        untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+        if not (untrusted and self.is_home(url)) or self._access.proxies.of(url):
             return None
-        origin = url.origin()
-        if origin not in self._certificates:
-            self._certificates[origin] = await read_certificate(origin)
-        return self._certificates[origin]
+        async with self._certificate_lock:
+            if not self._certificate_asked:
+                self._certificate_asked = True
+                self._certificate = await read_certificate(self.home)
+        return self._certificate
 
     async def explained(self, error: BlobflowError) -> BlobflowError:
         """The error; or, if the host was spoken to in plain HTTP and speaks TLS alone, that this is why.
