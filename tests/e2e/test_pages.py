@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import pictures
+from tools import page_pictures as pictures
 from tools.browser import PROGRAM, Browser
-from tools.pictures import sample_registry, sample_run_page
+from tools.page_pictures import sample_registry, sample_run_page
 
 needs_chromium = pytest.mark.skipif(
     PROGRAM is None, reason="needs chromium (Debian: apt-get install chromium)"
