@@ -231,7 +231,8 @@ class _Reader:
 
     def _add(self, mistake: Mistake, path: _Path) -> None:
         if mistake.unknown:
-            told = f"unknown key `{printable(mistake.unknown)}`; {suggestion(mistake.unknown, mistake.known)}"
+            meant = suggestion(mistake.unknown, mistake.known, mistake.below)
+            told = f"unknown key `{printable(mistake.unknown)}`; {meant}"
             path, place = (*path, mistake.unknown), self._place(path)
             if mistake.meant:
                 self._lines.rename(path, mistake.meant)

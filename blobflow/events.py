@@ -48,8 +48,8 @@ class PlanMade(Event, frozen=True, tag="plan"):
 
 
 class StepStarted(Event, frozen=True, tag="start"):
-    """A step began. `kind` is copy, mount, put or attach; `size` in bytes. `image`: the source of an image
-    that it is for, "" if that is not known; it may be for others too."""
+    """A step began. `kind` is copy, mount, put, attach or backup; `size` in bytes. `image`: the source of an
+    image that it is for, "" if that is not known; it may be for others too."""
 
     step: int
     kind: str

@@ -28,8 +28,8 @@ class Mistake(msgspec.Struct, frozen=True):
     """Something that does not fit its type.
 
     `path`: the keys and indexes that lead there. `problem`: msgspec's words. `unknown`: a key of the mapping
-    at `path` that is not among `known`, and `meant` the one that it is taken for. `words`: those that fit
-    there, if only certain ones do.
+    at `path` that is not among `known`, and `meant` the one that it is taken for; `below`: the
+    keys that are known under each of these. `words`: those that fit there, if only certain ones do.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class Mistake(msgspec.Struct, frozen=True):
     unknown: str = ""
     known: tuple[str, ...] = ()
     meant: str = ""
+    below: dict[str, tuple[str, ...]] = {}
     words: tuple[str, ...] = ()
 
 
@@ -124,7 +125,10 @@ class _Walk:
             if name not in fields:
                 meant = closest(name, fields) or ""
                 meant = "" if meant in value or meant in met else meant
-                self.mistakes.append(Mistake(path, "", unknown=name, known=tuple(fields), meant=meant))
+                below = {field: _keys_below(hints[fields[field].name]) for field in fields}
+                self.mistakes.append(
+                    Mistake(path, "", unknown=name, known=tuple(fields), meant=meant, below=below)
+                )
                 if not meant:
                     continue
                 name = meant
@@ -176,6 +180,17 @@ def _container_for(value: object, kind: Any) -> Any:
     else:
         return None
     return next(filter(fits, _alternatives(kind)), None)
+
+
+def _keys_below(kind: Any) -> tuple[str, ...]:
+    """The keys of a mapping that a value of this type may be."""
+    structs = (each for each in _alternatives(kind) if isinstance(each, type))
+    return tuple(
+        field.encode_name
+        for each in structs
+        if issubclass(each, msgspec.Struct)
+        for field in msgspec.structs.fields(each)
+    )
 
 
 def _words(kind: Any) -> Iterator[str]:

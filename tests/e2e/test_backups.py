@@ -34,7 +34,7 @@ def test_the_image_before_is_kept_the_first_one_is_not_and_pruning_leaves_it(
     file = tmp_path / "regsync.yml"
     entry = {"source": f"{source.host}/app:1", "target": f"{target.host}/app:1", "type": "image"}
     file.write_text(json.dumps({"sync": [{**entry, "backup": "{{.Ref.Tag}}-old"}]}))
-    seen = []
+    seen: list[str | None] = []
     for text in ("first", "second", "third"):
         put_image(source, "app", "1", text=text)
         planned = run(tmp_path, "plan", file)

@@ -90,11 +90,15 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
     for number, own in enumerate(file.sync):
         line = line_of(node_at(node, f".sync[{number}]"))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
+        choice, backup = EVERYTHING, ""
+        with errors.at(where, line=line):
+            choice = _choice(each)
+        with errors.at(where, line=line):
+            backup = _backup(each, environ)
         with errors.at(where, line=line):
             image = _image_request(each, where, environ)
-            images.append(
-                msgspec.structs.replace(image, schedule=times.read(line, each.interval, each.schedule))
-            )
+            schedule = times.read(line, each.interval, each.schedule)
+            images.append(msgspec.structs.replace(image, choice=choice, schedule=schedule, backup=backup))
             warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
         alone += [line] if each.platform else []
     if not (images or errors):
@@ -148,14 +152,7 @@ def _image_request(each: Entry, where: str, environ: Mapping[str, str]) -> Image
             whole = msgspec.structs.replace(whole, tag=origin.tag, digest=origin.digest)
     else:
         raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
-    return msgspec.structs.replace(
-        whole,
-        choice=_choice(each),
-        rules=rules,
-        repositories=repositories,
-        referrers=_lookup(each),
-        backup=_backup(each, environ),
-    )
+    return msgspec.structs.replace(whole, rules=rules, repositories=repositories, referrers=_lookup(each))
 
 
 def _registry_of(reference: Reference) -> RegistryPrefix:

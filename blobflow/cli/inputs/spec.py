@@ -25,7 +25,8 @@ All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import yaml
@@ -57,6 +58,8 @@ from blobflow.oci.tag_selection.rules import TagRules
 if TYPE_CHECKING:
     from blobflow.transports.registry import HostSettings
 
+_T = TypeVar("_T")
+
 _VERSION = 1
 
 
@@ -86,8 +89,7 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
     for index, each in enumerate(spec.images):
         line = line_of(node_at(node, f".images[{index}]"))
         entry = each if isinstance(each, Entry) else Entry(each)
-        with errors.at(where := f"{name} line {line}", line=line):
-            images += _entry_requests(entry, defaults, source, where)
+        images += _Entry(entry, defaults, f"{name} line {line}", line, errors).requests(source)
     hosts = _hosts(spec, name, errors)
     errors.check()
     return MirrorRequest(tuple(images), targets, hosts=hosts)
@@ -130,22 +132,79 @@ def _targets(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors)
             yield parse_place(each)
 
 
-def _entry_requests(
-    entry: Entry, defaults: Defaults, source: RegistryPrefix, where: str
-) -> Iterator[ImageRequest]:
-    """The images of one entry, with what holds for all of them."""
-    choice, rename = _choice(entry, defaults), _rename_rules(entry)
-    lookup = _lookup(defaults.referrers if entry.referrers is None else entry.referrers)
-    backup = parse_backup(defaults.backup if entry.backup is None else entry.backup)
-    if entry.source is not None:
-        source = parse_place(entry.source)
-    for each in _image_requests(entry, source, where, choice, rename):
-        yield msgspec.structs.replace(
-            each,
-            referrers=lookup,
-            missing_platform=entry.missing_platform or defaults.missing_platform,
-            schedule=_schedule(entry, defaults),
-            backup=backup,
+class _Entry:
+    """Reads one entry, each part of it by itself: what is wrong with one hides no error in another."""
+
+    def __init__(self, entry: Entry, defaults: Defaults, where: str, line: int, errors: FileErrors) -> None:
+        self._entry = entry
+        self._defaults = defaults
+        self._where = where
+        self._line = line
+        self._errors = errors
+
+    def _read(self, read: Callable[[], _T], otherwise: _T) -> _T:
+        """What `read` returns, or what to go on with where it raises, which is kept."""
+        with self._errors.at(self._where, line=self._line):
+            return read()
+        return otherwise
+
+    def requests(self, source: RegistryPrefix) -> list[ImageRequest]:
+        """The images of the entry: one for each of its tags, or one for the rules that choose them."""
+        entry, defaults = self._entry, self._defaults
+        lookup = defaults.referrers if entry.referrers is None else entry.referrers
+        backup = defaults.backup if entry.backup is None else entry.backup
+        if entry.source is not None:
+            given = entry.source
+            source = self._read(lambda: parse_place(given), source)
+        platforms = defaults.platforms if entry.platforms is None else entry.platforms
+        common = {
+            "choice": PlatformChoice(
+                self._read(lambda: tuple(parse_platforms(platforms)), ()), entry.index or defaults.index
+            ),
+            "rename": self._read(lambda: _rename_rules(entry), KEEP_NAMES),
+            "referrers": self._read(lambda: _lookup(lookup), "off"),
+            "missing_platform": entry.missing_platform or defaults.missing_platform,
+            "schedule": self._read(lambda: _schedule(entry, defaults), None),
+            "backup": self._read(lambda: parse_backup(backup), ""),
+            "target": self._read(lambda: check_repository(entry.target) if entry.target else "", ""),
+        }
+        whole = self._read(lambda: self._whole(source), None)
+        if whole is None:
+            return []
+        whole = msgspec.structs.replace(whole, **common)
+        if isinstance(entry.tags, Tags):
+            rules = self._rules(entry.tags)
+            return [msgspec.structs.replace(whole, rules=rules)]
+        if entry.tags is None:
+            return [whole if whole.tag or whole.digest else msgspec.structs.replace(whole, tag="latest")]
+        found = (self._read(partial(_with_tag, whole, name), None) for name in entry.tags)
+        return [each for each in found if each is not None]
+
+    def _whole(self, source: RegistryPrefix) -> ImageRequest:
+        """The image or repository that the entry names."""
+        entry = self._entry
+        name = entry.image.removeprefix("docker://")
+        check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
+        host, path, tag, digest = split_name(name)
+        if host:
+            source = RegistryPrefix(host)
+        if entry.tags is not None and (tag or digest):
+            raise UsageError(f"{entry.image} has `tags` as well as a tag or digest of its own; keep one")
+        if entry.tags == ():
+            raise UsageError(f"{entry.image} has no tags in its list of tags; leave `tags` out for latest")
+        if isinstance(entry.tags, Tags) and transport_of(source.host):
+            raise UsageError(f"rules choose among the tags of a registry; list those of {source}")
+        return ImageRequest(source, hub_path(source, path), tag, digest, self._where)
+
+    def _rules(self, tags: Tags) -> TagRules:
+        """The rules, each of which is checked by itself."""
+        semver = (tags.semver,) if isinstance(tags.semver, str) else tags.semver
+        parts = [TagRules(include=(each,)) for each in (*tags.include, *tags.exclude)]
+        parts += [TagRules(semver=(each,)) for each in semver]
+        for part in (*parts, TagRules(newest=tags.newest, by=tags.by)):
+            self._read(partial(check_rules, part), part)
+        return TagRules(
+            tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases, tags.anywhere
         )
 
 
@@ -156,9 +215,11 @@ def _schedule(entry: Entry, defaults: Defaults) -> Schedule | None:
     return schedule_of(defaults.every, defaults.schedule)
 
 
-def _choice(entry: Entry, defaults: Defaults) -> PlatformChoice:
-    words = defaults.platforms if entry.platforms is None else entry.platforms
-    return PlatformChoice(parse_platforms(words), entry.index or defaults.index)
+def _with_tag(image: ImageRequest, name: str) -> ImageRequest:
+    """The image under a tag, or a digest, of its repository."""
+    if ":" in name:
+        return msgspec.structs.replace(image, digest=parse_digest(name))
+    return msgspec.structs.replace(image, tag=check_tag(name))
 
 
 def _lookup(said: Lookup | bool) -> Lookup:
@@ -180,47 +241,3 @@ def _rename_rule(said: str | Replacement) -> RenameRule:
     if isinstance(said, str):
         return check_rename_rule(RenameRule(template=said))
     return check_rename_rule(RenameRule(match=said.match, replace=said.replace))
-
-
-def _tag_rules(tags: Tags) -> TagRules:
-    semver = (tags.semver,) if isinstance(tags.semver, str) else tags.semver
-    return check_rules(
-        TagRules(tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases, tags.anywhere)
-    )
-
-
-def _image_requests(
-    entry: Entry, source: RegistryPrefix, where: str, choice: PlatformChoice, rename: RenameRules
-) -> Iterator[ImageRequest]:
-    """The images of one entry: one for each of its tags, or one for the rules that choose them."""
-    name = entry.image.removeprefix("docker://")
-    check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
-    host, path, tag, digest = split_name(name)
-    if host:
-        source = RegistryPrefix(host)
-    if entry.tags is not None and (tag or digest):
-        raise UsageError(f"{entry.image} has `tags` as well as a tag or digest of its own; keep one")
-    if entry.tags == ():
-        raise UsageError(f"{entry.image} has no tags in its list of tags; leave `tags` out for latest")
-    whole = ImageRequest(
-        source,
-        hub_path(source, path),
-        tag,
-        digest,
-        where,
-        check_repository(entry.target) if entry.target else "",
-        choice,
-        rename=rename,
-    )
-    if isinstance(entry.tags, Tags):
-        if transport_of(source.host):
-            raise UsageError(f"rules choose among the tags of a registry; list those of {source}")
-        yield msgspec.structs.replace(whole, rules=_tag_rules(entry.tags))
-        return
-    if entry.tags is None:
-        yield whole if tag or digest else msgspec.structs.replace(whole, tag="latest")
-    for name in entry.tags or ():
-        if ":" in name:
-            yield msgspec.structs.replace(whole, digest=parse_digest(name))
-        else:
-            yield msgspec.structs.replace(whole, tag=check_tag(name))

@@ -14,6 +14,7 @@ from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
 from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import UsageError
+from blobflow.validation_messages import closest
 
 _OURS = {"version", "defaults", "images"}
 
@@ -54,7 +55,8 @@ def read_spec(
 def detect_format(text: str, name: str) -> SpecFormat:
     """The format of a file. Ours if in doubt, so that errors are in its words."""
     node = compose(text, name)
-    if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
+    lists = [str(key.value) for key, value in node.value if isinstance(value, yaml.SequenceNode)]
+    if child(node, "images") is None and any(closest(key, ("sync", "images")) == "sync" for key in lists):
         return "regsync"
     pairs = [pair for pair in node.value if not (is_null(pair[1]) or str(pair[0].value).startswith("x-"))]
     keys = {str(key.value) for key, _ in pairs}

@@ -206,7 +206,10 @@ def _explain(mistake: Mistake, root: yaml.Node, name: str) -> tuple[str, int]:
         key = mistake.unknown
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         line = next((line_of(k) for k, _ in pairs if k.value == key), line_of(node))
-        return f"{name} line {line}: unknown key `{key}`; {suggestion(key, mistake.known)}", line
+        return (
+            f"{name} line {line}: unknown key `{key}`; {suggestion(key, mistake.known, mistake.below)}",
+            line,
+        )
     line = line_of(node)
     where = f"{name} line {line}"
     what = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")

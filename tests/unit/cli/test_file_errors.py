@@ -212,6 +212,36 @@ def test_json_logs_have_all_of_it_in_one_event(tmp_path: Path) -> None:
     assert "'A/b' is not a reference" in line
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "version: 1\nimages: [a]\ntargest: [r:1]\n",
+            "3: unknown key `targest`; did you mean `targets` under",
+        ),
+        (
+            "synk: [{source: a, target: 't:1/b', type: image}]\n",
+            "1: unknown key `synk`; did you mean `sync`?",
+        ),
+        ("version: 1\nimages: [a]\nzzz: 1\n", "3: unknown key `zzz`; known are version, images, defaults"),
+    ],
+)
+def test_a_key_that_is_known_elsewhere_is_sent_there(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_spec(text, "f")
+    assert str(caught.value).startswith(f"f line {sentence}")
+
+
+def test_each_part_of_an_entry_is_looked_at_by_itself() -> None:
+    entry = (
+        "{image: b, backup: '{{tag}}', platforms: [linux], every: x, source: 'b b', tags: [A B, ok, 'md5:1']}"
+    )
+    with pytest.raises(InvalidFile) as caught:
+        read_spec(f"version: 1\ndefaults: {{targets: ['t:1']}}\nimages: [{entry}]", "f")
+    said = [each.partition("line 3: ")[2][:9] for each in caught.value.errors]
+    assert said == ["'b b' is ", "'linux' i", "'x' is no", "backup: {", "'A B' is ", "'md5:1' h"]
+
+
 def test_a_list_is_read_to_its_end_too() -> None:
     with pytest.raises(InvalidFile) as caught:
         parse_image_list("A/b:1\na/b:1\nc d\nquay.io\n", "L", RegistryPrefix("docker.io"))

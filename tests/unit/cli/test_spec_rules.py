@@ -57,7 +57,7 @@ REFUSED = {
     ),
     "a key of the rules outside": (
         "- {image: a, newest: 3}",
-        "line 4: unknown key `newest`; known are image, source, tags",
+        "line 4: unknown key `newest`; did you mean `newest` under `tags`?",
     ),
     "a key in a rename": (
         "- {image: a, rename: {tags: x}}",
