@@ -14,7 +14,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from blobflow.cli.output.units import command_text, one_line
+from blobflow.cli.options.command_line import command_text
+from blobflow.cli.output.units import one_line
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import ImageRecord, Report, TagRecord
@@ -70,7 +71,10 @@ def _suite(number: int, host: str, report: Report, cases: Sequence[_Case]) -> st
     }
     words = " ".join(f"{name}={_attribute(value)}" for name, value in attributes.items())
     body = "\n".join((f"<properties>{_properties(report)}</properties>", *(case.xml for case in cases)))
-    return f"<testsuite {words}>\n{body}\n<system-out></system-out><system-err></system-err></testsuite>"
+    ended = escape(one_line(report.run.error))
+    return (
+        f"<testsuite {words}>\n{body}\n<system-out></system-out><system-err>{ended}</system-err></testsuite>"
+    )
 
 
 def _properties(report: Report) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.output.event_text import registry_of
-from blobflow.cli.output.units import command_text, count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
 from blobflow.oci.local_reference import ARCHIVES, transport_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def run_lines(report: Report) -> list[str]:
-    """When the run was, what was typed, and by which version; of a report that tells of that."""
+    """When the run was, what was typed, by which version, and what ended it; of a report that tells that."""
+    from blobflow.cli.options.command_line import command_text
+
     run = report.run
     if run.started is None or run.ended is None:
         return []
@@ -25,6 +27,7 @@ def run_lines(report: Report) -> list[str]:
         f"{run.started:%Y-%m-%d %H:%M:%S} to {run.ended:%Y-%m-%d %H:%M:%S} UTC, by blobflow {run.blobflow}"
     ]
     lines += [command_text(run.command)] if run.command else []
+    lines += [f"it ended early: {run.error}"] if run.error else []
     return list(map(one_line, lines))
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,24 @@ def test_a_report_and_events_say_when_by_what_with_whom(place: Place) -> None:
     assert began.strftime("%Y-%m-%d %H:%M:%S UTC") in page
     assert f"blobflow {__version__}" in page and place.source in page
     assert len(ET.parse(files[2]).findall("testsuite/testcase")) == len(NAMES)
+
+
+def test_a_run_that_ends_early_says_why_in_every_report(place: Place) -> None:
+    files = [place.folder / f"run.{suffix}" for suffix in ("json", "html", "xml")]
+    reports = [word for file in files for word in ("--report", str(file))]
+    rules = place.folder / "spec.yaml"
+    rules.write_text("version: 1\ndefaults: {source: 127.0.0.1:1, targets: [127.0.0.1:2]}\nimages: [a:1]\n")
+    blobflow("sync", str(rules), "--cache-dir", str(rules / "store"), *reports, code=8)
+    error = json.loads(files[0].read_bytes())["run"]["error"]
+    assert str(rules) in error
+    page = unescape(files[1].read_text().replace("<wbr>", ""))
+    assert f"The run ended early: {error}" in page
+    assert "<title>blobflow: 1 image, 0 failed, ended early</title>" in page
+    shown = blobflow("report", "show", str(files[0])).stdout
+    assert f"it ended early: {error}" in shown.splitlines()
+    assert "not finished" in render_html_report(
+        report(image("x:1", "skipped", error="not finished: the run ended before"))
+    )
 
 
 def test_images_that_were_present_have_their_platforms_in_everything_that_is_told(place: Place) -> None:
