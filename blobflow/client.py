@@ -238,7 +238,8 @@ class Client:
         """Leave in the store what it may hold; that this failed fails no run."""
         store = (await self.open()).store
         try:
-            await collect_garbage(store, self.settings.cache_size)
+            with self.meter.waits.begin("work", "", "tidying the store"):
+                await collect_garbage(store, self.settings.cache_size)
         except StorageError as error:
             store.report_failure(error)
 

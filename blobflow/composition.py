@@ -66,12 +66,17 @@ def open_registries(
     )
 
 
+def lasting_root(settings: Settings) -> Path | None:
+    """Where the store is; None: it is a temporary one."""
+    return None if settings.cache == "off" else settings.cache_dir
+
+
 @contextmanager
 def open_store(settings: Settings, observer: Observer) -> Iterator[Store]:
     """The store of the settings, or a temporary one that is gone in the end. Raises StorageError."""
     with ExitStack() as stack:
-        root = settings.cache_dir
-        if root is None or settings.cache == "off":
+        root = lasting_root(settings)
+        if root is None:
             root = Path(stack.enter_context(TemporaryDirectory(prefix="blobflow-"))) / "store"
         yield stack.enter_context(closing(Store.open(root, observer=observer)))
 
@@ -87,6 +92,8 @@ class Opened(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_shared(settings: Settings, observer: Observer, meter: Meter) -> AsyncIterator[Opened]:
     """Open the store and the registries of runs. Raises StorageError where the store can't be opened."""
+    if (root := lasting_root(settings)) is not None:
+        await Store.free(root, meter.waits)
     with open_store(settings, observer) as store:
         journal = journal_of(settings, store)
         registries = open_registries(
@@ -151,6 +158,7 @@ async def open_services(
             staging_bytes=capacity,
             staging_blobs=_most_staged_blobs(),
             complete=local.complete,
+            retry_times=settings.retry_times,
             manifest_budget=ManifestBudget(aside),
         )
 

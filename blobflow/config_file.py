@@ -16,72 +16,129 @@
 The registries' tables have the shape of buildkitd.toml's: `http`, `insecure`, `ca`, `keypair` and `mirrors`
 mean what they mean there. `profile` is a name or a table of a profile's fields; `proxy` replaces the
 environment's for this host, "" with none. File names are relative to the file's own folder. Keys that are
-not known are errors: a typing mistake must not quietly leave a registry untrusted, or trusted.
+not known are errors: a typing mistake must not quietly leave a registry untrusted, or trusted. All that is
+wrong is told at once. The descriptions of the types are those of the JSON schema.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from blobflow.byte_size import parse_size
-from blobflow.errors import InvalidConfig, InvalidReference
+from blobflow.errors import InvalidConfig, UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci.reference import check_host
 from blobflow.printable import printable
+from blobflow.toml_lines import TomlLines
 from blobflow.transports.registry import ClientCertificate, HostSettings, Profile, TlsSettings
 from blobflow.transports.registry.capabilities.profiles import profiles_by_name
-from blobflow.transports.registry.http.proxies import Proxies, single_proxy
+from blobflow.transports.registry.http.proxies import single_proxy
 from blobflow.transports.registry.mirrors import parse_mirror
-from blobflow.validation_messages import reworded, split_message, suggestion
+from blobflow.typed_values import Mistake, check_value
+from blobflow.validation_messages import reworded, suggestion
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+_Path = tuple[str | int, ...]
 # Above these a number is a typing mistake; `inf` and `nan` are TOML too.
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 _Rate = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 
 
-class _Pair(msgspec.Struct, frozen=True):
+def _described(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A client certificate and its key, as files in PEM form."""
+
+    key: Annotated[str, _described("The key's file.")]
+    cert: Annotated[str, _described("The certificate's file.")]
+
+
+class HostTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is different at one registry. Names of files are relative to this file's folder."""
+
+    http: Annotated[bool | None, _described("Speak http, not https.")] = None
+    insecure: Annotated[bool | None, _described("Accept any certificate.")] = None
+    ca: Annotated[
+        tuple[str, ...], _described("Certificates that are trusted as well, as files in PEM form.")
+    ] = ()
+    keypair: Annotated[
+        tuple[KeyPair, ...], _described("Client certificates to show, each with its key.")
+    ] = ()
+    mirrors: Annotated[
+        tuple[str, ...], _described("HOST[/prefix] of mirrors that are read from first, in this order.")
+    ] = ()
+    connections: Annotated[
+        _Count | None, _described("Blobs that move at once, in place of --concurrency.")
+    ] = None
+    requests_per_second: Annotated[_Rate | None, _described("Requests a second, at most.")] = None
+    bytes_per_second: Annotated[
+        _Rate | str | None, _described("Bytes a second, at most, as a number or as '20MB'.")
+    ] = None
+    profile: Annotated[
+        dict[str, Any] | str | None,
+        _described("What it takes: the name of a profile, or its fields, as `blobflow probe` finds them."),
+    ] = None
+    proxy: Annotated[
+        str | None, _described("The forward proxy for it, as http://HOST:PORT; empty for none.")
+    ] = None
+    parallel_ranges: Annotated[bool, _described("Read large blobs by several ranges at once.")] = True
+
+
+class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """blobflow's configuration: what is different at some registries."""
+
+    registry: Annotated[dict[str, HostTable], _described("A table for each HOST[:PORT].")] = {}
+
+
+class ConfiguredValue(msgspec.Struct, frozen=True):
+    """What a file says of a host under a key, as TOML has it, and in which line."""
+
+    host: str
     key: str
-    cert: str
-
-
-class _Host(msgspec.Struct, frozen=True):
-    http: bool | None = None
-    insecure: bool | None = None
-    ca: tuple[str, ...] = ()
-    keypair: tuple[_Pair, ...] = ()
-    mirrors: tuple[str, ...] = ()
-    connections: _Count | None = None
-    requests_per_second: _Rate | None = None
-    bytes_per_second: _Rate | str | None = None
-    profile: dict[str, Any] | str | None = None
-    proxy: str | None = None
-    parallel_ranges: bool = True
-
-
-class _File(msgspec.Struct, frozen=True):
-    registry: dict[str, Any] = {}
+    value: object
+    line: int
 
 
 def read_config(path: Path) -> dict[str, HostSettings]:
     """The hosts of a file. Raises InvalidConfig where it can't be read, or as `parse_config`."""
+    return parse_config(_read(path), str(path), path.parent)
+
+
+def read_values(path: Path) -> list[ConfiguredValue]:
+    """What a file says, value by value. Raises as `read_config`."""
+    text = _read(path)
+    parse_config(text, str(path), path.parent)
+    lines = TomlLines(text)
+    return [
+        ConfiguredValue(check_host(host), key, value, lines.line(("registry", host, key)))
+        for host, table in tomllib.loads(text).get("registry", {}).items()
+        for key, value in table.items()
+    ]
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except OSError as error:
         raise InvalidConfig(f"can't read the configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidConfig(f"{path} is not TOML: it is not UTF-8") from None
-    return parse_config(text, str(path), path.parent)
 
 
 def parse_config(text: str, name: str, folder: Path) -> dict[str, HostSettings]:
     """What a file says, by host. `name` is what it is called in errors; `folder` what its paths start from.
 
-    Raises InvalidConfig with the file, the place and what to write instead.
+    Raises InvalidConfig with the file, the line and what to write instead; for several errors InvalidFile
+    with all of them.
     """
     try:
         document = tomllib.loads(text)
@@ -89,75 +146,136 @@ def parse_config(text: str, name: str, folder: Path) -> dict[str, HostSettings]:
         raise InvalidConfig(f"{name} is not TOML: {error}") from None
     except RecursionError:
         raise InvalidConfig(f"{name} is nested too deeply to be a configuration") from None
-    hosts: dict[str, HostSettings] = {}
-    for text_host, table in _typed(document, _File, name).registry.items():
-        where = f'{name}: [registry."{text_host}"]'
-        try:
-            host = check_host(text_host)
-        except InvalidReference as error:
-            raise InvalidConfig(f"{where}: {error}") from None
-        if host in hosts:
-            raise InvalidConfig(f"{where}: {host} has a table already")
-        hosts[host] = _settings(_typed(table, _Host, where), where, folder)
+    reader = _Reader(text, name, folder)
+    hosts = reader.hosts(document)
+    reader.errors.check()
     return hosts
 
 
-def _settings(host: _Host, where: str, folder: Path) -> HostSettings:
-    if host.http and (host.ca or host.keypair):
-        raise InvalidConfig(f"{where}: `http` goes without TLS, so `ca` and `keypair` have no use; keep one")
-    for mirror in host.mirrors:
+class _Reader:
+    """Reads one file; what is wrong goes to `errors`."""
+
+    def __init__(self, text: str, name: str, folder: Path) -> None:
+        self.errors = FileErrors()
+        self._lines = TomlLines(text)
+        self._name = name
+        self._folder = folder
+
+    def hosts(self, document: dict[str, Any]) -> dict[str, HostSettings]:
+        file = self._typed(document, ConfigFile, ())
+        hosts: dict[str, HostSettings] = {}
+        for written, table in file.registry.items() if file else ():
+            path: _Path = ("registry", written)
+            with self._at(path):
+                host = check_host(written)
+                if host in hosts:
+                    raise InvalidConfig(f"{host} has a table already")
+                hosts[host] = self._settings(table, path)
+        return hosts
+
+    def _settings(self, host: HostTable, path: _Path) -> HostSettings:
+        if host.http and (host.ca or host.keypair):
+            with self._at((*path, "http")):
+                raise InvalidConfig("`http` goes without TLS, so `ca` and `keypair` have no use; keep one")
+        for number, mirror in enumerate(host.mirrors):
+            with self._at((*path, "mirrors", number), "mirrors"):
+                parse_mirror(mirror)
+        rate, profile, proxies = 0.0, None, None
+        with self._at((*path, "bytes_per_second"), "bytes_per_second"):
+            rate = _rate(host.bytes_per_second)
+        with self._at((*path, "profile"), "profile"):
+            profile = self._profile(host.profile, (*path, "profile"))
+        with self._at((*path, "proxy")):
+            proxies = None if host.proxy is None else single_proxy(host.proxy, "proxy")
+        return HostSettings(
+            http=host.http,
+            verify=None if host.insecure is None else not host.insecure,
+            trust=TlsSettings(
+                ca=tuple(self._folder / file for file in host.ca),
+                pairs=tuple(
+                    ClientCertificate(self._folder / pair.cert, self._folder / pair.key)
+                    for pair in host.keypair
+                ),
+            ),
+            mirrors=host.mirrors,
+            connections=host.connections,
+            requests_per_second=host.requests_per_second or 0,
+            bytes_per_second=rate,
+            profile=profile,
+            proxies=proxies,
+            parallel_ranges=host.parallel_ranges,
+        )
+
+    def _profile(self, value: Mapping[str, Any] | str | None, path: _Path) -> Profile | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            known = profiles_by_name()
+            if value not in known:
+                raise InvalidConfig(f"there is no profile `{printable(value)}`; {suggestion(value, known)}")
+            return known[value]
+        profile = self._typed({"name": "configured", **value}, Profile, path)
+        if profile is not None and not profile.rungs:
+            raise InvalidConfig("`rungs` is empty; an upload needs at least one")
+        if profile is not None and profile.chunk_bytes < 1:
+            raise InvalidConfig("`chunk_bytes` has to be at least 1")
+        return profile
+
+    def _typed(self, table: object, kind: type[_Kind], path: _Path) -> _Kind | None:
+        """What of a table is right, as a value."""
+        checked = check_value(table, kind)
+        for mistake in checked.mistakes:
+            self._add(mistake, (*path, *mistake.path))
+        value: _Kind | None = checked.value
+        return value
+
+    def _add(self, mistake: Mistake, path: _Path) -> None:
+        if mistake.unknown:
+            meant = suggestion(mistake.unknown, mistake.known, mistake.below)
+            told = f"unknown key `{printable(mistake.unknown)}`; {meant}"
+            path, place = (*path, mistake.unknown), self._place(path)
+            if mistake.meant:
+                self._lines.rename(path, mistake.meant)
+        else:
+            told, place = reworded(mistake.problem, _IN_TOML), self._place(path)
+        line = self._lines.line(path)
+        sentence = f"{self._file(line)}{f': {place}' if place else ''}: {told}"
+        self.errors.add(InvalidConfig(sentence), line=line, typo=bool(mistake.unknown))
+
+    @contextmanager
+    def _at(self, path: _Path, key: str = "") -> Iterator[None]:
+        """Keep the error that is raised inside, with the place of what is at `path`, and the key's name."""
         try:
-            parse_mirror(mirror)
-        except InvalidReference as error:
-            raise InvalidConfig(f"{where} mirrors: {error}") from None
-    return HostSettings(
-        http=host.http,
-        verify=None if host.insecure is None else not host.insecure,
-        trust=TlsSettings(
-            ca=tuple(folder / file for file in host.ca),
-            pairs=tuple(ClientCertificate(folder / pair.cert, folder / pair.key) for pair in host.keypair),
-        ),
-        mirrors=host.mirrors,
-        connections=host.connections,
-        requests_per_second=host.requests_per_second or 0,
-        bytes_per_second=_rate(host.bytes_per_second, where),
-        profile=_profile(host.profile, where),
-        proxies=_proxies(host.proxy, where),
-        parallel_ranges=host.parallel_ranges,
-    )
+            yield
+        except UsageError as error:
+            line = self._lines.line(path)
+            place = " ".join(filter(None, (self._place(path[:2]), key)))
+            # What names itself by the key that it is about goes on after the place.
+            colon = "" if error.message.startswith("proxy is ") else ":"
+            sentence = f"{self._file(line)}: {place}{colon} {error.message}"
+            self.errors.add(InvalidConfig(sentence), line=line)
+
+    def _file(self, line: int) -> str:
+        return f"{self._name} line {line}" if line else self._name
+
+    def _place(self, path: _Path) -> str:
+        """A path as people write it: [registry."host"] key[0]."""
+        if len(path) < 2:
+            return ".".join(map(str, path))
+        rest = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path[2:]).lstrip(".")
+        return printable(f'[registry."{path[1]}"] {rest}'.rstrip())
 
 
-def _rate(value: float | str | None, where: str) -> float:
+def _rate(value: float | str | None) -> float:
     if not isinstance(value, str):
         return value or 0
     try:
         rate = parse_size(value)
     except ValueError as error:
-        raise InvalidConfig(f"{where} bytes_per_second: {error}") from None
+        raise InvalidConfig(str(error)) from None
     if not rate:
-        raise InvalidConfig(f"{where} bytes_per_second: leave it out for no limit; 0 would move nothing")
+        raise InvalidConfig("leave it out for no limit; 0 would move nothing")
     return rate
-
-
-def _profile(value: Mapping[str, Any] | str | None, where: str) -> Profile | None:
-    if value is None:
-        return None
-    where = f"{where} profile"
-    if isinstance(value, str):
-        known = profiles_by_name()
-        if value not in known:
-            raise InvalidConfig(f"{where}: there is no profile `{value}`; {suggestion(value, known)}")
-        return known[value]
-    profile = _typed({"name": "configured", **value}, Profile, where)
-    if not profile.rungs:
-        raise InvalidConfig(f"{where}: `rungs` is empty; an upload needs at least one")
-    if profile.chunk_bytes < 1:
-        raise InvalidConfig(f"{where}: `chunk_bytes` has to be at least 1")
-    return profile
-
-
-def _proxies(value: str | None, where: str) -> Proxies | None:
-    return None if value is None else single_proxy(value, f"{where} proxy")
 
 
 _IN_TOML = {
@@ -170,22 +288,21 @@ _IN_TOML = {
 }
 
 
-def _typed(table: object, kind: type[_Kind], where: str) -> _Kind:
-    """A table as a value. Raises InvalidConfig: an unknown key with the nearest one, or what is wrong."""
-    _refuse_unknown(table, kind, where)
-    try:
-        return msgspec.convert(table, kind)
-    except msgspec.ValidationError as error:
-        problem, path = split_message(str(error))
-        place = f"{where} {path.lstrip('.')}".rstrip()
-        raise InvalidConfig(f"{place}: {reworded(problem, _IN_TOML)}") from None
-
-
-def _refuse_unknown(table: object, kind: type[msgspec.Struct], where: str) -> None:
-    known = [field.name for field in msgspec.structs.fields(kind)]
-    for key, value in table.items() if isinstance(table, dict) else ():
-        if key not in known:
-            raise InvalidConfig(f"{where}: unknown key `{printable(key)}`; {suggestion(key, known)}")
-        if key == "keypair" and isinstance(value, list):
-            for pair in value:
-                _refuse_unknown(pair, _Pair, f"{where} keypair")
+def config_schema() -> dict[str, object]:
+    """The JSON schema of configuration files, for editors and checkers."""
+    (root,), parts = msgspec.json.schema_components([ConfigFile], ref_template="#/$defs/{name}")
+    (profile,), more = msgspec.json.schema_components([Profile], ref_template="#/$defs/{name}")
+    parts = {**parts, **more}
+    for part in parts.values():
+        part["description"] = cleandoc(part["description"])
+    fields = parts["Profile"]
+    names = {key: value for key, value in fields["properties"].items() if key != "name"}
+    parts["Profile"] = {**fields, "properties": names, "required": [], "additionalProperties": False}
+    known = parts["HostTable"]["properties"]["profile"]
+    known["anyOf"] = [{"enum": [*profiles_by_name()]}, profile]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "blobflow configuration",
+        **root,
+        "$defs": dict(sorted(parts.items())),
+    }

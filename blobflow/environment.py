@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from blobflow.engine.pairs import Pair
-from blobflow.errors import UsageError
+from blobflow.errors import Side, UsageError
 from blobflow.oci.local_reference import transport_of
 from blobflow.settings import Settings
-from blobflow.transports.registry import ClientCertificate, HostSettings, TlsSettings
+from blobflow.transports.registry import ClientCertificate, CredentialStore, HostSettings, TlsSettings
 from blobflow.transports.registry.auth.credentials import Credentials, parse_login
 from blobflow.transports.registry.http.proxies import from_variables
 from blobflow.transports.registry.http.tls import ssl_context_of
@@ -31,9 +33,22 @@ class Login(msgspec.Struct, frozen=True):
     """A login for the one registry of a side; `named` is what gave it, for messages."""
 
     named: str
-    side: str
+    side: Side
     hosts: Collection[str]
     credentials: Credentials
+
+
+class SideAccess(msgspec.Struct, frozen=True):
+    """What is said of all registries of a side, `hosts` (layouts and archives count for nothing).
+
+    `tls_verify`: see `Settings`. `authfile`: logins come from this file alone. `anonymous`: none is given.
+    """
+
+    side: Side
+    hosts: Collection[str]
+    tls_verify: bool | None = None
+    authfile: Path | None = None
+    anonymous: bool = False
 
 
 def from_environment(
@@ -50,16 +65,18 @@ def from_environment(
     and InvalidConfig for what can't be used.
     """
     environ = os.environ if environ is None else environ
+    ends: tuple[tuple[str, Side, Collection[str]], ...] = (
+        ("BLOBFLOW_SOURCE_CREDS", "source", sources),
+        ("BLOBFLOW_TARGET_CREDS", "target", targets),
+    )
     logins = [
         Login(name, side, hosts, parse_login(environ[name], name))
-        for name, side, hosts in (
-            ("BLOBFLOW_SOURCE_CREDS", "source", sources),
-            ("BLOBFLOW_TARGET_CREDS", "target", targets),
-        )
+        for name, side, hosts in ends
         if environ.get(name) and hosts
     ]
-    settings = settings_from(environ, read_variables(environ), logins)
-    return msgspec.structs.replace(settings, cache_dir=places_of(environ)[1])
+    settings = settings_from(environ, read_variables(environ))
+    hosts = with_sides(settings.hosts, logins)
+    return msgspec.structs.replace(settings, cache_dir=places_of(environ)[1], hosts=hosts)
 
 
 def settings_for(settings: Settings | None, pairs: Iterable[Pair] = ()) -> Settings:
@@ -72,50 +89,110 @@ def settings_for(settings: Settings | None, pairs: Iterable[Pair] = ()) -> Setti
     )
 
 
-def settings_from(environ: Mapping[str, str], given: Variables, logins: Iterable[Login] = ()) -> Settings:
+def settings_from(environ: Mapping[str, str], given: Variables) -> Settings:
     """The settings that say how registries are reached: `given`, and the files that the environment leads to.
 
-    Raises UsageError and InvalidConfig for what can't be used, as far as it is known before a host is asked.
+    What is said of a side is not in them yet: see `with_sides`. Raises UsageError and InvalidConfig for what
+    can't be used, as far as it is known before a host is asked.
     """
     docker, _ = places_of(environ)
     config = xdg_folder(environ, "XDG_CONFIG_HOME", ".config")
     pairs = _pairs(given)
     ssl_context_of(TlsSettings(ca=given.ca, pairs=pairs))
-    named = environ.get("REGISTRY_AUTH_FILE")
-    if named and not Path(named).exists():
-        raise UsageError(f"REGISTRY_AUTH_FILE names {named}, and there is no such file")
+    variable = environ.get("REGISTRY_AUTH_FILE")
+    if (named := given.authfile or (Path(variable) if variable else None)) is not None:
+        _check_authfile(named, "--authfile" if given.authfile else "REGISTRY_AUTH_FILE")
     return Settings(
         plain_http=given.plain_http,
+        https=given.tls,
         tls_verify=given.tls_verify is not False,
         docker_config=None if named else docker,
-        auth_files=(Path(named),) if named else tuple(_auth_files(environ, config)),
+        auth_files=(named,) if named else tuple(auth_files(environ, config)),
         ca=given.ca,
         pairs=pairs,
-        certs=tuple(_certs(environ, config)),
+        certs=tuple(certificate_folders(environ, config)),
         proxies=from_variables(environ),
-        hosts=_hosts(given, config, logins),
+        hosts=_hosts(given, config),
     )
 
 
-def login_file(environ: Mapping[str, str]) -> Path:
-    """Where a login is kept: the file that is looked into first. Raises UsageError where there is no home."""
-    if given := environ.get("REGISTRY_AUTH_FILE"):
-        return Path(given)
+def with_sides(
+    hosts: Mapping[str, HostSettings], logins: Iterable[Login], sides: Iterable[SideAccess] = ()
+) -> dict[str, HostSettings]:
+    """The hosts' settings with what was said of the registries at one side. It never reaches the other side.
+
+    Raises UsageError for a login that could be meant for several registries, and for a registry at both sides
+    of which these say different things.
+    """
+    changed = dict(hosts)
+
+    def change(host: str, **fields: Any) -> None:
+        changed[host] = msgspec.structs.replace(changed.get(host, HostSettings()), **fields)
+
+    verified: dict[str, bool] = {}
+    givers: dict[str, tuple[Path | None, bool]] = {}
+    for side in sides:
+        giver = side.authfile, side.anonymous
+        if side.authfile is not None:
+            _check_authfile(side.authfile, f"--{side.side}-authfile")
+        for host in (host for host in side.hosts if not transport_of(host)):
+            if side.tls_verify is not None:
+                if verified.setdefault(host, side.tls_verify) != side.tls_verify:
+                    raise UsageError(f"{host} is source and target; verify its TLS at both or at neither")
+                change(host, verify=side.tls_verify)
+            if giver != (None, False):
+                if givers.setdefault(host, giver) != giver:
+                    raise UsageError(f"{host} is source and target; say once where its login comes from")
+                store = CredentialStore([side.authfile] if side.authfile else [])
+                change(host, credentials=partial(store.find, host))
+    for host, login in _by_host(logins).items():
+        if host in givers:
+            raise UsageError(f"{host} is given a login; leave out the options that say where to look for one")
+        change(host, credentials=login)
+    return changed
+
+
+def _check_authfile(file: Path, named: str) -> None:
+    if not file.exists():
+        raise UsageError(f"{named} names {file}, and there is no such file")
+
+
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """The configuration file that holds: the one that BLOBFLOW_CONFIG names, or the one in the user's
+    folder if it is there."""
+    if environ.get("BLOBFLOW_CONFIG"):
+        return Path(environ["BLOBFLOW_CONFIG"])
+    return _default_config(xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
+
+
+def _default_config(folder: Path | None) -> Path | None:
+    file = folder and folder / "blobflow" / "config.toml"
+    return file if file and file.exists() else None
+
+
+def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
+    """Where a login is kept: the file `given`, or that is looked into first. Raises UsageError where there is
+    no home."""
+    if given is not None:
+        return given
+    if named := environ.get("REGISTRY_AUTH_FILE"):
+        return Path(named)
     docker, _ = places_of(environ)
     if docker is None:
         raise UsageError("there is no home to keep logins in; set DOCKER_CONFIG to a folder")
     return docker / "config.json"
 
 
-def _certs(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
-    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG."""
+def certificate_folders(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+    """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG.
+    `config`: XDG's folder of configurations."""
     users = [config] if config else []
     users += [Path(environ["HOME"], ".config")] if environ.get("HOME") else []
     yield from dict.fromkeys(folder / "containers" / "certs.d" for folder in users)
     yield from _SYSTEM_CERTS
 
 
-def _auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
+def auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
     """The places of containers' auth.json; without a session Linux has another for it."""
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime, "containers", "auth.json")
@@ -134,20 +211,16 @@ def _pairs(given: Variables) -> tuple[ClientCertificate, ...]:
     return (ClientCertificate(given.cert, given.key),) if given.cert and given.key else ()
 
 
-def _hosts(given: Variables, config: Path | None, logins: Iterable[Login]) -> dict[str, HostSettings]:
-    """The hosts of the configuration file, with what is said of each beside it."""
+def _hosts(given: Variables, config: Path | None) -> dict[str, HostSettings]:
+    """The hosts of the configuration file, as far as what was given does not go before that."""
     hosts: dict[str, HostSettings] = {}
-    file = given.config
-    if file is None and config and (config / "blobflow" / "config.toml").exists():
-        file = config / "blobflow" / "config.toml"
+    file = given.config or _default_config(config)
     if file is not None:
         from blobflow.config_file import read_config  # its TOML is paid for where there is some
 
         hosts = read_config(file)
     if given.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(each, verify=None) for host, each in hosts.items()}
-    for host, login in _by_host(logins).items():
-        hosts[host] = msgspec.structs.replace(hosts.get(host, HostSettings()), credentials=login)
     return hosts
 
 

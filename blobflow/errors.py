@@ -5,6 +5,9 @@
         InvalidReference
         InvalidDigest
         InvalidConfig
+          InvalidFile            several things at once are wrong with one file
+          ForeignFile          7   a file that is no saved plan, as one that is no archive
+          DamagedFile          8   a saved plan that was cut or edited, as an archive that was
       RunIncomplete            3   a run over a set ended with failures (each is in its report)
       NetworkError             4   retryable: no whole answer came
         ConnectFailed
@@ -14,6 +17,7 @@
         ConnectionLost
       RegistryError            5   an answer came, and it says no
         NotFound
+          NoSuchFile           2   no such archive, layout or part of a bundle: as a missing list is
           NoSuchPlatform           an image for other platforms than those that were chosen
         Unauthorized
         Denied
@@ -51,7 +55,8 @@ class BlobflowError(Exception):
     """Root of the tree.
 
     `side` is filled in by the engine, which alone knows which end it was talking to; a transport leaves it
-    None. `attempts` counts how often the thing was tried in all.
+    None. `attempts` counts how often the thing was tried in all. `about_file`: an archive or layout as such
+    can't be read, not one of its images.
 
     Errors can be pickled and copied, and keep their type, message and attributes; the cause and the traceback
     stay behind, as with every exception of Python.
@@ -59,6 +64,7 @@ class BlobflowError(Exception):
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    about_file = False
 
     def __init__(self, message: str, *, side: Side | None = None, attempts: int = 1) -> None:
         super().__init__(message)
@@ -90,6 +96,27 @@ class InvalidDigest(UsageError):
 
 class InvalidConfig(UsageError):
     """A spec, list, plan or configuration file that can't be used; the message names file and place."""
+
+
+class InvalidFile(InvalidConfig):
+    """A file with several errors; `errors` has a sentence for each, with its line, and may end in one that
+    says how many more there are. The message is all of them."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = tuple(errors)
+
+
+class ForeignFile(InvalidConfig):
+    """A file that should be what blobflow saved, and is something else."""
+
+    exit_code = 7
+
+
+class DamagedFile(InvalidConfig):
+    """A file that blobflow saved, and that is not as it was: cut off, edited, spoilt."""
+
+    exit_code = 8
 
 
 class RunIncomplete(BlobflowError):
@@ -170,6 +197,13 @@ class RegistryError(BlobflowError):
 
 class NotFound(RegistryError):
     pass
+
+
+class NoSuchFile(NotFound):
+    """A file or folder that should hold images is not there. No registry was asked, so it is a mistake of
+    usage to whoever ran a command; to whoever reads content, it is content that is missing."""
+
+    exit_code = 2
 
 
 class NoSuchPlatform(NotFound):

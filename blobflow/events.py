@@ -1,7 +1,8 @@
 """Events of a run, as frozen values, and the plain counters that the console samples.
 
 Events are for things that happen once a step or once a phase, never once a chunk. Bytes are counted in
-`Meter`, a plain object that transports add to and that anyone may read at any time.
+`Meter`, a plain object that transports add to and that anyone may read at any time; what the run waits for
+is there too (`Meter.waits`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import Counter, defaultdict
 from typing import Protocol
 
 import msgspec
+
+from blobflow.waits import HostWaits, Waits
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event"):
@@ -45,13 +48,15 @@ class PlanMade(Event, frozen=True, tag="plan"):
 
 
 class StepStarted(Event, frozen=True, tag="start"):
-    """A step began. `kind` is copy, mount, put or attach; `size` in bytes."""
+    """A step began. `kind` is copy, mount, put, attach or backup; `size` in bytes. `image`: the source of an
+    image that it is for, "" if that is not known; it may be for others too."""
 
     step: int
     kind: str
     digest: str
     target: str
     size: int
+    image: str = ""
 
 
 class StepDone(Event, frozen=True, tag="done"):
@@ -71,12 +76,33 @@ class StepFailed(Event, frozen=True, tag="failed"):
 
 
 class Retrying(Event, frozen=True, tag="retry"):
-    """A request or body failed with something retryable and is tried again after `delay` seconds."""
+    """A request or body failed with something retryable and is tried again after `delay` seconds. `attempt`
+    is the one that failed, of `attempts` (0: their number is not fixed)."""
 
     what: str
     error: str
     attempt: int
     delay: float
+    attempts: int = 0
+
+
+class Waiting(Event, frozen=True, tag="wait"):
+    """The run waits: told when a wait of several seconds begins, and then rarely.
+
+    `kind`, `host` and `what`: see `waits`. `seconds` it has lasted so far, `left` of it (None: as long as it
+    takes). `attempt` of `attempts` is what comes then; 0: none is counted. `waiting`: how many wait for the
+    same; `message`: all of it in a sentence.
+    """
+
+    kind: str
+    host: str
+    what: str
+    message: str
+    seconds: float
+    left: float | None = None
+    attempt: int = 0
+    attempts: int = 0
+    waiting: int = 1
 
 
 class ImageDone(Event, frozen=True, tag="image"):
@@ -153,25 +179,52 @@ class RangeMeter:
 
 
 class HostMeter:
-    """Counters of one host. Bytes are body bytes of blobs and manifests; requests are HTTP requests sent."""
+    """Counters of one host, and what is waited for there. Bytes are body bytes of blobs and manifests;
+    requests are HTTP requests sent."""
 
-    __slots__ = ("bytes_read", "bytes_written", "ranges", "requests")
+    __slots__ = ("bytes_read", "bytes_written", "ranges", "requests", "waits")
 
-    def __init__(self) -> None:
+    def __init__(self, waits: HostWaits | None = None) -> None:
+        self.waits = waits or HostWaits()
         self.ranges = RangeMeter()
         self.requests = 0
         self.bytes_read = 0
         self.bytes_written = 0
 
 
-class Meter:
-    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way.
-    `bytes_resent`: bytes of blobs that a target was sent beyond their sizes, since its uploads broke."""
+class Count:
+    """How far something is: `done` of `total` things."""
+
+    __slots__ = ("done", "total")
 
     def __init__(self) -> None:
-        self.hosts: defaultdict[str, HostMeter] = defaultdict(HostMeter)
+        self.done = 0
+        self.total = 0
+
+
+class _HostMeters(dict[str, HostMeter]):
+    """One meter a host, made when it is first asked for."""
+
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __missing__(self, host: str) -> HostMeter:
+        self[host] = made = HostMeter(self._waits.at(host))
+        return made
+
+
+class Meter:
+    """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way.
+    `bytes_resent`: bytes of blobs that a target was sent beyond their sizes, since its uploads broke.
+    `counts`: how far the parts of planning and verifying are, by their names; `waits`: what is waited for."""
+
+    def __init__(self) -> None:
+        self.waits = Waits()
+        self.hosts: dict[str, HostMeter] = _HostMeters(self.waits)
         self.active: dict[int, int] = {}
         self.bytes_resent = 0
+        self.counts: defaultdict[str, Count] = defaultdict(Count)
 
     @property
     def requests(self) -> int:

@@ -10,19 +10,24 @@ no steps that could be carried out.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
 
 from blobflow.engine.plan.planned import Planned
 from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
-from blobflow.errors import InvalidConfig, UsageError
+from blobflow.errors import DamagedFile, ForeignFile, InvalidConfig, UsageError
 from blobflow.oci import digest_of
 
 PLAN_VERSION = 2
 # Bytes. A step with its needs is about 370, and an image of four platforms some 30 steps at the most, so that
 # this is a plan for tens of thousands of images.
 MAX_PLAN_BYTES = 256 * 1024 * 1024
+# How a plan file begins, whatever its white space: what does so and is no JSON was cut or spoilt.
+_BEGINNING = re.compile(rb'\s*\{\s*"version"\s*:\s*\d{1,7}\s*,\s*"sum"\s*:')
+
+_ANEW = "make the plan anew with `blobflow plan --out`"
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -72,18 +77,20 @@ def _field(name: str, value: object) -> bytes:
 def load_plan(content: bytes, name: str) -> SavedPlan:
     """The plan of a file. `name` is the file's, for messages.
 
-    Raises InvalidConfig with one sentence for what is no plan, of another version, not as it was saved, or
-    can't be carried out.
+    Raises with one sentence: ForeignFile for what is no plan, DamagedFile for one that is not as it was
+    saved, InvalidConfig for one of another version, or that can't be carried out.
     """
     if len(content) > MAX_PLAN_BYTES:
         raise InvalidConfig(f"{name} has more than the {MAX_PLAN_BYTES} bytes that a plan file may")
     try:
         head = msgspec.json.decode(content, type=_Head)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{name} is not a plan saved by blobflow: {error}") from None
+        if _BEGINNING.match(content):
+            raise DamagedFile(f"{name} is not as it was saved: {error}; {_ANEW}") from None
+        raise ForeignFile(f"{name} is not a plan saved by blobflow: {error}") from None
     version = head.version
     if head.price is not msgspec.UNSET and head.plan is msgspec.UNSET:
-        raise InvalidConfig(
+        raise ForeignFile(
             f"{name} is not a plan saved by blobflow: it is what `plan --json` prints; save one with"
             " `blobflow plan --out`"
         )
@@ -91,16 +98,13 @@ def load_plan(content: bytes, name: str) -> SavedPlan:
         age = "an older" if version < PLAN_VERSION else "a newer"
         raise InvalidConfig(
             f"{name} is a plan of version {version}, saved by {age} blobflow; this one carries out version"
-            f" {PLAN_VERSION}: make the plan anew with `blobflow plan --out`"
+            f" {PLAN_VERSION}: {_ANEW}"
         )
     try:
         document = msgspec.json.decode(content, type=_File)
         plan = msgspec.json.format(bytes(document.plan), indent=-1)
         if digest_of(plan) != document.sum:
-            raise InvalidConfig(
-                f"{name} is not as it was saved: it was edited, or damaged; make the plan anew with"
-                " `blobflow plan --out`"
-            )
+            raise DamagedFile(f"{name} is not as it was saved: it was edited, or damaged; {_ANEW}")
         saved = msgspec.json.decode(plan, type=SavedPlan)
         check_saved_plan(saved)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

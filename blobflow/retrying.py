@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from blobflow.errors import BlobflowError
+from blobflow.waits import HostWaits, OpenWait, WaitKind
 
 T = TypeVar("T")
 
@@ -50,13 +51,40 @@ class Policy(Protocol):
         """Seconds from a failed attempt to the next; None: there is none. Called once after each."""
         ...
 
+    def attempts_for(self, error: BlobflowError) -> int:
+        """How many attempts there are in all if each fails like the last one, with this error; 0: that is no
+        number to be told. Called after `next_delay`."""
+        ...
+
 
 class Failure(msgspec.Struct, frozen=True):
-    """The `attempt` (from 1) that failed, and the seconds until the next."""
+    """The `attempt` (from 1) that failed, and the seconds until the next. `attempts`: how many there are in
+    all; 0: their number is not fixed."""
 
     error: BlobflowError
     attempt: int
     delay: float
+    attempts: int = 0
+
+
+def begin_wait(
+    waits: HostWaits,
+    failure: Failure,
+    what: str = "",
+    *,
+    kind: WaitKind = "retry",
+    seconds: float | None = None,
+) -> OpenWait:
+    """The wait for the attempt after a failure, which begins now. `what`: what is tried; `kind`: another one
+    than for a retry; `seconds`: if they are not the failure's whole delay."""
+    return waits.begin(
+        kind,
+        what,
+        seconds=failure.delay if seconds is None else seconds,
+        error=failure.error,
+        attempt=failure.attempt + 1 if failure.attempts else 0,
+        attempts=failure.attempts,
+    )
 
 
 # Waits until the next attempt may begin; or raises, and there is none.
@@ -78,7 +106,7 @@ class Attempts:
         error.attempts = max(error.attempts, self._failed)
         if delay is None:
             raise error
-        await self._pause(Failure(error, self._failed, delay))
+        await self._pause(Failure(error, self._failed, delay, self._policy.attempts_for(error)))
 
 
 async def retrying(policy: Policy, once: Callable[[], Awaitable[T]], pause: Pause) -> T:

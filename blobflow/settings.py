@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from blobflow.engine.services import CacheMode
+from blobflow.errors import UsageError
 from blobflow.oci.media import CompressMode
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import (
@@ -29,19 +30,20 @@ class Settings(msgspec.Struct, frozen=True):
     `Settings()` has nothing from this machine: no logins, no proxies, a store that is gone after the run.
     `blobflow.from_environment()` gives the settings that the command line has.
 
-    `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`.
-    `tls_verify`: False accepts any certificate, and http from a host that has no TLS. `concurrency`: blobs
-    whose bytes move at once at a host. `cache`: see `engine.services.CacheMode`. `cache_dir`: the store's
-    root; None: a temporary one that is gone after the run. `cache_size`: bytes of blobs that the store may
-    hold; None: what it holds, and half of what is free on its disk. In mode `auto` blobs go through the store
-    while it has room, and past it otherwise; in mode `all` a run that would keep more than there is room for
-    is not begun (StorageError). What is over it after a run goes, the least recently used first.
-    `docker_config`: the folder of docker's config.json, for credentials; `auth_files`: files of that format
-    to look into after it. `ca` and `pairs`: certificates that are trusted, and shown, everywhere; `certs`:
-    folders in the shape of docker's certs.d. `hosts`: what is to be different at one host.
-    `bytes_per_second`: so many are read, and as many written, at most; 0: no limit. `trace`: every HTTP
-    exchange becomes an event. `compress`: how bare layers of docker archives are compressed; with "gzip"
-    their digests depend on this machine's processor.
+    `plain_http`: hosts (`host[:port]`) that speak http; loopback hosts do anyway unless in `https`, whose
+    hosts are never spoken to without TLS. `tls_verify`: False accepts any certificate, and http from a host
+    that has no TLS. `concurrency`: blobs whose bytes move at once at a host. `cache`: see
+    `engine.services.CacheMode`. `cache_dir`: the store's root; None: a temporary one that is gone after the
+    run. `cache_size`: bytes of blobs that the store may hold; None: what it holds, and half of what is free
+    on its disk. In mode `auto` blobs go through the store while it has room, and past it otherwise; in mode
+    `all` a run that would keep more than there is room for is not begun (StorageError). What is over it after
+    a run goes, the least recently used first. `docker_config`: the folder of docker's config.json, for
+    credentials; `auth_files`: files of that format to look into after it. `ca` and `pairs`: certificates that
+    are trusted, and shown, everywhere; `certs`: folders in the shape of docker's certs.d. `hosts`: what is to
+    be different at one host. `bytes_per_second`: so many are read, and as many written, at most; 0: no limit.
+    `trace`: every HTTP exchange becomes an event. `retry_times`: how often what failed for a while is tried
+    again, requests and blobs alike; None: 2 to 9 times, as the failure suggests. `compress`: how bare layers
+    of docker archives are compressed; with "gzip" their digests depend on this machine's processor.
     """
 
     plain_http: frozenset[str] = frozenset()
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True):
     hosts: dict[str, HostSettings] = {}
     bytes_per_second: float = 0
     trace: bool = False
+    retry_times: int | None = None
     compress: CompressMode = "gzip"
 
 
@@ -73,7 +76,7 @@ def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostA
     """How `host[:port]` is reached. Raises InvalidConfig for a certificate that can't be used.
 
     Loopback hosts speak plain HTTP, unless TLS was spoken of: for the host itself, which then speaks it, or
-    for every host, and then it is tried.
+    for every host, and then it is tried. Raises UsageError for a host that is said to speak both.
     """
     own = settings.hosts.get(host, HostSettings())
     verify = settings.tls_verify if own.verify is None else own.verify
@@ -83,12 +86,20 @@ def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostA
         ca=(*own.trust.ca, *settings.ca, *named.ca),
         pairs=(*settings.pairs, *own.trust.pairs, *named.pairs),
     )
-    local = is_loopback(host) and not (host in settings.https or own.trust or named)
+    encrypted = host in settings.https
+    if encrypted and (own.http or host in settings.plain_http):
+        where = (
+            "--plain-http" if host in settings.plain_http else "its settings, as in config.toml or a spec,"
+        )
+        raise UsageError(
+            f"{host} is to be spoken to by TLS, and {where} says plain HTTP; leave one of them out"
+        )
+    local = is_loopback(host) and not (encrypted or own.trust or named)
     plain = host in settings.plain_http or (local and not trust if own.http is None else own.http)
     return HostAccess(
         scheme="http" if plain else "https",
         tls=ssl_context_of(trust),
-        tls_optional=not verify or (local and own.http is None),
+        tls_optional=not encrypted and (not verify or (local and own.http is None)),
         connections=own.connections or settings.concurrency,
         requests_per_second=own.requests_per_second,
         bytes_per_second=own.bytes_per_second,
@@ -97,4 +108,5 @@ def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostA
         proxies=settings.proxies if own.proxies is None else own.proxies,
         mirrors=own.mirrors,
         parallel_ranges=own.parallel_ranges,
+        retry_times=settings.retry_times,
     )

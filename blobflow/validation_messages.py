@@ -10,6 +10,11 @@ from difflib import get_close_matches
 _COMPLAINT = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?\Z", re.DOTALL)
 
 
+# How alike a word and what was meant have to be, from 0 to 1: two letters that changed places in a word of
+# three are, two words with some letters in common are not.
+_LIKENESS = 0.65
+
+
 def split_message(complaint: str) -> tuple[str, str]:
     """What is wrong, and where: a path as `.images[1].tags[0]`, "" for the root."""
     found = _COMPLAINT.match(complaint)
@@ -25,8 +30,18 @@ def reworded(problem: str, words: Mapping[str, str]) -> str:
     return f"{problem[:1].lower()}{problem[1:]}"
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """What may have been meant by a word that is not known."""
+def suggestion(word: str, known: Iterable[str], below: Mapping[str, Iterable[str]] | None = None) -> str:
+    """What may have been meant by a word that is not known; `below`: what is known under keys, not here."""
     known = list(known)
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+    if close := closest(word, known):
+        return f"did you mean `{close}`?"
+    for key, words in (below or {}).items():
+        if close := closest(word, words):
+            return f"did you mean `{close}` under `{key}`?"
+    return f"known are {', '.join(known)}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The one of the known words that may have been meant."""
+    close = get_close_matches(word, list(known), n=1, cutoff=_LIKENESS)
+    return close[0] if close else None

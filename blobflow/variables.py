@@ -23,11 +23,13 @@ _TRUTHS: Final = {
 class Variables(msgspec.Struct, frozen=True):
     """How registries are spoken to, as far as variables say it; each is an option of the command line.
 
-    BLOBFLOW_PLAIN_HTTP has hosts with spaces between them, BLOBFLOW_CA files as PATH has folders. An empty
-    variable says nothing.
+    BLOBFLOW_PLAIN_HTTP and BLOBFLOW_TLS have hosts with spaces between them, BLOBFLOW_CA files as PATH has
+    folders. An empty variable says nothing. `authfile` has none of ours: REGISTRY_AUTH_FILE is containers'.
     """
 
     plain_http: frozenset[str] = frozenset()
+    tls: frozenset[str] = frozenset()
+    authfile: Path | None = None
     tls_verify: bool | None = None
     config: Path | None = None
     ca: tuple[Path, ...] = ()
@@ -38,13 +40,18 @@ class Variables(msgspec.Struct, frozen=True):
 def read_variables(environ: Mapping[str, str]) -> Variables:
     """Raises UsageError and InvalidReference."""
     return Variables(
-        plain_http=frozenset(check_host(host) for host in environ.get("BLOBFLOW_PLAIN_HTTP", "").split()),
+        plain_http=_hosts(environ, "BLOBFLOW_PLAIN_HTTP"),
+        tls=_hosts(environ, "BLOBFLOW_TLS"),
         tls_verify=_truth(environ, "BLOBFLOW_TLS_VERIFY"),
         config=_file(environ, "BLOBFLOW_CONFIG"),
         ca=tuple(Path(name) for name in environ.get("BLOBFLOW_CA", "").split(os.pathsep) if name),
         cert=_file(environ, "BLOBFLOW_CERT"),
         key=_file(environ, "BLOBFLOW_KEY"),
     )
+
+
+def _hosts(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(check_host(host) for host in environ.get(name, "").split())
 
 
 def _truth(environ: Mapping[str, str], name: str) -> bool | None:

@@ -50,5 +50,5 @@ make_environment() {
 install_blobflow() {
     local pip=("$python" -m pip --disable-pip-version-check install --quiet)
     [ "${CI:-}" != true ] || pip+=(--constraint "$top/tools/constraints.txt")
-    "${pip[@]}" 'setuptools>=70.1' && "${pip[@]}" --no-build-isolation --editable "$top${1:+[$1]}"
+    "${pip[@]}" 'setuptools>=77.0.3' && "${pip[@]}" --no-build-isolation --editable "$top${1:+[$1]}"
 }

@@ -1,4 +1,5 @@
-"""Writes the JSON schemas of reports and events to docs/schemas, where editors and readers find them.
+"""Writes the JSON schemas of reports, events, specs and the configuration to docs/schemas, where editors and
+readers find them.
 
 python -m tools.schemas            # write them
 python -m tools.schemas --check    # exit 1 if they are not what the code says
@@ -11,7 +12,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from blobflow.cli.inputs.spec_keys import spec_schema
 from blobflow.cli.output.json_schemas import events_schema, report_schema
+from blobflow.config_file import config_schema
 from tools.checkout import TOP
 
 FOLDER = TOP / "docs" / "schemas"
@@ -19,7 +22,12 @@ FOLDER = TOP / "docs" / "schemas"
 
 def schemas() -> Mapping[Path, str]:
     """The files, and what belongs into each."""
-    made = {"report.json": report_schema(), "events.json": events_schema()}
+    made = {
+        "report.json": report_schema(),
+        "events.json": events_schema(),
+        "spec.json": spec_schema(),
+        "config.json": config_schema(),
+    }
     return {FOLDER / name: json.dumps(schema, indent=2) + "\n" for name, schema in made.items()}
 
 

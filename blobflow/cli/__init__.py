@@ -21,20 +21,22 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from typing import cast
 
 import click
 
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, InvalidFile
 
-# Verb → its line in `blobflow --help`, in the order in which a user meets them. The verb `x` is `verb` in
+# Verb → its line in `blobflow --help-all`, in the order in which a user meets them. The verb `x` is `verb` in
 # `blobflow/cli/commands/x.py`.
 VERBS = {
     "copy": "Copy one image to one or more places.",
     "sync": "Mirror a set of images: each shared blob is moved once.",
     "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
+    "bundle": "Look into bundles and archives: ls, verify, parts.",
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
@@ -42,8 +44,12 @@ VERBS = {
     "verify": "Ask the targets whether what should be there is.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
+    "digest": "Print the digest that a name means now.",
+    "config": "Show an image's config; show and check blobflow's own.",
+    "ls": "List the tags of a repository, the repositories of a HOST.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",
+    "ratelimit": "Show how many pulls a registry still lets through.",
     "tag": "Put what is at a registry under further tags.",
     "rm": "Remove a tag or an image from a registry.",
     "login": "Try a login at a registry, and keep it.",
@@ -57,19 +63,52 @@ VERBS = {
     "completion": "Print the completion script for bash, zsh or fish.",
     "help": "Explain a topic (references, specs, exit-codes) or a verb.",
 }
+# What `blobflow --help` shows, which is to fit a small terminal: the first things to type, and the verbs by
+# what they are for. A verb that stands in no group is among the last.
+_EXAMPLES = (
+    ("blobflow copy alpine:3 HOST/alpine:3", "one image, all its platforms"),
+    ("blobflow sync mirror.yaml --dry-run", "what a set would cost"),
+    ("blobflow sync mirror.yaml", "a set of images, each blob moved once"),
+    ("blobflow demo", "see it work, without a network"),
+)
+_GROUPS = {
+    "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
+    "Carry": ("save", "load", "export", "bundle"),
+    "Look": ("inspect", "digest", "config", "ls", "tags", "repos", "ratelimit", "report"),
+    "Change": ("tag", "rm", "index"),
+    "Reach": ("login", "logout", "probe"),
+    "Run": ("serve", "cache", "bench"),
+    "Learn": ("demo", "help", "completion"),
+}
 _EPILOG = (
     "Exit codes: 0 all done, 2 bad usage, 3 some images of a set failed, 4 network, 5 registry, "
     "6 wrong content, 7 unsupported content, 8 storage, 130 interrupted."
 )
+_ALL = "blobflow.help_all"  # in click's context, which all commands of an invocation share
 _HINT = "; set BLOBFLOW_DEBUG=1 to see where, and please report it"
+
+
+def help_all_option(text: str) -> click.Option:
+    """`--help-all`, as an option of a command."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not context.resilient_parsing:
+            context.meta[_ALL] = True
+            click.echo(context.get_help(), color=context.color)
+            context.exit()
+
+    return click.Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=show, help=text
+    )
+
+
+def shows_all(context: click.Context) -> bool:
+    """Whether it is --help-all that is shown."""
+    return bool(context.meta.get(_ALL))
 
 
 class VerbGroup(click.Group):
     """Finds verbs without importing them, and turns what they raise into a sentence and an exit code."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
-        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -83,17 +122,44 @@ class VerbGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"No such verb {args[0]!r}.{_did_you_mean(args[0])}")
+        if args and not args[0].startswith("-"):
+            _check_verb(ctx, tuple(args))
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["blobflow.arguments"] = tuple(args)  # what `options.command_line` gives to reports
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _unknown_option(error, args) from None
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_usage(ctx, formatter)
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_dl(_EXAMPLES, col_max=40)
+        formatter.write_paragraph()
+        if shows_all(ctx):
+            for title, verbs in verb_groups().items():
+                with formatter.section(title):
+                    formatter.write_dl([(verb, VERBS[verb]) for verb in verbs])
+            self.format_options(ctx, formatter)
+            self.format_epilog(ctx, formatter)
+        else:
+            formatter.write_text(self.help or "")
+            formatter.write_paragraph()
+            formatter.write_dl([(title, ", ".join(verbs)) for title, verbs in verb_groups().items()])
+            formatter.write_paragraph()
+            formatter.write_text("blobflow VERB --help explains a verb, blobflow --help-all lists them.")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        click.Command.format_options(self, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise _unknown_option(error) from None
         except BlobflowError as error:
             raise _report_error(ctx, str(error), error.exit_code, error) from None
         except KeyboardInterrupt as error:
@@ -117,13 +183,15 @@ class VerbGroup(click.Group):
 def _report_error(
     context: click.Context, sentence: str, exit_code: int, error: BaseException
 ) -> click.exceptions.Exit:
-    """Say on stderr, in one line, what went wrong; a traceback only when BLOBFLOW_DEBUG asks for it.
+    """Say on stderr what went wrong, in one line, or in one for each error of a file; a traceback only when
+    BLOBFLOW_DEBUG asks for it.
 
     Returns what to raise.
     """
     from blobflow.cli.options.log_format import log_format
     from blobflow.cli.output.stdio import print_lines
 
+    sentences = error.errors if isinstance(error, InvalidFile) else (sentence,)
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
     if log_format(context) == "json":
@@ -131,7 +199,7 @@ def _report_error(
 
         print_event(RunError(sentence, exit_code))
     else:
-        print_lines(f"blobflow: {sentence}", err=True)
+        print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
 
 
@@ -146,11 +214,45 @@ def _report_stdout_failure(context: click.Context, error: BaseException) -> None
         raise _report_error(context, str(lost), lost.exit_code, error) from None
 
 
+def verb_groups() -> dict[str, list[str]]:
+    """The verbs by the title of their group."""
+    groups = {title: [verb for verb in verbs if verb in VERBS] for title, verbs in _GROUPS.items()}
+    grouped = {verb for verbs in groups.values() for verb in verbs}
+    more = [verb for verb in VERBS if verb not in grouped]
+    return {**groups, "More": more} if more else groups
+
+
+def _check_verb(context: click.Context, words: tuple[str, ...]) -> None:
+    """Fail for a verb that is not ours; with what it is called here, if it is another tool's."""
+    if words[0] in VERBS and (words[0] != "tag" or words[1:2] not in (("ls",), ("list",), ("delete",))):
+        return  # `tag ls` is regctl's, and would be an image of that name
+    from blobflow.cli.output.other_tools import find_verb
+
+    verb, ours = find_verb(words)
+    context.fail(f"No such verb {verb!r}.{f' In blobflow: {ours}.' if ours else _did_you_mean(verb)}")
+
+
 def _did_you_mean(word: str) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(word, VERBS, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _unknown_option(error: click.NoSuchOption, words: Sequence[str] = ()) -> click.UsageError:
+    """The error with what blobflow has in place of another tool's option. `words` are a command line that has
+    its option before its verb, as skopeo takes some."""
+    from blobflow.cli.output.other_tools import option_sentence
+
+    context, option = error.ctx, error.option_name
+    verb = context.info_name if context is not None and context.parent is not None else None
+    if verb is None and (after := next((word for word in words if word in VERBS), "")):
+        command = cli.get_command(click.Context(cli), after)
+        if command is not None and any(option in parameter.opts for parameter in command.params):
+            return click.UsageError(f"{option} goes after the verb: blobflow {after} {option} …", context)
+    if ours := option_sentence(verb or "", option):
+        return click.UsageError(f"No such option {option!r}. In blobflow: {ours}.", context)
+    return error
 
 
 class _Version:
@@ -164,6 +266,7 @@ class _Version:
 
 @click.group(
     cls=VerbGroup,
+    params=[help_all_option("List the verbs with a line each, and exit.")],
     epilog=_EPILOG,
     subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
@@ -16,7 +17,6 @@ from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
 from blobflow.cli.settings import hosts_of, run_policy, run_settings
-from blobflow.errors import RunIncomplete
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
@@ -60,7 +60,12 @@ def check_plan(
         for pair, error in planned.failures.items():
             print_lines(f"failed: {pair.source} -> {pair.target}: {error}", err=True)
     if planned.failures:
-        raise RunIncomplete(f"{len(planned.failures)} of {len(planned.pairs)} images could not be planned")
+        count = len(planned.pairs)
+        raise error_of_set(
+            planned.failures.values(),
+            count,
+            f"{len(planned.failures)} of {count} images could not be planned",
+        )
     if not may_skip_all:
         check_not_all_skipped(len(planned.skipped), len(planned.pairs))
 
@@ -127,6 +132,6 @@ def _kept_by_plan(planned: Planned) -> Iterator[WantedTag]:
             for manifest in desired.manifests
             if manifest.is_index
         }
-        yield WantedTag(pair.target, desired.root.digest, lists)
+        yield WantedTag(pair.target, desired.root.digest, lists, pair.backup)
     for pair in planned.skipped:
-        yield WantedTag(pair.target, None)
+        yield WantedTag(pair.target, None, backup=pair.backup)

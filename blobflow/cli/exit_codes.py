@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from blobflow.errors import BlobflowError, RunIncomplete
+
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 # Code → what it means; the README has the same table, and a test compares the two.
 EXIT_CODES = {
     0: "all done (`plan --exit-code`: the mirror is current)",
     1: "`plan --exit-code`: something is missing; otherwise an error of no other kind",
-    2: "what was asked for can't be asked for: a bad reference, digest, list, spec or option",
+    2: "what was asked for can't be asked for: a bad reference, digest, list, spec or option, no such file",
     3: "of a set some images failed, or none is for a chosen platform; report and last lines say which",
     4: "network: no connection, no progress, connection lost",
     5: "the registry said no",
     6: "content does not have the digest or size that names it",
-    7: "a manifest that can't be mirrored: schema 1, of unknown kind, ambiguous, too large",
-    8: "the store, an archive, a layout: full, read-only, cut off, corrupt",
+    7: "a manifest of schema 1, unknown kind, ambiguous, too large; a file that is no archive, layout, plan",
+    8: "the store, an archive, a layout, a plan: full, read-only, cut off, corrupt",
     INTERRUPTED: "interrupted; no tag or blob is half done, and the same command does what is left",
 }
+
+
+def error_of_set(errors: Iterable[BlobflowError], images: int, sentence: str) -> BlobflowError:
+    """What a verb about a set of so many images ends with, if some of them failed: 3 with the sentence.
+
+    Where no image could be looked at, since the one file they are all in is missing, of another kind or
+    damaged, it is that: then the set was never begun.
+    """
+    found = list(errors)
+    whole = len(found) == images and all(each.about_file for each in found)
+    if whole and len({each.message for each in found}) == 1:
+        return found[0]
+    return RunIncomplete(sentence)

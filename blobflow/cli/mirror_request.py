@@ -60,4 +60,5 @@ def _kept_after(pairs: Iterable[Pair], report: Report) -> Iterator[WantedTag]:
     from blobflow.operations.tags.prune import WantedTag
 
     for pair, image in zip(pairs, report.images, strict=True):
-        yield WantedTag(pair.target, parse_digest(image.digest) if image.digest else None)
+        digest = parse_digest(image.digest) if image.digest else None
+        yield WantedTag(pair.target, digest, backup=pair.backup)

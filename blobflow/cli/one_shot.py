@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run_one_shot(
         from blobflow.client import Client
 
         meter = Meter()
+        SHUTDOWN.get().waits = meter.waits
         async with (
             show_progress(output, meter, hosts=targets) as show,
             Client(settings, observer=show, meter=meter) as client,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.output.progress import show_progress
-from blobflow.cli.output.report_text import digest_lines, failure_lines, summary_lines
+from blobflow.cli.output.report_text import digest_lines, failure_lines, left_lines, summary_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.timeline import Timeline
 from blobflow.cli.output.units import count_text
@@ -49,7 +50,9 @@ class RunOutcome(msgspec.Struct, frozen=True):
         images = self.report.images
         missing = sum(not image.ok for image in images)
         if missing:
-            raise RunIncomplete(f"{missing} of {len(images)} images did not arrive")
+            raise error_of_set(
+                self.errors.values(), len(images), f"{missing} of {len(images)} images did not arrive"
+            )
         if not may_skip_all:
             check_not_all_skipped(sum(bool(image.reason) for image in images), len(images))
         if failed := sum(tag.status == "failed" for tag in self.report.tags):
@@ -192,6 +195,7 @@ async def _run_recorded(
     on_report: Callable[[Report], None],
 ) -> RunOutcome:
     meter = Meter()
+    SHUTDOWN.get().waits = meter.waits
     async with show_progress(output, meter, hosts=len(hosts.targets)) as show:
         timeline = Timeline(show)
         recorder = RunRecorder(run, timeline, meter)
@@ -208,7 +212,10 @@ async def _run_recorded(
     report = recorder.report(ended)
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
-    unwritten += _print_summary(report, output, list_failures, aside=_writes_stdout(hosts))
+    failed = isinstance(ended, BlobflowError) or bool(recorder.flow.errors)
+    unwritten += _print_summary(
+        report, output, list_failures, aside=_writes_stdout(hosts), one_failed=failed and not list_failures
+    )
     if ended is not None:
         for each in unwritten:  # the exit code is about how the run ended; this comes on top
             print_lines(f"blobflow: {each}", err=True)
@@ -217,7 +224,7 @@ async def _run_recorded(
         raise each
     if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
-    return RunOutcome(report, recorder.flow.errors)
+    return RunOutcome(report, {**recorder.flow.errors, **recorder.unresolved})
 
 
 def _run_started(command: tuple[str, ...], hosts: Hosts) -> RunStarted:
@@ -253,21 +260,26 @@ def _write_reports(
 
 
 def _print_summary(
-    report: Report, output: OutputOptions, list_failures: bool, *, aside: bool
+    report: Report, output: OutputOptions, list_failures: bool, *, aside: bool, one_failed: bool
 ) -> list[StorageError]:
-    """Print the summary; `aside`: on stderr, which stdout's archive needs. Returns as `_write_reports`."""
+    """Print the summary, and what is left where a signal ended the run; `aside`: on stderr, which stdout's
+    archive needs. `one_failed`: it was for one image, of which the error that the caller raises says all.
+    Returns as `_write_reports`."""
     errors: list[StorageError] = []
     if output.log_format == "json":
         from blobflow.cli.output.json_events import Summary, print_event
 
         print_event(Summary(report.totals, report.run.started, report.run.ended))
         return errors
-    if not output.quiet and report.images:
+    cut = SHUTDOWN.get().requested
+    if not output.quiet and report.images and (cut or not one_failed):
         try:
             with ignore_closed_pipe():
                 print_lines(*digest_lines(report), *summary_lines(report), err=aside)
         except StorageError as error:
             errors.append(error)
     for line in failure_lines(report) if list_failures else ():
+        print_lines(line, err=True)
+    for line in left_lines(report) if cut and not output.quiet else ():
         print_lines(line, err=True)
     return errors

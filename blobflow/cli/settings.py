@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.options.connection import ConnectionOptions
+from blobflow.cli.options.connection import ConnectionOptions, SideOptions
 from blobflow.cli.options.option_group import was_given
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.runtime.startup import fast_imports
@@ -21,6 +21,7 @@ from blobflow.cli.runtime.startup import fast_imports
 if TYPE_CHECKING:
     from blobflow.engine.pairs import Pair
     from blobflow.engine.policy import Policy
+    from blobflow.errors import Side
     from blobflow.settings import Settings
     from blobflow.transports.archive import CompressMode
     from blobflow.transports.registry import HostSettings
@@ -39,24 +40,42 @@ def hosts_of(pairs: Iterable[Pair]) -> Hosts:
     return Hosts(frozenset(pair.source.host for pair in pairs), frozenset(pair.target.host for pair in pairs))
 
 
-def connection_settings(connection: ConnectionOptions, environ: Mapping[str, str], hosts: Hosts) -> Settings:
+def connection_settings(
+    connection: ConnectionOptions,
+    environ: Mapping[str, str],
+    hosts: Hosts,
+    *,
+    host_defaults: Mapping[str, HostSettings] | None = None,
+    connections: bool = True,
+) -> Settings:
     """The settings for how registries are reached; `connection` has the environment already.
+
+    `host_defaults`: settings of hosts that have none in the configuration file. `connections`: whether that
+    file says how many there are.
 
     Raises UsageError and InvalidConfig for what can't be used, as far as that shows before any request.
     """
-    from blobflow.environment import Login, settings_from
+    from blobflow.environment import Login, SideAccess, settings_from, with_sides
     from blobflow.variables import Variables
 
     given = Variables(**{name: getattr(connection, name) for name in Variables.__struct_fields__})
-    logins = [
-        Login(option, side, names, login)
-        for option, side, names, login in (
-            ("--source-creds", "source", hosts.sources, connection.source_creds),
-            ("--target-creds", "target", hosts.targets, connection.target_creds),
-        )
-        if login is not None
-    ]
-    return msgspec.structs.replace(settings_from(environ, given, logins), trace=connection.output.verbose)
+    settings = settings_from(environ, given)
+    defaults = dict(host_defaults or {})
+    if connection.tls_verify is not None:
+        defaults = {host: msgspec.structs.replace(own, verify=None) for host, own in defaults.items()}
+    configured = settings.hosts if connections else _without_connections(settings.hosts)
+    ends: tuple[tuple[Side, frozenset[str], SideOptions], ...] = (
+        ("source", hosts.sources, connection.source),
+        ("target", hosts.targets, connection.target),
+    )
+    logins = [Login(f"--{side}-creds", side, there, own.creds) for side, there, own in ends if own.creds]
+    sides = [SideAccess(side, there, own.tls_verify, own.authfile, own.no_creds) for side, there, own in ends]
+    return msgspec.structs.replace(
+        settings,
+        hosts=with_sides(_configured_over(defaults, configured), logins, sides),
+        trace=connection.output.verbose,
+        retry_times=connection.retry_times,
+    )
 
 
 def run_settings(
@@ -75,23 +94,33 @@ def run_settings(
     """
     with fast_imports():
         import_module("blobflow.environment")
-    settings = connection_settings(connection, os.environ, hosts)
+    connections = run is None or not was_given("concurrency")
+    settings = connection_settings(
+        connection, os.environ, hosts, host_defaults=host_defaults, connections=connections
+    )
     if run is None:
         return msgspec.structs.replace(settings, compress=compress)
-    defaults = dict(host_defaults or {})
-    if connection.tls_verify is not None:
-        defaults = {host: msgspec.structs.replace(own, verify=None) for host, own in defaults.items()}
-    configured = _without_connections(settings.hosts) if was_given("concurrency") else settings.hosts
     return msgspec.structs.replace(
         settings,
         concurrency=run.concurrency,
-        hosts={**defaults, **configured},
         cache=run.cache,
         cache_dir=cache_folder(run.cache_dir),
         cache_size=run.cache_size,
         compress=run.compress,
         bytes_per_second=run.limit_rate or 0,
     )
+
+
+def _configured_over(
+    defaults: Mapping[str, HostSettings], configured: Mapping[str, HostSettings]
+) -> dict[str, HostSettings]:
+    """The configuration file's table of a host replaces a spec's, but for whether the host speaks http, if
+    only the spec says that."""
+    hosts = {**defaults, **configured}
+    for host in defaults.keys() & configured.keys():
+        if configured[host].http is None:
+            hosts[host] = msgspec.structs.replace(hosts[host], http=defaults[host].http)
+    return hosts
 
 
 def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSettings]:

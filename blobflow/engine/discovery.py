@@ -31,6 +31,7 @@ from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
+from blobflow.engine.targets.backups import find_backups
 from blobflow.engine.targets.known_platforms import noted_platforms
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
@@ -101,9 +102,19 @@ class Discovery:
         if policy.verify == "roots":  # otherwise every image is checked
             self.audit = Audit(services, pairs, policy.audit, trust_root=policy.trust_root)
         self.quota = PullQuota(
-            services.allowance_of, services.source_at, observe, services.sleep, waits=policy.wait
+            services.allowance_of,
+            services.source_at,
+            observe,
+            services.sleep,
+            services.meter.waits if policy.wait else None,
         )
-        self.reader = GraphReader(services.source_at, self.quota.admit, services.manifest_budget, observe)
+        self.reader = GraphReader(
+            services.source_at,
+            self.quota.admit,
+            services.manifest_budget,
+            observe,
+            services.meter.counts["manifests"],
+        )
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
         self.roots = roots
@@ -149,6 +160,7 @@ class _HostDiscovery:
         self._policy = discovery.policy
         self._source_at = discovery.services.source_at
         self._sink_at = discovery.services.sink_at
+        self._counts = discovery.services.meter.counts
         self._runner = BoundedRunner(MAX_SMALL_REQUESTS)
         self._lookups = BoundedRunner(MAX_LOOKUPS)
         self._targets = TargetLookups(pairs, discovery.services.sink_at)
@@ -188,6 +200,7 @@ class _HostDiscovery:
             self._lookups,
             self._targets.look_ahead,
             named=self._discovery.root_lookups,
+            count=self._counts["resolve"],
         )
         self._roots = resolved.roots
         self._discovery.roots.update(resolved.roots)
@@ -207,6 +220,7 @@ class _HostDiscovery:
             trust_root=policy.trust_root,
             foreign=policy.foreign_layers,
             referrers=policy.lookup,
+            count=self._counts["survey"],
         )
         self._failures.update(tags.failures)
         if self._discovery.audit is None:
@@ -291,12 +305,14 @@ class _HostDiscovery:
             self._sink_at,
             self._lookups,
             deep=self._policy.verify != "roots" or self._policy.audit == "all",
+            count=self._counts["contents"],
         )
         self._failures.update(content.failures)
+        backups = await find_backups(self._good(), desired_images, self._targets)
+        self._failures.update(backups.failures)
         journal = self._discovery.services.journal
-        return await with_mount_origins(
-            content.inventory, self._good(), desired_images, journal, self._sink_at
-        )
+        inventory = msgspec.structs.replace(content.inventory, backups=backups.by_tag)
+        return await with_mount_origins(inventory, self._good(), desired_images, journal, self._sink_at)
 
     def _warn_of_partial_sources(self, found: Mapping[Reference, DesiredImage]) -> None:
         """Warn about sources that have only a part of what is wanted of them."""

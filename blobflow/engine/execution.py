@@ -238,6 +238,7 @@ class Run:
             BoundedRunner(MAX_LOOKUPS if level == "roots" else MAX_SMALL_REQUESTS),
             read_at_once=self._reads_at_once(roots, services),
             manifest_budget=services.manifest_budget,
+            count=services.meter.counts["verify"],
         )
         wrong = await verification.check(roots, level, collector.images_of(roots))
         if self._planning.audit is not None:
@@ -255,7 +256,8 @@ class Run:
 
     async def _complete_archives(self, services: Services) -> None:
         """Complete the archives, and fail the images of those that can't be completed."""
-        failures = await services.complete()
+        with services.meter.waits.begin("work", "", "completing archives"):
+            failures = await services.complete()
         for pair in self._collector.verifiable(("done",)) if failures else ():
             if error := failures.get(site_of(pair.target)):
                 self._collector.not_verified(pair, error)

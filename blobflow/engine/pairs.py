@@ -34,6 +34,7 @@ class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
     choice: PlatformChoice = EVERYTHING
     referrers: Lookup = "auto"
     missing_platform: MissingPlatform = "fail"
+    backup: str = ""
 
 
 def site_of(reference: Reference) -> Site:

@@ -36,6 +36,7 @@ class Services(msgspec.Struct, frozen=True):
     `complete` finishes targets that appear only when they are whole (archives), and returns the sites where
     that failed.
     `patience`: how many seconds the targets that have answered wait for the others, to be planned as one.
+    `retry_times`: how often what failed is tried again; None: as the tables say.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests replace them.
     """
 
@@ -52,6 +53,7 @@ class Services(msgspec.Struct, frozen=True):
     staging_blobs: int | None = None
     complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
     patience: float = PATIENCE
+    retry_times: int | None = None
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random
     manifest_budget: ManifestBudget = msgspec.field(default_factory=ManifestBudget)

@@ -33,7 +33,10 @@ async def verify_pairs(
     """
     services.observe(PhaseStarted("resolve", len(pairs)))
     resolving = BoundedRunner(MAX_LOOKUPS)
-    resolved = await resolve_roots((pair.source for pair in pairs), services.source_at, resolving)
+    counts = services.meter.counts
+    resolved = await resolve_roots(
+        (pair.source for pair in pairs), services.source_at, resolving, count=counts["resolve"]
+    )
     good = [pair for pair in pairs if pair.source in resolved.roots]
     services.observe(PhaseStarted("verify", len(good)))
     desired_images = await _desired_images(services, good, resolved.roots)
@@ -44,6 +47,7 @@ async def verify_pairs(
         BoundedRunner(MAX_LOOKUPS if level == "roots" else MAX_SMALL_REQUESTS),
         read_at_once=read_at_once,
         manifest_budget=services.manifest_budget,
+        count=counts["verify"],
     )
     images = {pair: desired.images for pair, desired in desired_images.by_pair.items()}
     wrong = await verification.check(roots, level, images)

@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from blobflow.content import BlobStream, Chunk
 from blobflow.errors import SizeMismatch, StorageError, StorageFull
+from blobflow.waits import HostWaits
 
 # One read of a file, and about what one write gathers: a write costs by the call.
 BLOCK = 1024 * 1024
@@ -225,29 +226,37 @@ def remove_stale_temporaries(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(path: Path) -> Iterator[None]:
+def locked_folder(path: Path, waits: HostWaits | None = None) -> Iterator[None]:
     """Hold the folder's flock(2), which the kernel frees when we die; in a thread.
 
-    Waits for others, but not for ever, since everybody who may list the folder can lock it: raises
-    StorageError after LOCK_SECONDS.
+    Waits for others, which is then among the `waits`, but not for ever, since everybody who may list the
+    folder can lock it: raises StorageError after LOCK_SECONDS.
     """
     with translate_os_errors("lock", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            with translate_os_errors("lock", path):
-                if try_lock(fd):
-                    break
-            if time.monotonic() > until:
-                raise StorageError(
-                    f"other processes have had {path} locked for {LOCK_SECONDS:.0f} seconds; try again when "
-                    "they are done"
-                )
-            time.sleep(_LOOK_EVERY)
+        with translate_os_errors("lock", path):
+            locked = try_lock(fd)
+        if not locked:
+            with (waits or HostWaits()).begin("lock", host=str(path)):
+                _wait_for_lock(fd, path)
         yield
     finally:
         os.close(fd)
+
+
+def _wait_for_lock(fd: int, path: Path) -> None:
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        time.sleep(_LOOK_EVERY)
+        with translate_os_errors("lock", path):
+            if try_lock(fd):
+                return
+        if time.monotonic() > until:
+            raise StorageError(
+                f"other processes have had {path} locked for {LOCK_SECONDS:.0f} seconds; try again when "
+                "they are done"
+            )
 
 
 def try_lock(fd: int) -> bool:

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from blobflow.content import BlobStream, Referrer, Refers, Source
-from blobflow.errors import NotFound
+from blobflow.errors import NoSuchFile, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.transports.layout.image_names import digest_or_none
 
 
 class UnionSource:
     """Implements Source and Refers. `roots`: what the names at `path` mean; `absent`: what is said of content
-    that is nowhere."""
+    that is nowhere, which is NoSuchFile: some file is lacking."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class UnionSource:
                 continue
             self._found[manifest.digest] = source
             return raw
-        raise NotFound(f"none of the archives has the manifest {manifest.digest}{self._absent}")
+        raise NoSuchFile(f"none of the archives has the manifest {manifest.digest}{self._absent}")
 
     @asynccontextmanager
     async def open(
@@ -65,7 +65,7 @@ class UnionSource:
                 self._found[blob.digest] = source
                 yield stream
                 return
-        raise NotFound(f"none of the archives has the blob {blob.digest}{self._absent}")
+        raise NoSuchFile(f"none of the archives has the blob {blob.digest}{self._absent}")
 
     async def referrers(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`: what any of the sources knows, each once."""

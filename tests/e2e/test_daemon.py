@@ -137,6 +137,24 @@ def test_a_failed_run_is_told_and_does_not_end_it(places: Places, home: Path) ->
         assert stayer.process.wait(HANGS_AFTER) == 130
 
 
+def test_each_entry_of_a_spec_runs_at_its_own_time(places: Places, tmp_path: Path, home: Path) -> None:
+    first, second = places.names
+    images = [{"image": first, "every": "1s"}, {"image": second, "schedule": "0 3 29 2 *"}]
+    defaults = {"source": places.source.host, "targets": [f"{places.target.host}/m"]}
+    (tmp_path / "spec.yaml").write_text(
+        msgspec.json.encode({"version": 1, "defaults": defaults, "images": images}).decode()
+    )
+    with staying([str(tmp_path / "spec.yaml"), "--every", "spec", "--log-format", "json"], home) as stayer:
+        for _ in range(3):
+            stayer.until('"event": "summary".*"images": ?1,')
+            stayer.until("next run at")
+        stayer.process.send_signal(signal.SIGTERM)
+        assert stayer.process.wait(HANGS_AFTER) == 0
+    for name, there in ((first, True), (second, False)):
+        repository, _, tag = name.rpartition(":")
+        assert (places.target.digest_of(f"m/{repository}", tag) is not None) is there
+
+
 def test_sigterm_in_the_middle_of_a_run_finishes_what_is_under_way_and_ends(
     places: Places, tmp_path: Path, home: Path
 ) -> None:

@@ -45,8 +45,8 @@ tags_with_digest = true
 """
 
 
-def probed(registry: Registry, home: Path) -> str:
-    done = blobflow("probe", f"{registry.host}/scratch", "--up-to", "1MiB", home=home)
+def probed(registry: Registry, home: Path, *options: str | Path) -> str:
+    done = blobflow("probe", f"{registry.host}/scratch", "--up-to", "1MiB", *options, home=home)
     assert (done.code, done.err) == (0, "")
     return done.out
 
@@ -57,8 +57,17 @@ def test_docker_registry_is_what_it_is_known_to_be(start_registry: StartsRegistr
 
 
 def test_the_embedded_registry_takes_everything_and_is_left_as_it_was(tmp_path: Path, home: Path) -> None:
+    """And what it takes is kept in the file, in place of what that said."""
+    config, link = tmp_path / "config.toml", tmp_path / "link.toml"
+    link.symlink_to(config)
     with blobflow_serve(tmp_path / "ours") as registry:
-        assert probed(registry, home) == OURS.format(host=registry.host)
+        before = f'# mine\n[registry."{registry.host}"]\nhttp = true\n'
+        config.write_text(f'{before}profile = "ecr"\n')
+        config.chmod(0o600)
+        said = probed(registry, home, "--config", link, "--save")
+        assert said == f"the profile of {registry.host} is kept in {link}\n"
+        assert config.read_text() == f"{before}\n{OURS.format(host=registry.host)}"
+        assert (config.stat().st_mode & 0o777, link.is_symlink()) == (0o600, True)
         assert registry.ask("GET", "/v2/_catalog")[2] == b'{"repositories":[]}'
 
 

@@ -18,7 +18,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 
-WORDS = ("errors", "events", "lazy_pattern", "oci", "printable")
+WORDS = ("errors", "events", "lazy_pattern", "oci", "printable", "waits")
 SEAM = (*WORDS, "content", "permits", "retrying", "single_flight")
 STORE = "transports.store"
 
@@ -38,6 +38,7 @@ ROOMS = {
     "events": Room(WORDS, ("msgspec",)),
     "oci": Room(WORDS, ("msgspec", "re2")),
     "lazy_pattern": Room(()),
+    "waits": Room((), ("msgspec",)),
     "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
     "single_flight": Room(("errors",)),
@@ -112,16 +113,39 @@ ROOMS = {
         (*SEAM, "transports.archive", "transports.compression", "transports.files"), ("msgspec",)
     ),
     "server": Room(
-        (*SEAM, "bounded_cache", "page_style", STORE, "transports.sendfile"),
+        (
+            *SEAM,
+            "bounded_cache",
+            "file_errors",
+            "page_style",
+            "toml_lines",
+            "validation_messages",
+            STORE,
+            "transports.sendfile",
+        ),
         ("msgspec", "aiohttp", "yarl", "multidict", "bcrypt", "prometheus_client"),
     ),
     "validation_messages": Room(()),
+    "file_errors": Room(("errors",)),
+    "typed_values": Room(("validation_messages",), ("msgspec",)),
+    "toml_lines": Room(()),
     "version": Room(()),
     "byte_size": Room(("lazy_pattern", "printable")),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
-    "config_file": Room((*SEAM, "transports", "validation_messages", "byte_size"), ("msgspec",)),
+    "config_file": Room(
+        (
+            *SEAM,
+            "transports",
+            "byte_size",
+            "file_errors",
+            "toml_lines",
+            "typed_values",
+            "validation_messages",
+        ),
+        ("msgspec",),
+    ),
     "environment": Room(
         (*SEAM, "engine", "transports", "config_file", "settings", "variables"), ("msgspec",)
     ),

@@ -21,6 +21,9 @@ class Delays:
         self.asked.append(error)
         return self._delays.pop(0) if self._delays else None
 
+    def attempts_for(self, error: BlobflowError) -> int:
+        return len(self.asked) + len(self._delays) + 1
+
 
 class Pauses:
     """What a pause was told; it takes no time, and may end the attempts."""
@@ -51,7 +54,7 @@ async def test_what_succeeds_at_a_later_attempt_is_returned() -> None:
     lost, slow = ConnectionLost("lost"), TimedOut("slow")
     pauses = Pauses()
     assert await retrying(Delays(0.5, 1.0), failing(lost, slow), pauses) == 3  # type: ignore[arg-type]
-    assert pauses.failures == [Failure(lost, 1, 0.5), Failure(slow, 2, 1.0)]
+    assert pauses.failures == [Failure(lost, 1, 0.5, 3), Failure(slow, 2, 1.0, 3)]
 
 
 async def test_the_last_error_is_raised_with_the_number_of_attempts() -> None:

@@ -16,6 +16,7 @@ from blobflow.cli.options.option_group import hide_options, was_given
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
 from blobflow.cli.settings import hosts_of, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OF_THE_PLAN = {
 }
 
 
-@click.command("apply")
+@click.command("apply", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @hide_options("audit")
 @run_options

@@ -11,10 +11,13 @@ import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.param_types import byte_size
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.errors import InvalidReference
 from blobflow.oci.local_reference import transport_of
 
@@ -45,10 +48,26 @@ def _comma_separated(kind: Any) -> Callable[[str], tuple[Any, ...]]:
     return listed
 
 
-@click.command("bench")
-@click.argument("target", metavar="HOST/REPOSITORY")
+@click.command("bench", cls=Verb)
+@show_first(
+    "source",
+    "sizes",
+    "at_once",
+    "forms",
+    "volume",
+    "as_json",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+)
+@click.argument("target", type=PLACE, metavar="HOST/REPOSITORY")
 @click.option(
-    "--source", metavar="HOST/REPOSITORY", help="Copy from there to the target as well, registry to registry."
+    "--source",
+    type=PLACE,
+    metavar="HOST/REPOSITORY",
+    help="Copy from there to the target as well, registry to registry.",
 )
 @click.option(
     "--sizes",

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import msgspec
 
-from blobflow.cli.options.param_types import byte_size
-from blobflow.cli.options.run import cache_dir_option
+from blobflow.cli.options.run import cache_dir_option, max_size_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.cli.runtime.event_loop import run_loop
 from blobflow.cli.settings import cache_folder
+from blobflow.cli.verb import VerbFamily
 from blobflow.errors import IntegrityError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 
-@click.group("cache")
+@click.group("cache", cls=VerbFamily)
 def verb() -> None:
     """Look after the store: what runs keep on disk, and what they remember. A `serve` root is one, too."""
 
@@ -65,7 +65,7 @@ def _store_root(named: Path | None) -> Path:
 
 def _print_warning(event: Event) -> None:
     from blobflow.cli.options.output import OutputOptions
-    from blobflow.cli.output.progress import event_line
+    from blobflow.cli.output.event_text import event_line
 
     line = event_line(event, OutputOptions())
     if line:
@@ -168,11 +168,8 @@ async def _verify(store: Store, checked: list[BlobInfo], damaged: list[BlobInfo]
 
 @verb.command("gc", short_help="Remove what nobody needs.")
 @cache_dir_option
-@click.option(
-    "--max-size",
-    type=byte_size,
-    metavar="BYTES",
-    help="Remove blobs, the least recently used first, until they take at most so much (20GB, 512MiB).",
+@max_size_option(
+    "Remove blobs, the least recently used first, until they take at most so much (20GB, 512MiB)."
 )
 def gc(cache_dir: Path | None, max_size: int | None) -> None:
     """Remove what nobody needs: downloads that were given up and, with --max-size, blobs.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from blobflow.cli.verb import Verb
+
 # click's own: the shell runs `blobflow` with this variable set, and is told what fits.
 _VARIABLE = "_BLOBFLOW_COMPLETE"
 
 
-@click.command("completion")
+@click.command("completion", cls=Verb)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def verb(context: click.Context, shell: str) -> None:

@@ -9,20 +9,46 @@ import click
 from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.images import backup_option
+from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import run_mirror
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.verb import Verb
 
 
-@click.command("copy")
-@click.argument("source")
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.command("copy", cls=Verb)
+@show_first(
+    "digestfile",
+    "platform",
+    "dry_run",
+    "no_overwrite",
+    "report",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
+@click.argument("source", type=PLACE)
+@click.argument("targets", type=PLACE, metavar="TARGET...", nargs=-1, required=True)
 @click.option(
     "--digestfile",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write the digest that was copied to FILE; nothing if the image was skipped.",
+)
+@backup_option
+@click.option(
+    "--additional-tag",
+    "additional_tags",
+    multiple=True,
+    metavar="TAG",
+    help="Put it under this tag of each TARGET's repository, or name in its archive, too. Repeatable.",
 )
 @platform_options
 @run_options
@@ -31,6 +57,8 @@ def verb(
     source: str,
     targets: tuple[str, ...],
     digestfile: Path | None,
+    backup: str | None,
+    additional_tags: tuple[str, ...],
     platforms: PlatformOptions,
     run: RunOptions,
     connection: ConnectionOptions,
@@ -45,9 +73,11 @@ def verb(
       blobflow copy alpine:3 127.0.0.1:5000/alpine
       blobflow copy alpine:3 docker-archive:alpine.tar
     """
-    from blobflow.cli.inputs.copy_arguments import copy_pairs
+    from blobflow.cli.inputs.backup import pairs_with_backup
+    from blobflow.cli.inputs.copy_arguments import copy_pairs, with_additional_tags
 
-    pairs = choose_platforms(copy_pairs(source, targets), platforms)
+    goals = with_additional_tags(source, targets, additional_tags)
+    pairs = pairs_with_backup(choose_platforms(copy_pairs(source, goals), platforms), backup)
     if digestfile:
         check_writable(digestfile, "--digestfile")
     if run.dry_run:

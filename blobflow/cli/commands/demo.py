@@ -18,6 +18,7 @@ from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import size_text
 from blobflow.cli.run_command import RunOutcome
 from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.verb import Verb
 from blobflow.events import Meter
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _IMAGES = 8
 _PREFIX = "mirror"
 
 
-@click.command("demo")
+@click.command("demo", cls=Verb)
 def verb() -> None:
     """Mirror a generated set of eight images for three architectures between two embedded registries.
 

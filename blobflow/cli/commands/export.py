@@ -11,11 +11,13 @@ import msgspec
 
 from blobflow.cli.inputs.buildx_output import ExportOutput, parse_output
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import missing_platform_option
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunOutcome, StartRun, run_command, run_mirror
 from blobflow.cli.settings import Hosts
+from blobflow.cli.verb import Verb
 from blobflow.errors import NoSuchPlatform, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, LAYOUT, OCI_ARCHIVE, STREAM, local_host
@@ -27,8 +29,19 @@ if TYPE_CHECKING:
     from blobflow.oci.platform_choice import PlatformChoice
 
 
-@click.command("export")
-@click.argument("reference", metavar="REF")
+@click.command("export", cls=Verb)
+@show_first(
+    "output",
+    "platform",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
+@click.argument("reference", type=PLACE, metavar="REF")
 @click.option(
     "-o",
     "--output",

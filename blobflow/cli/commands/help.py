@@ -6,10 +6,11 @@ import click
 
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.cli.output.stdio import write_stdout
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 
-@click.command("help")
+@click.command("help", cls=Verb)
 @click.argument("topic", required=False, metavar="[TOPIC|VERB]")
 @click.pass_context
 def verb(context: click.Context, topic: str | None) -> None:

@@ -13,10 +13,13 @@ import msgspec
 from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, compress_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import VerbFamily
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.index_draft import DraftImage, IndexDraft, check_label, parse_label
@@ -38,7 +41,7 @@ _force_option = click.option(
 )
 
 
-@click.group("index")
+@click.group("index", cls=VerbFamily)
 def verb() -> None:
     """Make an index (a manifest list) by hand, as `docker manifest` and manifest-tool do.
 
@@ -50,7 +53,21 @@ def verb() -> None:
 
 
 @verb.command("create", short_help="Put an index together, and stage it here.")
-@click.argument("names", metavar="TARGET REF...", nargs=-1)
+@show_first(
+    "amend",
+    "push",
+    "from_spec",
+    "from_args",
+    "tags",
+    "ignore_missing",
+    "form",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+)
+@click.argument("names", type=PLACE, metavar="TARGET REF...", nargs=-1)
 @click.option("-a", "--amend", is_flag=True, help="Add to what is staged under TARGET, or replace in it.")
 @click.option("--push", is_flag=True, help="Put it at once, and leave nothing staged.")
 @click.option(
@@ -188,8 +205,8 @@ def _gather_members(
 
 
 @verb.command("annotate", short_help="Say more of an image of a staged index.")
-@click.argument("target", metavar="TARGET")
-@click.argument("image", metavar="REF")
+@click.argument("target", type=PLACE, metavar="TARGET")
+@click.argument("image", type=PLACE, metavar="REF")
 @click.option("--os", default="", help="Its operating system, as linux or windows.")
 @click.option("--arch", default="", help="Its architecture, as amd64 or arm64.")
 @click.option("--variant", default="", help="The variant of that, as v7.")
@@ -239,7 +256,7 @@ def _parse_annotation(text: str) -> tuple[str, str]:
 
 
 @verb.command("push", short_help="Put a staged index.")
-@click.argument("target", metavar="TARGET")
+@click.argument("target", type=PLACE, metavar="TARGET")
 @click.option("-p", "--purge", is_flag=True, help="Drop it here once it is put.")
 @_format_option
 @compress_option
@@ -270,7 +287,7 @@ def _put(draft: IndexDraft, compress: CompressMode, connection: ConnectionOption
 
 
 @verb.command("inspect", short_help="Show a staged index.")
-@click.argument("target", metavar="TARGET")
+@click.argument("target", type=PLACE, metavar="TARGET")
 @click.option("--raw", is_flag=True, help="Print the index as it would be put, byte for byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is staged as JSON.")
 def inspect(target: str, raw: bool, as_json: bool) -> None:
@@ -309,7 +326,7 @@ def _draft_lines(draft: IndexDraft) -> list[str]:
 
 
 @verb.command("rm", short_help="Drop staged indexes.")
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.argument("targets", type=PLACE, metavar="TARGET...", nargs=-1, required=True)
 def rm(targets: tuple[str, ...]) -> None:
     """Drop staged indexes. What a registry has stays."""
     staging = open_index_drafts()

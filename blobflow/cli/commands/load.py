@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import StartRun, run_command
 from blobflow.cli.settings import Hosts, run_policy
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +27,29 @@ if TYPE_CHECKING:
     from blobflow.operations.airgap.load import Loaded
 
 
-@click.command("load")
+@click.command("load", cls=Verb)
+@show_first(
+    "targets",
+    "images",
+    "arch_tags",
+    "platform",
+    "report",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "targets", metavar="HOST[/prefix]", multiple=True, required=True, help="Where to. Repeatable."
+    "--to",
+    "targets",
+    type=PLACE,
+    metavar="HOST[/prefix]",
+    multiple=True,
+    required=True,
+    help="Where to. Repeatable.",
 )
 @click.option(
     "--images",
@@ -40,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
 @hide_options("dry_run")
 @run_options
-@connection_options
+@target_connection_options
 def verb(
     files: tuple[str, ...],
     targets: tuple[str, ...],
@@ -53,22 +74,27 @@ def verb(
     """Bring what archives hold to a registry, each name as one multi-platform image.
 
     FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
-    zstd, bzip2, xz or lz4. Several with one platform each become one index a name; platforms come from the
-    images' configs. Where those are known to be wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in
-    parts is given with all of them, or by its name without their numbers.
+    zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
+    platforms come from the images' configs. Where those are known to be wrong,
+    FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
+    without their numbers.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
       blobflow load bundle.tar --to 127.0.0.1:5000/mirror
+      ssh build docker save app:1 | blobflow load - --to 127.0.0.1:5000
     """
-    from blobflow.cli.inputs.archives import parse_archives
+    from blobflow.cli.inputs.archives import names_stdin, parse_archives, spooled_archives
     from blobflow.cli.inputs.requests import parse_registry_prefix
 
     if run.dry_run:
         raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    piped = names_stdin(files)
+    if piped and images == Path("-"):
+        raise UsageError("standard input is an archive or the list of --images, not both")
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
-    inputs = parse_archives(files)
+    known = None if piped else parse_archives(files)
 
     async def work(client: Client, begin: StartRun) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
@@ -86,6 +112,7 @@ def verb(
             ]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
+        inputs = known or await spooled_archives(client, files)
         await load(client, inputs, aim, begin, wanted=wanted, policy=run_policy(run))
         return ()
 

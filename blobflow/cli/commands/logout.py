@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import click
 
+from blobflow.cli.options.param_types import FILE
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.verb import Verb
 from blobflow.oci.reference import check_host
 
 
-@click.command("logout")
-@click.argument("host", metavar="HOST")
-def verb(host: str) -> None:
+@click.command("logout", cls=Verb)
+@click.argument("host", type=PLACE, metavar="HOST")
+@click.option("--authfile", type=FILE, metavar="FILE", help="Where the login is kept, in docker's format.")
+def verb(host: str, authfile: Path | None) -> None:
     """Drop the login that is kept for a registry, from the file and its credential helper."""
     from blobflow.environment import login_file
     from blobflow.transports.registry.auth.credential_store import erase_login
 
-    host, file = check_host(host), login_file(os.environ)
+    host, file = check_host(host), login_file(os.environ, authfile)
     known = asyncio.run(erase_login(file, host))
     print_lines(f"logged out of {host}" if known else f"{file} has no login for {host}")

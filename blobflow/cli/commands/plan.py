@@ -10,20 +10,36 @@ import click
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
-from blobflow.cli.options.images import SelectionOptions, selection_options
-from blobflow.cli.options.option_group import hide_options
+from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
+from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.json_documents import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
 _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 
 
-@click.command("plan")
+@click.command("plan", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "out",
+    "as_json",
+    "platform",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+    "verbose",
+)
 @selection_options
+@backup_option
 @platform_options
 @hide_options("report")
 @run_options
@@ -38,6 +54,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the mirror is not current.")
 def verb(
     selection: SelectionOptions,
+    backup: str | None,
     platforms: PlatformOptions,
     run: RunOptions,
     connection: ConnectionOptions,
@@ -54,13 +71,14 @@ def verb(
     """
     from blobflow.cli.dry_run import make_dry_run
     from blobflow.cli.expand_request import may_skip_all
+    from blobflow.cli.inputs.backup import with_backup
     from blobflow.planfile import save_plan
 
     if run.report:
         raise UsageError("plan runs nothing that could be reported; use --json, or sync with --report")
     if out:
         check_writable(out, "--out")
-    request = read_request(selection)
+    request = with_backup(read_request(selection), backup)
     preview = make_dry_run(request, platforms, connection, run)
     planned = preview.planned
     if out:

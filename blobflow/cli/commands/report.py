@@ -12,6 +12,7 @@ import click
 from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines, write_stdout
 from blobflow.cli.runtime.files import check_writable, input_name, write_atomic
+from blobflow.cli.verb import VerbFamily
 from blobflow.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar
 _out_option = click.option("-o", "--out", type=FILE, metavar="FILE", help="Write it there. [default: stdout]")
 
 
-@click.group("report")
+@click.group("report", cls=VerbFamily)
 def verb() -> None:
     """Show, turn into other forms and compare the reports that `--report FILE.json` wrote."""
 

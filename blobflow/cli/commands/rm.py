@@ -5,20 +5,22 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.oci import parse_reference
 
 
-@click.command("rm")
-@click.argument("reference", metavar="REF")
+@click.command("rm", cls=Verb)
+@click.argument("reference", type=PLACE, metavar="REF")
 @click.option("--digest", "by_digest", is_flag=True, help="Remove what the tag names, not just the tag.")
 @click.option(
     "--all-tags", is_flag=True, help="With a digest: also if other tags name it, which then go too."
 )
 @click.option("--dry-run", is_flag=True, help="Look, and remove nothing.")
-@connection_options
+@target_connection_options
 def verb(
     reference: str, by_digest: bool, all_tags: bool, dry_run: bool, connection: ConnectionOptions
 ) -> None:

@@ -10,14 +10,16 @@ import click
 
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
-from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options
-from blobflow.cli.options.param_types import byte_size
+from blobflow.cli.options.connection import ConnectionOptions, source_connection_options
+from blobflow.cli.options.images import SpecFormat, any_host_option, spec_format_option
+from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.param_types import FILE, byte_size
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.run_command import StartRun, run_command
-from blobflow.cli.settings import hosts_of
+from blobflow.cli.run_command import RunRecorder, run_command
+from blobflow.cli.settings import Hosts, hosts_of
+from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
 
@@ -26,15 +28,38 @@ if TYPE_CHECKING:
     from blobflow.engine.pairs import Pair
 
 
-@click.command("save")
-@click.option("--from", "source", metavar="HOST[/prefix]", required=True, help="Where the images are.")
+@click.command("save", cls=Verb)
+@show_first(
+    "source",
+    "images",
+    "output",
+    "split_size",
+    "since",
+    "platform",
+    "limit_rate",
+    "report",
+    "source_creds",
+    "authfile",
+    "tls_verify",
+    "plain_http",
+    "quiet",
+    "verbose",
+)
+@click.argument("spec", type=FILE, required=False)
+@click.option(
+    "--from",
+    "source",
+    type=PLACE,
+    metavar="HOST[/prefix]",
+    help="Where the images of the list are. [default: each line's own host, or docker.io]",
+)
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="LIST",
-    required=True,
     help="One repository:tag or repository@digest a line; # comments; - is stdin.",
 )
+@spec_format_option
 @click.option(
     "-o", "--output", metavar="FILE", required=True, help="The bundle, as bundle.tar; - is standard output."
 )
@@ -54,10 +79,12 @@ if TYPE_CHECKING:
 @platform_options
 @hide_options("dry_run")
 @run_options
-@connection_options
+@source_connection_options
 def verb(
-    source: str,
-    images: Path,
+    spec: Path | None,
+    source: str | None,
+    images: Path | None,
+    spec_format: SpecFormat,
     output: str,
     split_size: int | None,
     since: tuple[str, ...],
@@ -69,12 +96,17 @@ def verb(
     """Save a set of images, each blob once, into one OCI archive.
 
     `blobflow load` brings it to any registry; docker, podman, containerd and skopeo read it too, unless it is
-    in parts or was made with --since. The same images give the same bytes.
+    in parts or was made with --since. The same images give the same bytes. Of a SPEC (skopeo's and regsync's,
+    too) the images go into the bundle, under the names that they would have at its targets.
 
     \b
-      blobflow save --from docker.io --images images.txt -o bundle.tar
+      blobflow save mirror.yaml -o bundle.tar
+      blobflow save --images images.txt -o bundle.tar
       blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
     """
+    from blobflow.cli.expand_request import expand_request, may_skip_all, request_hosts
+    from blobflow.cli.inputs.bundle_request import read_request_for_bundle
+
     if run.dry_run:
         raise UsageError(
             "save has no --dry-run; `blobflow plan --to oci-archive:FILE` says what it would cost"
@@ -82,29 +114,38 @@ def verb(
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
     place = local_host(OCI_ARCHIVE, output)
-    pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
+    if images is None and (source or any_host):
+        raise UsageError("--from and --any-host are about the lines of --images; give that, too")
+    request = read_request_for_bundle(spec, spec_format, place, is_list=images is not None)
+    pairs: Sequence[Pair] = ()
+    if images is not None:
+        pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
 
-    async def work(client: Client, begin: StartRun) -> Sequence[str]:
+    async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
         from blobflow.cli.inputs.archives import parse_archives
         from blobflow.operations.airgap.save import Bundle, save
 
+        expanded = await expand_request(client, request, platforms)
+        recorder.unresolved = expanded.unresolved
         bundle = Bundle(place, split_size, tuple(parse_archives(since)))
-        await save(client, pairs, bundle, begin)
-        return ()
+        await save(client, (*pairs, *expanded.pairs), bundle, recorder)
+        return expanded.notes
 
-    outcome = run_command(work, hosts_of(pairs), connection, run)
-    outcome.check_set(may_skip_all=platforms.missing_platform is not None)
+    hosts = Hosts(request_hosts(request).sources | hosts_of(pairs).sources, frozenset({place}))
+    outcome = run_command(work, hosts, connection, run, host_defaults=request.hosts)
+    outcome.check_set(may_skip_all=may_skip_all(request, platforms))
 
 
-def _pairs(source: str, images: Path, place: str, *, any_host: bool) -> list[Pair]:
+def _pairs(source: str | None, images: Path, place: str, *, any_host: bool) -> list[Pair]:
     """The images of the list, in the bundle under the names that they have in it, behind their host."""
     from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
     from blobflow.engine.pairs import Pair
 
-    origin, bundle = parse_registry_prefix(source), RegistryPrefix(place)
+    origin, bundle = parse_registry_prefix(source) if source else None, RegistryPrefix(place)
     pairs = []
     for image in read_image_list(images, origin, any_host=any_host):
-        name = image.named if transport_of(origin.host) else f"{origin.host}/{image.path}"
+        local = transport_of(image.source.host)
+        name = image.named if local else f"{image.source.host}/{image.path}"
         target = bundle.under(name, image.tag, "" if image.tag else image.digest)
         pairs.append(Pair(image.origin, target, missing_platform="skip"))
     return pairs

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.serve import LISTEN, ServeOptions, serve_options
 from blobflow.cli.output.access_log import open_access_log
 from blobflow.cli.output.stdio import print_lines
@@ -25,6 +26,7 @@ from blobflow.cli.runtime.reload import (
     print_notice,
     reload_on_change,
 )
+from blobflow.cli.verb import Verb
 from blobflow.errors import StorageError, UsageError
 from blobflow.events import Event, Warned
 from blobflow.oci.reference import is_loopback
@@ -42,7 +44,20 @@ if TYPE_CHECKING:
 _UPSTREAM_WAIT = 2.0
 
 
-@click.command("serve")
+@click.command("serve", cls=Verb)
+@show_first(
+    "listen",
+    "root",
+    "htpasswd",
+    "access",
+    "tls_cert",
+    "tls_key",
+    "anonymous",
+    "read_only",
+    "upstream",
+    "max_size",
+    "verbose",
+)
 @serve_options
 @connection_options_without_logins
 def verb(options: ServeOptions, connection: ConnectionOptions) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import click
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.reference import check_tag
 
 
-@click.command("tag")
-@click.argument("reference", metavar="REF")
+@click.command("tag", cls=Verb)
+@click.argument("reference", type=PLACE, metavar="REF")
 @click.argument("names", metavar="NEW...", nargs=-1, required=True)
-@connection_options
+@target_connection_options
 def verb(reference: str, names: tuple[str, ...], connection: ConnectionOptions) -> None:
     """Put an image or index that is at a registry under further tags of its repository.
 

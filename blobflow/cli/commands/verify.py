@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
+from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import (
     RunOptions,
@@ -22,7 +24,8 @@ from blobflow.cli.options.run import (
 )
 from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.output.units import count_text
-from blobflow.errors import BlobflowError, NoSuchPlatform, RunIncomplete
+from blobflow.cli.verb import Verb
+from blobflow.errors import BlobflowError, NoSuchPlatform
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
@@ -32,7 +35,20 @@ if TYPE_CHECKING:
     from blobflow.transports.archive import CompressMode
 
 
-@click.command("verify")
+@click.command("verify", cls=Verb)
+@show_first(
+    "source",
+    "targets",
+    "images",
+    "platform",
+    "verify",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+    "verbose",
+)
 @selection_options
 @platform_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
@@ -74,7 +90,9 @@ def verb(
         if error is not None or not connection.output.quiet:
             print_lines(f"wrong: {pair.target}: {error}" if error else f"right: {pair.target}")
     if wrong:
-        raise RunIncomplete(f"{wrong} of {count_text(len(found), 'image')} are not what they should be")
+        errors = [error for error in found.values() if error is not None]
+        sentence = f"{wrong} of {count_text(len(found), 'image')} are not what they should be"
+        raise error_of_set(errors, len(found), sentence)
     if not may_skip_all(request, platforms):
         check_not_all_skipped(skipped, len(found))
 

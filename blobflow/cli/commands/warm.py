@@ -13,11 +13,14 @@ import msgspec
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, any_host_option
-from blobflow.cli.options.param_types import Seconds, byte_rate, byte_size
+from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.param_types import Seconds, byte_rate
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
-from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
+from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option, max_size_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.output.units import count_text, size_text
+from blobflow.cli.verb import Verb
 from blobflow.errors import RunIncomplete, UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +44,27 @@ class WarmRequest(msgspec.Struct, frozen=True):
     settle: float
 
 
-@click.command("warm")
+@click.command("warm", cls=Verb)
+@show_first(
+    "source",
+    "images",
+    "edges",
+    "into_cache",
+    "platform",
+    "as_json",
+    "cache_size",
+    "limit_rate",
+    "source_creds",
+    "target_creds",
+    "authfile",
+    "tls_verify",
+    "quiet",
+    "verbose",
+)
 @click.argument("spec", type=_FILE, required=False)
-@click.option("--from", "source", metavar="HOST[/prefix]", help="Where the images of the list come from.")
+@click.option(
+    "--from", "source", type=PLACE, metavar="HOST[/prefix]", help="Where the images of the list come from."
+)
 @click.option(
     "--images", type=_FILE, metavar="LIST", help="One repository:tag or repository@digest a line; - is stdin."
 )
@@ -51,6 +72,7 @@ class WarmRequest(msgspec.Struct, frozen=True):
 @click.option(
     "--edge",
     "edges",
+    type=PLACE,
     multiple=True,
     metavar="HOST[/prefix]",
     help="A pull-through cache of those sources; its images have their sources' paths. Repeatable.",
@@ -85,9 +107,7 @@ class WarmRequest(msgspec.Struct, frozen=True):
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @concurrency_option
 @cache_dir_option
-@click.option(
-    "--cache-size", type=byte_size, metavar="BYTES", help="What the store may hold, as 20GB or 512MiB."
-)
+@max_size_option("What the store may hold, as 20GB or 512MiB.", name="cache_size")
 @click.option("--limit-rate", type=byte_rate, metavar="BYTES", help="Read at most so much a second in all.")
 @connection_options
 def verb(

@@ -10,7 +10,7 @@ from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import ARCHIVES
-from blobflow.oci.reference import split_name
+from blobflow.oci.reference import check_tag, split_name
 
 
 def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
@@ -37,6 +37,20 @@ def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
             raise UsageError(f"the target {goal} is given twice")
         pairs.append(pair)
     return pairs
+
+
+def with_additional_tags(source: str, targets: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """The targets, each also under these tags of its repository, or names in its archive.
+
+    Raises as `copy_pairs`.
+    """
+    found = list(targets)
+    for pair in copy_pairs(source, targets) if tags else ():
+        for tag in tags:
+            goal = pair.target
+            name = tag if goal.transport else check_tag(tag)
+            found.append(str(msgspec.structs.replace(goal, tag=name, digest="")))
+    return found
 
 
 def _default_name(origin: Reference, goal: Reference) -> str:

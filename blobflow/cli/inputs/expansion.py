@@ -10,7 +10,8 @@ from blobflow.cli.inputs.renaming import apply_rename
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 from blobflow.cli.output.units import count_text
 from blobflow.engine.pairs import Pair
-from blobflow.errors import BlobflowError, InvalidReference, UsageError
+from blobflow.errors import BlobflowError, UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import ARCHIVES, transport_of
 from blobflow.oci.reference import check_tag
@@ -77,28 +78,29 @@ def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]
         raise UsageError(f"the target {twice} is given twice")
     requested: dict[tuple[Reference, Reference], ImageRequest] = {}
     pairs: list[Pair] = []
+    errors = FileErrors()
     for image in images:
-        for target in image.targets or targets:
-            pair = _pair(image, target)
-            before = requested.setdefault((pair.source, pair.target), image)
-            if before is image:
-                pairs.append(pair)
-            elif not (before.chosen or image.chosen):
-                raise UsageError(f"{image.where}: {image} is listed already, at {before.where}")
+        with errors.at(image.where):
+            for target in image.targets or targets:
+                pair = _pair(image, target)
+                before = requested.setdefault((pair.source, pair.target), image)
+                if before is image:
+                    pairs.append(pair)
+                elif not (before.chosen or image.chosen):
+                    raise UsageError(f"{image} is listed already, at {before.where}")
+    errors.check()
     return pairs
 
 
 def _pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
-    try:
-        source = image.origin
-        # Put under its digest alone, a manifest has no other name than that digest.
-        tag = _tag_at(image)
-        goal = target.under(_path_at(target, image), tag, "" if tag else image.digest)
-    except InvalidReference as error:
-        raise InvalidReference(f"{image.where}: {error}") from None
+    source = image.origin
+    # Put under its digest alone, a manifest has no other name than that digest.
+    tag = _tag_at(image)
+    goal = target.under(_path_at(target, image), tag, "" if tag else image.digest)
     if source == goal:
-        raise UsageError(f"{image.where}: {source} is both source and target; give another host or prefix")
-    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip")
+        raise UsageError(f"{source} is both source and target; give another host or prefix")
+    backup = image.backup if goal.tag else ""
+    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip", backup)
 
 
 def _path_at(target: RegistryPrefix, image: ImageRequest) -> str:

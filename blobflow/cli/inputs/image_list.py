@@ -7,41 +7,48 @@ from pathlib import Path
 from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix, hub_path
 from blobflow.cli.output.units import count_text
 from blobflow.cli.runtime.files import input_name, read_text
-from blobflow.errors import InvalidReference, UsageError
+from blobflow.errors import UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, split_name
 
 
-def read_image_list(path: Path, source: RegistryPrefix, *, any_host: bool) -> list[ImageRequest]:
+def read_image_list(path: Path, source: RegistryPrefix | None, *, any_host: bool) -> list[ImageRequest]:
     """The images of a list, or of stdin for `-`. Raises InvalidConfig; and as `parse_image_list`."""
     return parse_image_list(read_text(path), input_name(path), source, any_host=any_host)
 
 
 def parse_image_list(
-    text: str, name: str, source: RegistryPrefix, *, any_host: bool = False
+    text: str, name: str, source: RegistryPrefix | None, *, any_host: bool = False
 ) -> list[ImageRequest]:
     """Read a list: one `repository:tag` or `repository@digest` a line, `#` starts a comment.
 
     No tag and no digest is `latest`. A line that begins with a host is a whole name: at a registry it has to
     be that of an image of `source`; in a layout or archive it is looked for as it is. With `any_host` hosts
-    are dropped, and `source` has an image of each path. `name` is what the file is called in errors.
+    are dropped, and `source` has an image of each path. Without `source` each line's own host is its source,
+    docker.io where it has none. `name` is what the file is called in errors.
 
-    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference. All
-    but the first with file and line.
+    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference; and
+    InvalidFile for several errors. All but the first with file and line.
     """
+    if source is None and any_host:
+        raise UsageError("--any-host takes all images from --from; give that too")
     found: list[ImageRequest] = []
     strays: list[str] = []
+    errors = FileErrors()
     for number, line in enumerate(text.splitlines(), start=1):
         image = line.partition("#")[0].strip()
         if image:
             where = f"{name} line {number}"
             try:
-                found.append(_parse_line(image, source, where, any_host=any_host))
+                with errors.at(where, line=number):
+                    found.append(_parse_line(image, source, where, any_host=any_host))
             except _ForeignHost as stray:
                 strays.append(f"{where}: {stray}")
     if strays:
         more = f" (and {count_text(len(strays) - 1, 'more line')})" if len(strays) > 1 else ""
-        raise UsageError(f"{strays[0]}{more}")
+        errors.add(UsageError(f"{strays[0]}{more}"))
+    errors.check()
     if not found:
         raise UsageError(f"{name} names no image; write one repository:tag a line")
     return found
@@ -51,13 +58,11 @@ class _ForeignHost(Exception):
     """A whole name of another host than the source's; the message has no line yet."""
 
 
-def _parse_line(image: str, source: RegistryPrefix, where: str, *, any_host: bool) -> ImageRequest:
+def _parse_line(image: str, source: RegistryPrefix | None, where: str, *, any_host: bool) -> ImageRequest:
     name = image.removeprefix("docker://")
-    try:
-        check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
-        host, path, tag, digest = split_name(name)
-    except InvalidReference as error:
-        raise InvalidReference(f"{where}: {error}") from None
+    check_more_than_host(name, dotted=source in (None, RegistryPrefix(DOCKER_HUB)))
+    host, path, tag, digest = split_name(name)
+    source = source or RegistryPrefix(host or DOCKER_HUB)
     if host and not any_host:
         host, path = _at_source(host, path, source, image)
     else:

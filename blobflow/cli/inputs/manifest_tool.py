@@ -14,19 +14,21 @@ manifest-tool itself reads); `features` are read and left out, since no index ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Final
 
 import msgspec
-import yaml
 
-from blobflow.cli.output.units import one_line
+from blobflow.cli.inputs.yaml_nodes import compose, drop_empty_keys, line_of, node_at, to_struct
 from blobflow.errors import InvalidConfig, InvalidReference, UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci import Platform, Reference, parse_platform, parse_reference
 from blobflow.oci.index_draft import parse_label
 from blobflow.oci.reference import check_tag
 from blobflow.operations.indexes import EntryRequest
-from blobflow.validation_messages import reworded, split_message, suggestion
+
+_KEYS: Final = "image and manifests"
 
 
 class IndexSpec(msgspec.Struct, frozen=True):
@@ -38,7 +40,7 @@ class IndexSpec(msgspec.Struct, frozen=True):
     annotations: dict[str, str] = {}
 
 
-class _Platform(msgspec.Struct, frozen=True):
+class _Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: str = ""
     os: str = ""
     variant: str = ""
@@ -59,58 +61,48 @@ class _Platform(msgspec.Struct, frozen=True):
         )
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     platform: _Platform = _Platform()
 
 
-class _File(msgspec.Struct, frozen=True):
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str
     manifests: tuple[_Entry, ...]
     tags: tuple[str, ...] = ()
     annotations: dict[str, str] = {}
 
 
-class _Loader(yaml.BaseLoader):
-    """Reads every scalar as text. YAML forbids a repeated key; PyYAML alone would let the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            problem = "" if isinstance(key, yaml.ScalarNode) else "a key has to be a word"
-            problem = problem or (f"`{key.value}` is there twice" if key.value in seen else "")
-            if problem:
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def parse_manifest_tool(text: str, name: str) -> IndexSpec:
     """The index that a file describes; `name` is what the file is called in errors.
 
-    Raises InvalidConfig or InvalidReference with the file, the place and what is wrong there.
+    Raises InvalidConfig or InvalidReference with the file, the line and what is wrong there; for several
+    errors InvalidFile with all of them.
     """
-    try:
-        document = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f" line {mark.line + 1}" if mark else ""
-        raise InvalidConfig(f"{name}{at} is not YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise InvalidConfig(f"{name} is nested too deeply to be a list of images") from None
-    file = _to_file(document, name)
-    if not file.manifests:
-        raise InvalidConfig(f"{name}: `manifests` is empty; an index needs an image")
-    wishes = []
+    node, errors = compose(text, name, "a file of manifest-tool", _KEYS), FileErrors()
+    drop_empty_keys(node)
+    file = to_struct(node, name, _File, errors, as_written=True)
+    if file is None:
+        errors.check()
+        raise AssertionError("what is without a value has an error")
+    if not (file.manifests or errors):
+        errors.add(InvalidConfig(f"{name}: `manifests` is empty; an index needs an image"))
+
+    def at(path: str) -> AbstractContextManager[None]:
+        line = line_of(node_at(node, f".{path}"))
+        return errors.at(f"{name} line {line}: {path}", line=line)
+
+    wishes, tags = [], []
     for number, entry in enumerate(file.manifests):
-        image = _parse_image(entry.image, f"{name}: manifests[{number}].image")
-        wishes.append(EntryRequest(image, entry.platform.label))
-    return IndexSpec(
-        _parse_image(file.image, f"{name}: image"),
-        tuple(wishes),
-        tuple(_parse_tag(tag, f"{name}: tags") for tag in file.tags),
-        file.annotations,
-    )
+        with at(f"manifests[{number}].image"):
+            wishes.append(EntryRequest(parse_reference(entry.image), entry.platform.label))
+    for number, tag in enumerate(file.tags):
+        with at(f"tags[{number}]"):
+            tags.append(check_tag(tag))
+    with at("image"):
+        target = parse_reference(file.image)
+    errors.check()
+    return IndexSpec(target, tuple(wishes), tuple(tags), file.annotations)
 
 
 def index_spec_of(target: str, images: Iterable[str], tags: Iterable[str] = ()) -> IndexSpec:
@@ -166,34 +158,3 @@ def _parse_tag(text: str, where: str) -> str:
         return check_tag(text)
     except InvalidReference as error:
         raise InvalidReference(f"{where}: {error}") from None
-
-
-_IN_YAML = {"array": "list", "object": "mapping", "str": "text", "Object missing required": "It misses the"}
-
-
-def _to_file(document: object, name: str) -> _File:
-    _reject_unknown_keys(document, _File, name)
-    try:
-        return msgspec.convert(document, _File)
-    except msgspec.ValidationError as error:
-        problem, path = split_message(str(error))
-        where = f"{name}: {path.lstrip('.')}".rstrip(": ")
-        raise InvalidConfig(f"{where}: {reworded(problem, _IN_YAML)}") from None
-
-
-def _reject_unknown_keys(document: Any, kind: type[msgspec.Struct], where: str) -> None:
-    """Raise InvalidConfig for unknown keys: manifest-tool ignores them, and a typing mistake makes another
-    index."""
-    known = [field.encode_name for field in msgspec.structs.fields(kind)]
-    for key, value in document.items() if isinstance(document, dict) else ():
-        if key not in known:
-            raise InvalidConfig(f"{where}: unknown key `{one_line(str(key))}`; {suggestion(str(key), known)}")
-        if kind is _File and key == "manifests":
-            for number, entry in enumerate(_items(value)):
-                _reject_unknown_keys(entry, _Entry, f"{where}: manifests[{number}]")
-        if kind is _Entry and key == "platform":
-            _reject_unknown_keys(value, _Platform, f"{where}.platform")
-
-
-def _items(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.options.platforms import PlatformOptions
+from blobflow.cli.options.single_platform import SinglePlatform
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +48,16 @@ def _choice(options: PlatformOptions, own: PlatformChoice) -> PlatformChoice:
         index = "only"
     if system and SYSTEM not in words:
         raise UsageError("--override-os, -arch and -variant say what `system` is; add --platform system")
-    stands_for = _system_platform(options) if SYSTEM in words else None
+    said = (options.override_os, options.override_arch, options.override_variant)
+    stands_for = system_platform(*said) if SYSTEM in words else None
     platforms = own.platforms if not words else parse_platforms(words, stands_for)
+    if options.preserve_digests:
+        if (index or own.index) == "prune" or options.format or own.format:
+            other = "--format" if options.format or own.format else "a pruned index"
+            raise UsageError(
+                f"--preserve-digests: {other} gives what is copied another digest; leave one out"
+            )
+        index = index or ("keep" if platforms and own.index == "auto" else index)
     if options.format and (index or own.index) in ("keep", "only"):
         raise UsageError("--format makes other manifests; an index can't be kept or brought alone then")
     if not platforms and index in ("keep", "prune"):
@@ -75,12 +84,21 @@ def parse_platforms(words: Sequence[str], system: Platform | None = None) -> tup
     return tuple(sorted(found))
 
 
-def _system_platform(options: PlatformOptions) -> Platform:
+def parse_single(options: SinglePlatform) -> Platform:
+    """The one platform that is meant: this machine's where none was asked for. Raises UsageError."""
+    from blobflow.oci import parse_platform
+
+    if options.platform not in ("", ALL, SYSTEM):
+        return parse_platform(options.platform)
+    return system_platform(options.override_os, options.override_arch, options.override_variant)
+
+
+def system_platform(os: str = "", architecture: str = "", variant: str = "") -> Platform:
+    """The platform of this machine, with what is said otherwise."""
     from blobflow.transports.local import host_platform
 
     own = host_platform()
-    architecture = options.override_arch or own.architecture
-    variant = options.override_variant or ("" if options.override_arch else own.variant)
+    variant = variant or ("" if architecture else own.variant)
     return msgspec.structs.replace(
-        own, os=options.override_os or own.os, architecture=architecture, variant=variant
+        own, os=os or own.os, architecture=architecture or own.architecture, variant=variant
     )

@@ -19,7 +19,10 @@ What chooses means what it means to regsync (0.11):
 - A registry with a `hostname` is asked there, under that name.
 - What can't be carried out is refused: `referrerFilters`, and places of their own for referrers.
 
-A schedule gives a hint with the command that keeps it; `regsync_keys` has the keys without effect.
+- `interval` and `schedule` are kept by `sync --every spec`, each entry's own; else a hint tells of that.
+- `backup` is a tag: the image is kept in its repository, and one to be kept elsewhere is refused.
+
+`regsync_keys` has the keys without effect.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from itertools import chain
 
 import msgspec
 
+from blobflow.cli.inputs.backup import parse_backup
 from blobflow.cli.inputs.go_templates import render_template
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.regsync_hosts import parse_hosts
@@ -37,15 +41,23 @@ from blobflow.cli.inputs.regsync_keys import (
     File,
     Repos,
     Tags,
-    drop_empty_keys,
     ignored_key_warnings,
     with_defaults,
 )
-from blobflow.cli.inputs.regsync_schedule import schedule_hint
+from blobflow.cli.inputs.regsync_schedule import EntryTimes
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, parse_registry_prefix
-from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, lines_text, node_at, to_struct
+from blobflow.cli.inputs.yaml_nodes import (
+    compose,
+    drop_empty_keys,
+    line_of,
+    lines_text,
+    node_at,
+    to_struct,
+)
+from blobflow.engine.backups import WORDS
 from blobflow.engine.pairs import Lookup
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.media import MANIFESTS
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
@@ -58,36 +70,48 @@ from blobflow.printable import printable
 def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorRequest:
     """The request of a file; `environ` fills in its templates.
 
-    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead; for
+    several errors InvalidFile with all of them.
     """
-    node = compose(text, name)
+    node, errors = compose(text, name), FileErrors()
     drop_empty_keys(node)
-    file = to_struct(node, name, File, as_written=True)
+    warnings = [*ignored_key_warnings(node, name)]
+    file = to_struct(node, name, File, errors, as_written=True)
+    if file is None:
+        errors.check()
+        raise AssertionError("what is without a value has an error")
     if file.version not in (0, 1):
-        raise InvalidConfig(f"{name} has version {file.version}; of regsync's, blobflow reads version 1")
+        wrong = f"{name} has version {file.version}; of regsync's, blobflow reads version 1"
+        errors.add(InvalidConfig(wrong), typo=True)
     defaults = msgspec.structs.asdict(file.defaults)
     images: list[ImageRequest] = []
-    warnings = [*ignored_key_warnings(node, name)]
-    times: list[tuple[int, str, str]] = []
+    times = EntryTimes(name)
     alone: list[int] = []
     for number, own in enumerate(file.sync):
         line = line_of(node_at(node, f".sync[{number}]"))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
-        with errors_located_at(where):
-            images.append(_image_request(each, where, environ))
-        warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
-        times.append((line, each.interval, each.schedule))
+        choice, backup = EVERYTHING, ""
+        with errors.at(where, line=line):
+            choice = _choice(each)
+        with errors.at(where, line=line):
+            backup = _backup(each, environ)
+        with errors.at(where, line=line):
+            image = _image_request(each, where, environ)
+            schedule = times.read(line, each.interval, each.schedule)
+            images.append(msgspec.structs.replace(image, choice=choice, schedule=schedule, backup=backup))
+            warnings += (f"{where}: {loose}" for loose in _loose_expression_warnings(each))
         alone += [line] if each.platform else []
-    if not images:
-        raise UsageError(f"{name} names nothing to sync")
+    if not (images or errors):
+        errors.add(UsageError(f"{name} names nothing to sync"))
     if alone:
         warnings.append(
             f"{name} {lines_text(alone)}: of `platform` an index of that one is put, where regsync puts the "
             "image alone"
         )
-    hosts, names = parse_hosts(file.creds, name, environ)
+    hosts, names = parse_hosts(file.creds, node, name, environ, errors)
+    errors.check()
     at_real_hosts = tuple(_by_real_names(image, names) for image in images)
-    return MirrorRequest(at_real_hosts, (), tuple(warnings), hosts, schedule_hint(name, times))
+    return MirrorRequest(at_real_hosts, (), tuple(warnings), hosts, times.hint, unread_schedules=times.unread)
 
 
 def _by_real_names(image: ImageRequest, names: Mapping[str, str]) -> ImageRequest:
@@ -128,9 +152,7 @@ def _image_request(each: Entry, where: str, environ: Mapping[str, str]) -> Image
             whole = msgspec.structs.replace(whole, tag=origin.tag, digest=origin.digest)
     else:
         raise UsageError(f"the type {each.type[:60]!r} is none; it is image, repository or registry")
-    return msgspec.structs.replace(
-        whole, choice=_choice(each), rules=rules, repositories=repositories, referrers=_lookup(each)
-    )
+    return msgspec.structs.replace(whole, rules=rules, repositories=repositories, referrers=_lookup(each))
 
 
 def _registry_of(reference: Reference) -> RegistryPrefix:
@@ -193,6 +215,14 @@ def _choice(each: Entry) -> PlatformChoice:
     if not words:
         return EVERYTHING
     return PlatformChoice(parse_platforms(["system" if word == "local" else word for word in words]), "auto")
+
+
+def _backup(each: Entry, environ: Mapping[str, str]) -> str:
+    """The template of the backup's tag. What Go's templates have besides the words of `backup` is filled in
+    now."""
+    facts = {".Sync.Source": each.source, ".Sync.Target": each.target, ".Sync.Type": each.type}
+    words = {".Ref.Tag": "{tag}", ".Ref.Digest": "{digest}", **{word: f"{{{word}}}" for word in WORDS}}
+    return parse_backup(render_template(each.backup, environ, {**facts, **words}))
 
 
 def _lookup(each: Entry) -> Lookup:

@@ -12,13 +12,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from blobflow.cli.inputs.yaml_nodes import child, is_null, line_of, lines_text
+from blobflow.cli.inputs.yaml_nodes import child, line_of, lines_text
 
 # Keys without effect: why, and what to do instead.
 _IGNORED_KEYS = {
     "parallel": "images are not what is done at once; see --concurrency",
     "ratelimit": "blobflow reads the registry's allowance itself; see --wait",
-    "backup": "what a tag named before is not kept; see --no-overwrite",
     "hooks": "nothing is run",
     "includeExternal": "nothing is fetched from the `urls` of layers; see --foreign-layers",
     "forceRecursive": "see --audit all",
@@ -136,29 +135,6 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int = 1
     creds: tuple[Creds, ...] = ()
     defaults: Defaults = Defaults()
-
-
-def drop_empty_keys(node: yaml.Node) -> None:
-    """Remove keys without a value from all mappings, and extensions (`x-…`).
-
-    Null is an absent field to Go's decoders; anchors are often put under extensions.
-    """
-    seen: set[int] = set()
-    todo = [node]
-    while todo:
-        each = todo.pop()
-        if id(each) in seen or not isinstance(each, yaml.CollectionNode):
-            continue
-        seen.add(id(each))
-        if isinstance(each, yaml.MappingNode):
-            each.value = [
-                (key, value)
-                for key, value in each.value
-                if not (is_null(value) or str(key.value).startswith("x-"))
-            ]
-            todo += [value for _, value in each.value]
-        else:
-            todo += each.value
 
 
 def ignored_key_warnings(root: yaml.Node, name: str) -> Iterator[str]:

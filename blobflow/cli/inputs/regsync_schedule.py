@@ -1,80 +1,92 @@
-"""When regsync's entries are due, as the options of a `blobflow sync` that does the same. Pure.
+"""When regsync's entries are due. Pure.
 
 regsync's server keeps a schedule for each entry: an interval as Go writes it (1h30m0s), or a cron
-expression, or a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). A blobflow
-process has one schedule.
+expression, or a shorthand of its cron library (@daily, @every 90m, with CRON_TZ= in front). So does
+`sync --every spec`; a single run ignores them, and says so.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from blobflow.cli.inputs.yaml_nodes import lines_text
-from blobflow.cli.runtime.cron import parse_cron, parse_interval
-from blobflow.errors import UsageError
+from blobflow.cli.runtime.cron import Interval, Schedule, parse_cron, parse_interval
+from blobflow.errors import InvalidConfig, UsageError
 
 _GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_SPAN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+")
-_SHOWN = 3  # schedules
+_SHOWN = 3  # schedules that can't be read
 
 
-def schedule_hint(name: str, times: Sequence[tuple[int, str, str]]) -> str:
-    """A sentence with the command that keeps the file's schedule; "" if it has none.
+class EntryTimes:
+    """The times of a file's entries. `name` is what it is called in sentences."""
 
-    `times`: of each entry its line, and its `interval` or its `schedule`, or neither. `name` is the file.
-    """
-    lines: dict[str, list[int]] = {}
-    unread: dict[str, list[int]] = {}
-    for line, interval, schedule in times:
-        if interval or schedule:
-            try:
-                lines.setdefault(_command(name, interval, schedule), []).append(line)
-            except UsageError as error:
-                unread.setdefault(str(error), []).append(line)
-    said = []
-    if len(lines) == 1 and len(lines[command := next(iter(lines))]) == len(times):
-        said = [f"is kept by `{command}`"]
-    elif lines:
-        parts = [f"`{command}` ({lines_text(at)})" for command, at in lines.items()]
-        more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-        one = "" if len(lines) == 1 else "; one process keeps one of them"
-        said = [f"is kept by {', '.join(parts[:_SHOWN])}{more}{one}"]
-    if unread:
-        wrong = [f"{why} ({lines_text(at)})" for why, at in unread.items()]
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._timed = False
+        self._unread: dict[str, list[int]] = {}
+
+    def read(self, line: int, interval: str, schedule: str) -> Schedule | None:
+        """The schedule of the entry in this line; None if it has none, or one that can't be read, which
+        matters only to who keeps it."""
+        if not (interval or schedule):
+            return None
+        self._timed = True
+        try:
+            return _schedule(interval, schedule)
+        except UsageError as error:
+            self._unread.setdefault(str(error), []).append(line)
+            return None
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """A sentence for each way in which schedules can't be read, with its lines."""
+        return tuple(f"{self._name} {lines_text(at)}: {why}" for why, at in self._unread.items())
+
+    @property
+    def hint(self) -> str:
+        """A sentence with the command that keeps the file's schedules; "" if it has none."""
+        if not self._timed:
+            return ""
+        wrong = [f"{why} ({lines_text(at)})" for why, at in self._unread.items()]
         more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        said.append(f"can't be read: {', '.join(wrong[:_SHOWN])}{more}")
-    return f"{name}: this runs once; its `interval` or `schedule` {'; or '.join(said)}" if said else ""
+        unread = f"; some can't be read: {', '.join(wrong[:_SHOWN])}{more}" if wrong else ""
+        command = shlex.join(["blobflow", "sync", self._name, "--every", "spec"])
+        return (
+            f"{self._name}: this runs once; `interval` and `schedule` are kept, each entry's own, by"
+            f" `{command}`{unread}"
+        )
 
 
-def _command(name: str, interval: str, schedule: str) -> str:
-    """The command for an entry. Raises UsageError for what can't be read."""
-    words = ["blobflow", "sync", name]
+def _schedule(interval: str, schedule: str) -> Schedule:
+    """The schedule of an entry. Raises UsageError for what can't be read."""
     if not schedule:
-        return shlex.join([*words, "--every", _to_interval(interval)])
-    zone, text = "", schedule
+        return Interval(_seconds(interval), 0)
+    zone, text = None, schedule
     if found := _ZONE.match(schedule):
-        zone, text = f"TZ={shlex.quote(found[1])} ", schedule[found.end() :]
+        try:
+            zone = ZoneInfo(found[1])
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise InvalidConfig(f"{found[1][:100]!r} is no zone of time that is known here") from None
+        text = schedule[found.end() :]
     if text.startswith("@every "):
-        return zone + shlex.join([*words, "--every", _to_interval(text.removeprefix("@every "))])
-    cron = " ".join("*" if field == "?" else field for field in text.split())
-    parse_cron(cron)
-    return zone + shlex.join([*words, "--cron", cron])
+        return Interval(_seconds(text.removeprefix("@every ")), 0)
+    return parse_cron(" ".join("*" if field == "?" else field for field in text.split()), zone)
 
 
-def _to_interval(text: str) -> str:
-    """An interval of Go's as `--every` takes it, unchanged if possible. Raises UsageError."""
+def _seconds(text: str) -> float:
+    """An interval of Go's, in seconds. Raises UsageError."""
     text = text.strip()
     parts = _GO_SPAN.findall(text)
     if not parts or "".join(amount + unit for amount, unit in parts) != text:
         raise UsageError(f"{text[:100]!r} is no span of time")
     try:
-        parse_interval(text)
+        return parse_interval(text)
     except UsageError:
         seconds = round(sum(float(amount) * _GO_UNITS[unit] for amount, unit in parts))
         if not seconds:
             raise UsageError(f"{text[:100]!r} is too short; a second is the least") from None
-        parse_interval(text := f"{seconds}s")
-    return text
+        return float(seconds)

@@ -7,21 +7,23 @@ behind the target's prefix. Where the source is docker.io itself, a path of one 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRules
+from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules
 from blobflow.engine.pairs import Lookup, MissingPlatform
-from blobflow.errors import InvalidReference
+from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import split_local_reference, transport_of
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository
-from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 from blobflow.operations.tags.search import TagSearch
 
 if TYPE_CHECKING:
+    from blobflow.cli.runtime.cron import Schedule
     from blobflow.transports.registry import HostSettings
 
 
@@ -56,6 +58,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     target, `target_tag` the tag, `rename` either. `targets` replace those of the whole request. With
     `repositories` the path is "", and the request is for all repositories of the source that these choose.
     `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
+    `schedule`: when it is due in a daemon that keeps each entry's own time. `backup`: see `Pair.backup`.
     """
 
     source: RegistryPrefix
@@ -74,6 +77,8 @@ class ImageRequest(msgspec.Struct, frozen=True):
     referrers: Lookup = "auto"
     host: str = ""
     missing_platform: MissingPlatform | None = None
+    schedule: Schedule | None = None
+    backup: str = ""
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -110,6 +115,7 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     hosts: dict[str, HostSettings] = {}
     schedule_hint: str = ""
+    unread_schedules: tuple[str, ...] = ()
 
     @property
     def searches(self) -> list[TagSearch]:
@@ -143,6 +149,53 @@ def parse_registry_prefix(text: str) -> RegistryPrefix:
         return RegistryPrefix(host, prefix)
     host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
     return RegistryPrefix(check_host(host), check_repository(prefix, text) if slash else "")
+
+
+def split_scheme(text: str) -> tuple[str, str]:
+    """Cut a place given as a URL, `https://HOST[/prefix]`, into the scheme and the rest; "" without one."""
+    scheme, there, rest = text.strip().partition("://")
+    return (scheme.lower(), rest) if there and scheme.lower() in ("https", "http") else ("", text)
+
+
+def parse_place(text: str) -> RegistryPrefix:
+    """As `parse_registry_prefix`, also of a URL; what its scheme says is in `scheme_settings`."""
+    return parse_registry_prefix(split_scheme(text)[1])
+
+
+def scheme_settings(places: Iterable[str]) -> dict[str, HostSettings]:
+    """The settings of the hosts that are given as URLs: whether they speak http.
+
+    Raises InvalidReference, and UsageError for a host that is given with both schemes.
+    """
+    schemes: dict[str, str] = {}
+    for text in places:
+        scheme, rest = split_scheme(text)
+        if scheme and schemes.setdefault(host := parse_registry_prefix(rest).host, scheme) != scheme:
+            raise UsageError(f"{host} is given as https:// and as http://; give it one of them")
+    if not schemes:
+        return {}
+    from blobflow.transports.registry import HostSettings
+
+    return {host: HostSettings(http=scheme == "http") for host, scheme in schemes.items()}
+
+
+def repository_request(text: str, *, scoped: bool) -> ImageRequest:
+    """All tags of the repository `HOST/REPOSITORY`. At a target it has its last name, as `skopeo sync` puts
+    it; `scoped`: its host and whole path.
+
+    Raises InvalidReference; UsageError for a place that is no repository.
+    """
+    place = parse_registry_prefix(text)
+    if transport_of(place.host):
+        raise UsageError(f"{place} is no registry; say with --images LIST which of its images are meant")
+    if not place.prefix:
+        raise UsageError(
+            f"{place} is a registry; give one of its repositories, as {place}/REPOSITORY, or say with "
+            "--images LIST which images are meant"
+        )
+    rename = RenameRules(RenameRule(template="{host}/{path}" if scoped else "{name}"))
+    path = hub_path(RegistryPrefix(place.host), place.prefix)
+    return ImageRequest(RegistryPrefix(place.host), path, "", "", "--from", rules=ALL_TAGS, rename=rename)
 
 
 def hub_path(source: RegistryPrefix, path: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def read_request(selection: SelectionOptions) -> MirrorRequest:
     """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
-    from blobflow.cli.inputs.requests import MirrorRequest, parse_registry_prefix
+    from blobflow.cli.inputs.requests import MirrorRequest, parse_registry_prefix, repository_request
 
     targets = tuple(parse_registry_prefix(target) for target in selection.targets)
     if selection.spec:
@@ -31,13 +31,17 @@ def read_request(selection: SelectionOptions) -> MirrorRequest:
         return read_spec(
             text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
         )
+    if selection.source and targets and not selection.images:
+        if selection.any_host:
+            raise UsageError("--any-host is about the lines of --images")
+        return MirrorRequest((repository_request(selection.source, scoped=selection.scoped),), targets)
     listed = {"--from": selection.source, "--to": selection.targets, "--images": selection.images}
     missing = [option for option, value in listed.items() if not value]
-    if missing or not (selection.source and selection.images):
-        raise UsageError(f"give a spec file, or {', '.join(missing)} as well" if missing else "no images")
+    if not (targets and selection.images):
+        raise UsageError(f"give a spec file, or {', '.join(missing)} as well")
     from blobflow.cli.inputs.image_list import read_image_list
 
-    source = parse_registry_prefix(selection.source)
+    source = parse_registry_prefix(selection.source) if selection.source else None
     return MirrorRequest(
         tuple(read_image_list(selection.images, source, any_host=selection.any_host)), targets
     )

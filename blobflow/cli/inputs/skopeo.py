@@ -33,8 +33,9 @@ from blobflow.cli.inputs.requests import (
     hub_path,
     parse_registry_prefix,
 )
-from blobflow.cli.inputs.yaml_nodes import child, compose, errors_located_at, is_null, line_of, to_struct
+from blobflow.cli.inputs.yaml_nodes import child, compose, is_null, line_of, to_struct
 from blobflow.errors import UsageError
+from blobflow.file_errors import FileErrors
 from blobflow.oci import parse_digest
 from blobflow.oci.reference import check_repository, check_tag
 from blobflow.oci.tag_selection.matching import check_rules
@@ -66,39 +67,50 @@ def parse_skopeo(
     text: str, name: str, targets: Sequence[RegistryPrefix], *, scoped: bool = False
 ) -> MirrorRequest:
     """The request of a file. Raises InvalidConfig, InvalidReference or UsageError with file and line."""
-    node = compose(text, name)
+    node, errors = compose(text, name), FileErrors()
     images: list[ImageRequest] = []
     warnings: list[str] = []
     hosts: dict[str, HostSettings] = {}
     for key, value in node.value:
         if str(key.value).startswith("x-"):
             continue  # what anchors are put under
-        where = f"{name} line {line_of(key)}"
-        with errors_located_at(where):
+        line = line_of(key)
+        where = f"{name} line {line}"
+        registry = _Registry() if is_null(value) else _to_registry(value, name, errors)
+        with errors.at(where, line=line):
             source = parse_registry_prefix(str(key.value))
-        registry = _Registry() if is_null(value) else _to_registry(value, name)
-        images += _image_requests(registry, source, value, name, scoped=scoped)
-        if not (registry.images or registry.images_by_tag_regex or registry.images_by_semver):
-            warnings.append(f"{where}: {source} has no images")
-        if (own := _settings(registry)) != HostSettings():
-            hosts[source.host] = own
-    if not images:
-        raise UsageError(f"{name} names no image")
+            if registry is None:
+                continue
+            images += _image_requests(registry, source, value, name, errors, scoped=scoped)
+            if not (registry.images or registry.images_by_tag_regex or registry.images_by_semver):
+                warnings.append(f"{where}: {source} has no images")
+            if (own := _settings(registry)) != HostSettings():
+                hosts[source.host] = own
+    if not (images or errors):
+        errors.add(UsageError(f"{name} names no image"))
+    errors.check()
     return MirrorRequest(tuple(images), tuple(targets), tuple(warnings), hosts)
 
 
 def _image_requests(
-    registry: _Registry, source: RegistryPrefix, node: yaml.Node, name: str, *, scoped: bool
+    registry: _Registry,
+    source: RegistryPrefix,
+    node: yaml.Node,
+    name: str,
+    errors: FileErrors,
+    *,
+    scoped: bool,
 ) -> Iterator[ImageRequest]:
     rename = RenameRules(RenameRule(template=f"{{host}}/{_below(source)}{{path}}" if scoped else "{name}"))
 
     def image_request(
-        path: str, where: str, *, tag: str = "", digest: str = "", rules: TagRules | None = None
-    ) -> ImageRequest:
-        with errors_located_at(where):
+        path: str, line: int, tag: str = "", digest: str = "", *, rules: TagRules | None = None
+    ) -> Iterator[ImageRequest]:
+        """The image, if there is no error in what names it."""
+        with errors.at(where := f"{name} line {line}", line=line):
             whole = hub_path(source, check_repository(path))
             checked = check_rules(rules) if rules else None
-            return ImageRequest(
+            yield ImageRequest(
                 source,
                 whole,
                 check_tag(tag) if tag else "",
@@ -108,34 +120,34 @@ def _image_requests(
                 rename=rename,
             )
 
-    def each(entries: Mapping[str, _T] | None, key: str) -> Iterator[tuple[str, _T, str]]:
+    def each(entries: Mapping[str, _T] | None, key: str) -> Iterator[tuple[str, _T, int]]:
         """The entries under a key, each with its line."""
         keys = child(node, key)
-        lines = {str(at.value): line_of(at) for at, _ in keys.value} if keys and not is_null(keys) else {}
+        pairs = keys.value if isinstance(keys, yaml.MappingNode) else ()
+        lines = {str(at.value): line_of(at) for at, _ in pairs}
         for path, entry in (entries or {}).items():
-            yield path, entry, f"{name} line {lines[path]}"
+            yield path, entry, lines[path]
 
-    for path, tags, where in each(registry.images, "images"):
+    for path, tags, line in each(registry.images, "images"):
         if not tags:
-            yield image_request(path, where, rules=ALL_TAGS)
+            yield from image_request(path, line, rules=ALL_TAGS)
         for tag in tags or ():
-            yield (
-                image_request(path, where, digest=tag) if ":" in tag else image_request(path, where, tag=tag)
-            )
-    for path, pattern, where in each(registry.images_by_tag_regex, "images-by-tag-regex"):
-        yield image_request(path, where, rules=TagRules(include=(pattern or "",), anywhere=True))
-    for path, semver, where in each(registry.images_by_semver, "images-by-semver"):
-        yield image_request(path, where, rules=TagRules(semver=(semver or "",), ranges="masterminds"))
+            named = ("", tag) if ":" in tag else (tag, "")
+            yield from image_request(path, line, *named)
+    for path, pattern, line in each(registry.images_by_tag_regex, "images-by-tag-regex"):
+        yield from image_request(path, line, rules=TagRules(include=(pattern or "",), anywhere=True))
+    for path, semver, line in each(registry.images_by_semver, "images-by-semver"):
+        yield from image_request(path, line, rules=TagRules(semver=(semver or "",), ranges="masterminds"))
 
 
 def _below(source: RegistryPrefix) -> str:
     return f"{source.prefix}/" if source.prefix else ""
 
 
-def _to_registry(node: yaml.Node, name: str) -> _Registry:
+def _to_registry(node: yaml.Node, name: str, errors: FileErrors) -> _Registry | None:
     if isinstance(node, yaml.MappingNode):
         node.value = [pair for pair in node.value if not str(pair[0].value).startswith("x-")]
-    return to_struct(node, name, _Registry, as_written=True)
+    return to_struct(node, name, _Registry, errors, as_written=True)
 
 
 def _settings(registry: _Registry) -> HostSettings:

@@ -15,18 +15,23 @@
 - `platforms` (as `[linux/amd64, linux/arm64]`) and `index` (auto, keep, prune, only) say what of an image is
   wanted, `missing-platform` (skip, fail) what becomes of one that is for none of them, `referrers` (auto,
   always, off) when what refers to it is looked for; an image's own go before those of `defaults`.
+- `source` of an image is HOST[/prefix] where it comes from, in place of the defaults'.
+- `every` or `schedule` say when a daemon (`sync --every spec`) mirrors it again; `backup` under which tag the
+  image that its target's tag names is kept before that names another.
 
-Keys that are not known are errors: a typing mistake must not quietly mirror something else. The descriptions
-here are those of the JSON schema.
+All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import yaml
 
+from blobflow.cli.inputs.backup import parse_backup
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules, check_rename_rule
 from blobflow.cli.inputs.requests import (
@@ -34,147 +39,187 @@ from blobflow.cli.inputs.requests import (
     MirrorRequest,
     RegistryPrefix,
     hub_path,
-    parse_registry_prefix,
+    parse_place,
+    scheme_settings,
 )
-from blobflow.cli.inputs.yaml_nodes import compose, errors_located_at, line_of, node_at, to_struct
-from blobflow.engine.pairs import Lookup, MissingPlatform
+from blobflow.cli.inputs.spec_keys import Defaults, Entry, Replacement, Spec, Tags
+from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
+from blobflow.cli.runtime.cron import Schedule, schedule_of
+from blobflow.engine.pairs import Lookup
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.file_errors import FileErrors, errors_located_at
 from blobflow.oci import parse_digest
 from blobflow.oci.local_reference import transport_of
-from blobflow.oci.platform_choice import IndexMode, PlatformChoice
+from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.oci.reference import DOCKER_HUB, check_more_than_host, check_repository, check_tag, split_name
 from blobflow.oci.tag_selection.matching import check_rules
-from blobflow.oci.tag_selection.rules import By, TagRules
+from blobflow.oci.tag_selection.rules import TagRules
+
+if TYPE_CHECKING:
+    from blobflow.transports.registry import HostSettings
+
+_T = TypeVar("_T")
 
 _VERSION = 1
-_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _described(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
+def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorRequest:
+    """The request of a spec. `name` is what errors call the file. `needs_targets`: that it has none is an
+    error; False where the command line says where to.
 
-
-class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rules that choose tags when the run begins, each among those that the one before it left."""
-
-    include: Annotated[
-        tuple[str, ...], _described("Regular expressions (RE2); one has to match the whole tag.")
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...], _described("Regular expressions (RE2); none may match the whole tag.")
-    ] = ()
-    semver: Annotated[
-        str | tuple[str, ...],
-        _described("A range of versions as npm writes it, or several: '>=1.2 <2', '^3.1'."),
-    ] = ()
-    newest: Annotated[int, _described("So many of them at most.")] = 0
-    by: Annotated[
-        By,
-        _described("The newest by version, or by date: that costs two requests for each tag that is left."),
-    ] = "version"
-    prereleases: Annotated[bool, _described("Take prereleases for versions as any other.")] = False
-
-
-class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the expression matches the whole name, it is replaced; else the name stays."""
-
-    match: Annotated[str, _described("A regular expression (RE2).")]
-    replace: Annotated[str, _described(r"What the name becomes; \1 is the first group.")]
-
-
-class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names at the targets. A template may have {host}, {path}, {name} (of the path, the last) and {tag}."""
-
-    repository: Annotated[str | Replacement, _described("The repository, under the target's prefix.")] = ""
-    tag: Annotated[str | Replacement, _described("The tag.")] = ""
-
-
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An image, or some tags of a repository."""
-
-    image: Annotated[str, _described("[host/]repository[:tag][@digest]")]
-    tags: Annotated[
-        tuple[str, ...] | Tags | None, _described("Tags or digests, or rules that choose tags.")
-    ] = None
-    target: Annotated[
-        str, _described("The repository under the target's prefix, if it is not the source's.")
-    ] = ""
-    rename: Annotated[Rename | None, _described("Rules for the names at the targets.")] = None
-    platforms: Annotated[
-        tuple[str, ...] | None, _described("os/architecture[/variant], `system` or `all`.")
-    ] = None
-    index: Annotated[
-        IndexMode | None, _described("What becomes of an index of which some platforms are chosen.")
-    ] = None
-    referrers: Annotated[
-        Lookup | bool | None,
-        _described("When to look for signatures, SBOMs and attestations to bring along."),
-    ] = None
-    missing_platform: Annotated[
-        MissingPlatform | None,
-        _described("An image that is for none of the platforms: `skip` it and say so, or `fail` it."),
-    ] = msgspec.field(default=None, name="missing-platform")
-
-
-class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds for all images."""
-
-    source: Annotated[str, _described("HOST[/prefix] of images without a host.")] = DOCKER_HUB
-    targets: Annotated[tuple[str, ...], _described("HOST[/prefix]: where all go.")] = ()
-    platforms: Annotated[tuple[str, ...], _described("As an image's.")] = ("all",)
-    index: Annotated[IndexMode, _described("As an image's.")] = "auto"
-    referrers: Annotated[Lookup | bool, _described("As an image's.")] = "auto"
-    missing_platform: Annotated[
-        MissingPlatform | None, _described("As an image's; `skip` where nothing is said.")
-    ] = msgspec.field(default=None, name="missing-platform")
-
-
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Images, where they are, and where they are to be."""
-
-    version: Annotated[int, _described("The version of this format: 1.")]
-    images: Annotated[tuple[str | Entry, ...], _described("An image each, as text or as a mapping.")]
-    defaults: Defaults = Defaults()
-
-
-def spec_schema() -> dict[str, object]:
-    """The JSON schema of spec files, for editors and checkers."""
-    return {"$schema": _SCHEMA, "title": "blobflow spec", **msgspec.json.schema(Spec)}
-
-
-def parse_spec(text: str, name: str) -> MirrorRequest:
-    """The request of a spec. `name` is what errors call the file.
-
-    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
+    Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead; for
+    several errors InvalidFile with all of them.
     """
-    node = compose(text, name)
-    spec = to_struct(node, name, Spec)
+    node, errors = compose(text, name), FileErrors()
+    spec = to_struct(node, name, Spec, errors)
+    if spec is None:
+        errors.check()
+        raise AssertionError("what is without a value has an error")
     if spec.version != _VERSION:
-        raise InvalidConfig(f"{name} has version {spec.version}; this blobflow reads version {_VERSION}")
-    if not spec.images:
-        raise UsageError(f"{name} names no image; list them under `images`")
-    if not spec.defaults.targets:
-        raise InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}")
-    source = _registry_prefix(spec.defaults.source, f"{name}: defaults.source")
-    targets = tuple(_registry_prefix(target, f"{name}: defaults.targets") for target in spec.defaults.targets)
+        wrong = f"{name} has version {spec.version}; this blobflow reads version {_VERSION}"
+        errors.add(InvalidConfig(wrong), typo=True)
+    if not errors and not spec.images:
+        errors.add(UsageError(f"{name} names no image; list them under `images`"))
+    if not errors and needs_targets and not spec.defaults.targets:
+        errors.add(InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}"))
+    defaults = _checked(spec.defaults, node, name, errors)
+    targets = tuple(_targets(defaults, node, name, errors))
+    source = parse_place(defaults.source)
     images: list[ImageRequest] = []
-    for index, entry in enumerate(spec.images):
-        where = f"{name} line {line_of(node_at(node, f'.images[{index}]'))}"
-        one = entry if isinstance(entry, Entry) else Entry(entry)
-        with errors_located_at(where):
-            choice, rename = _choice(one, spec.defaults), _rename_rules(one)
-            lookup = _lookup(spec.defaults.referrers if one.referrers is None else one.referrers)
-            missing = one.missing_platform or spec.defaults.missing_platform
-            of_entry = _image_requests(one, source, where, choice, rename)
-            images.extend(
-                msgspec.structs.replace(each, referrers=lookup, missing_platform=missing) for each in of_entry
-            )
-    return MirrorRequest(tuple(images), targets)
+    for index, each in enumerate(spec.images):
+        line = line_of(node_at(node, f".images[{index}]"))
+        entry = each if isinstance(each, Entry) else Entry(each)
+        images += _Entry(entry, defaults, f"{name} line {line}", line, errors).requests(source)
+    hosts = _hosts(spec, name, errors)
+    errors.check()
+    return MirrorRequest(tuple(images), targets, hosts=hosts)
 
 
-def _choice(entry: Entry, defaults: Defaults) -> PlatformChoice:
-    words = defaults.platforms if entry.platforms is None else entry.platforms
-    return PlatformChoice(parse_platforms(words), entry.index or defaults.index)
+def _hosts(spec: Spec, name: str, errors: FileErrors) -> dict[str, HostSettings]:
+    """What is said of hosts by giving them as URLs."""
+    places = [spec.defaults.source, *spec.defaults.targets]
+    places += [each.source for each in spec.images if isinstance(each, Entry) and each.source is not None]
+    with errors.at(name):
+        return {} if errors else scheme_settings(places)
+    return {}
+
+
+def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Defaults:
+    """The defaults without what is wrong with them, so that it is told once, and not of each image."""
+    checks: dict[tuple[str, ...], Callable[[], object]] = {
+        ("source",): lambda: parse_place(defaults.source),
+        ("platforms",): lambda: parse_platforms(defaults.platforms),
+        ("referrers",): lambda: _lookup(defaults.referrers),
+        ("schedule", "every"): lambda: schedule_of(defaults.every, defaults.schedule),
+        ("backup",): lambda: parse_backup(defaults.backup),
+    }
+    wrong: set[str] = set()
+    for keys, check in checks.items():
+        line = max(line_of(node_at(node, f".defaults.{key}")) for key in keys)
+        try:
+            with errors_located_at(f"{name} line {line}: defaults"):
+                check()
+        except UsageError as error:
+            errors.add(error, line=line)
+            wrong.update(keys)
+    return msgspec.structs.replace(defaults, **{key: getattr(Defaults(), key) for key in wrong})
+
+
+def _targets(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Iterator[RegistryPrefix]:
+    for index, each in enumerate(defaults.targets):
+        line = line_of(node_at(node, f".defaults.targets[{index}]"))
+        with errors.at(f"{name} line {line}: defaults.targets", line=line):
+            yield parse_place(each)
+
+
+class _Entry:
+    """Reads one entry, each part of it by itself: what is wrong with one hides no error in another."""
+
+    def __init__(self, entry: Entry, defaults: Defaults, where: str, line: int, errors: FileErrors) -> None:
+        self._entry = entry
+        self._defaults = defaults
+        self._where = where
+        self._line = line
+        self._errors = errors
+
+    def _read(self, read: Callable[[], _T], otherwise: _T) -> _T:
+        """What `read` returns, or what to go on with where it raises, which is kept."""
+        with self._errors.at(self._where, line=self._line):
+            return read()
+        return otherwise
+
+    def requests(self, source: RegistryPrefix) -> list[ImageRequest]:
+        """The images of the entry: one for each of its tags, or one for the rules that choose them."""
+        entry, defaults = self._entry, self._defaults
+        lookup = defaults.referrers if entry.referrers is None else entry.referrers
+        backup = defaults.backup if entry.backup is None else entry.backup
+        if entry.source is not None:
+            given = entry.source
+            source = self._read(lambda: parse_place(given), source)
+        platforms = defaults.platforms if entry.platforms is None else entry.platforms
+        common = {
+            "choice": PlatformChoice(
+                self._read(lambda: tuple(parse_platforms(platforms)), ()), entry.index or defaults.index
+            ),
+            "rename": self._read(lambda: _rename_rules(entry), KEEP_NAMES),
+            "referrers": self._read(lambda: _lookup(lookup), "off"),
+            "missing_platform": entry.missing_platform or defaults.missing_platform,
+            "schedule": self._read(lambda: _schedule(entry, defaults), None),
+            "backup": self._read(lambda: parse_backup(backup), ""),
+            "target": self._read(lambda: check_repository(entry.target) if entry.target else "", ""),
+        }
+        whole = self._read(lambda: self._whole(source), None)
+        if whole is None:
+            return []
+        whole = msgspec.structs.replace(whole, **common)
+        if isinstance(entry.tags, Tags):
+            rules = self._rules(entry.tags)
+            return [msgspec.structs.replace(whole, rules=rules)]
+        if entry.tags is None:
+            return [whole if whole.tag or whole.digest else msgspec.structs.replace(whole, tag="latest")]
+        found = (self._read(partial(_with_tag, whole, name), None) for name in entry.tags)
+        return [each for each in found if each is not None]
+
+    def _whole(self, source: RegistryPrefix) -> ImageRequest:
+        """The image or repository that the entry names."""
+        entry = self._entry
+        name = entry.image.removeprefix("docker://")
+        check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
+        host, path, tag, digest = split_name(name)
+        if host:
+            source = RegistryPrefix(host)
+        if entry.tags is not None and (tag or digest):
+            raise UsageError(f"{entry.image} has `tags` as well as a tag or digest of its own; keep one")
+        if entry.tags == ():
+            raise UsageError(f"{entry.image} has no tags in its list of tags; leave `tags` out for latest")
+        if isinstance(entry.tags, Tags) and transport_of(source.host):
+            raise UsageError(f"rules choose among the tags of a registry; list those of {source}")
+        return ImageRequest(source, hub_path(source, path), tag, digest, self._where)
+
+    def _rules(self, tags: Tags) -> TagRules:
+        """The rules, each of which is checked by itself."""
+        semver = (tags.semver,) if isinstance(tags.semver, str) else tags.semver
+        parts = [TagRules(include=(each,)) for each in (*tags.include, *tags.exclude)]
+        parts += [TagRules(semver=(each,)) for each in semver]
+        for part in (*parts, TagRules(newest=tags.newest, by=tags.by)):
+            self._read(partial(check_rules, part), part)
+        return TagRules(
+            tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases, tags.anywhere
+        )
+
+
+def _schedule(entry: Entry, defaults: Defaults) -> Schedule | None:
+    """When the entry is due. Its own key replaces both of the defaults'."""
+    if entry.every is not None or entry.schedule is not None:
+        return schedule_of(entry.every or "", entry.schedule or "")
+    return schedule_of(defaults.every, defaults.schedule)
+
+
+def _with_tag(image: ImageRequest, name: str) -> ImageRequest:
+    """The image under a tag, or a digest, of its repository."""
+    if ":" in name:
+        return msgspec.structs.replace(image, digest=parse_digest(name))
+    return msgspec.structs.replace(image, tag=check_tag(name))
 
 
 def _lookup(said: Lookup | bool) -> Lookup:
@@ -196,50 +241,3 @@ def _rename_rule(said: str | Replacement) -> RenameRule:
     if isinstance(said, str):
         return check_rename_rule(RenameRule(template=said))
     return check_rename_rule(RenameRule(match=said.match, replace=said.replace))
-
-
-def _tag_rules(tags: Tags) -> TagRules:
-    semver = (tags.semver,) if isinstance(tags.semver, str) else tags.semver
-    return check_rules(TagRules(tags.include, tags.exclude, semver, tags.newest, tags.by, tags.prereleases))
-
-
-def _image_requests(
-    entry: Entry, source: RegistryPrefix, where: str, choice: PlatformChoice, rename: RenameRules
-) -> Iterator[ImageRequest]:
-    """The images of one entry: one for each of its tags, or one for the rules that choose them."""
-    name = entry.image.removeprefix("docker://")
-    check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
-    host, path, tag, digest = split_name(name)
-    if host:
-        source = RegistryPrefix(host)
-    if entry.tags is not None and (tag or digest):
-        raise UsageError(f"{entry.image} has `tags` as well as a tag or digest of its own; keep one")
-    if entry.tags == ():
-        raise UsageError(f"{entry.image} has no tags in its list of tags; leave `tags` out for latest")
-    whole = ImageRequest(
-        source,
-        hub_path(source, path),
-        tag,
-        digest,
-        where,
-        check_repository(entry.target) if entry.target else "",
-        choice,
-        rename=rename,
-    )
-    if isinstance(entry.tags, Tags):
-        if transport_of(source.host):
-            raise UsageError(f"rules choose among the tags of a registry; list those of {source}")
-        yield msgspec.structs.replace(whole, rules=_tag_rules(entry.tags))
-        return
-    if entry.tags is None:
-        yield whole if tag or digest else msgspec.structs.replace(whole, tag="latest")
-    for name in entry.tags or ():
-        if ":" in name:
-            yield msgspec.structs.replace(whole, digest=parse_digest(name))
-        else:
-            yield msgspec.structs.replace(whole, tag=check_tag(name))
-
-
-def _registry_prefix(text: str, where: str) -> RegistryPrefix:
-    with errors_located_at(where):
-        return parse_registry_prefix(text)

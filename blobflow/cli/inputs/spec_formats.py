@@ -14,6 +14,7 @@ from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
 from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import UsageError
+from blobflow.validation_messages import closest
 
 _OURS = {"version", "defaults", "images"}
 
@@ -25,29 +26,37 @@ def read_spec(
     form: SpecFormat = "auto",
     *,
     scoped: bool = False,
+    needs_targets: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> MirrorRequest:
     """The request of a file. `targets` and `scoped` are for a skopeo file, which does not say where to;
-    `environ` is for the templates of a regsync file.
+    `environ` is for the templates of a regsync file. `needs_targets`: see `parse_spec`.
 
     Raises InvalidConfig, InvalidReference or UsageError with file, line and what to write instead.
     """
     form = detect_format(text, name) if form == "auto" else form
+    # What is wrong with the file comes first: it may be why it is not taken for what it is.
     if form == "skopeo":
+        request = parse_skopeo(text, name, targets, scoped=scoped)
         if not targets:
             raise UsageError(f"{name} is skopeo's YAML, which names sources alone; say where to with --to")
-        return parse_skopeo(text, name, targets, scoped=scoped)
+        return request
+    if form == "regsync":
+        request = parse_regsync(text, name, environ or {})
+    else:
+        request = parse_spec(text, name, needs_targets=needs_targets and not targets)
     if targets:
         raise UsageError(f"{name} says itself where its images go; leave --to out")
     if scoped:
         raise UsageError("--scoped is about skopeo's YAML; elsewhere a prefix or `rename` says the same")
-    return parse_regsync(text, name, environ or {}) if form == "regsync" else parse_spec(text, name)
+    return request
 
 
 def detect_format(text: str, name: str) -> SpecFormat:
     """The format of a file. Ours if in doubt, so that errors are in its words."""
     node = compose(text, name)
-    if child(node, "images") is None and isinstance(child(node, "sync"), yaml.SequenceNode):
+    lists = [str(key.value) for key, value in node.value if isinstance(value, yaml.SequenceNode)]
+    if child(node, "images") is None and any(closest(key, ("sync", "images")) == "sync" for key in lists):
         return "regsync"
     pairs = [pair for pair in node.value if not (is_null(pair[1]) or str(pair[0].value).startswith("x-"))]
     keys = {str(key.value) for key, _ in pairs}

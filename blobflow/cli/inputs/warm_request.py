@@ -27,7 +27,8 @@ def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix
     if selection.spec and not (selection.source or selection.images or selection.any_host):
         text, name = read_text(selection.spec), input_name(selection.spec)
         form = detect_format(text, name) if selection.spec_format == "auto" else selection.spec_format
-        request = read_spec(text, name, places if form == "skopeo" else (), form, environ=os.environ)
+        targets = places if form == "skopeo" else ()
+        request = read_spec(text, name, targets, form, environ=os.environ, needs_targets=False)
     else:
         request = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
     return msgspec.structs.replace(request, images=tuple(_merge_mentions(request.images)), targets=places)

@@ -7,28 +7,33 @@ refused. A key twice in a mapping is refused too: the parser would let the last 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-import msgspec
 import yaml
-from msgspec import inspect
 
-from blobflow.errors import InvalidConfig, InvalidDigest, InvalidReference, UsageError
+from blobflow.errors import InvalidConfig
+from blobflow.file_errors import FileErrors
 from blobflow.printable import printable
-from blobflow.validation_messages import reworded, split_message, suggestion
+from blobflow.typed_values import Checked, Mistake, check_value
+from blobflow.validation_messages import reworded, suggestion
 
 T = TypeVar("T")
 
 _SHOWN_LINES = 5
 _SHOWN = 60  # characters
 # Scalars that are something else than a text: nothing, and the key that takes another mapping in.
-_NON_TEXT_TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_MERGE = "tag:yaml.org,2002:merge"
+_NON_TEXT_TAGS = ("tag:yaml.org,2002:null", _MERGE)
+_UNREADABLE = object()
 
 
-def compose(text: str, name: str) -> yaml.MappingNode:
-    """The YAML as nodes, which know their lines and how a scalar was written."""
+_SPEC_KEYS = "version, defaults and images; a list of images goes with --from, --to and --images"
+
+
+def compose(text: str, name: str, what: str = "a spec", keys: str = _SPEC_KEYS) -> yaml.MappingNode:
+    """The YAML as nodes, which know their lines and how a scalar was written. `what` it should be, and the
+    keys of its mapping, are for errors. Raises InvalidConfig for what is no mapping."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -36,80 +41,132 @@ def compose(text: str, name: str) -> yaml.MappingNode:
         at = f" line {mark.line + 1}" if mark else ""
         raise InvalidConfig(f"{name}{at} is not YAML: {getattr(error, 'problem', None) or error}") from None
     except RecursionError:
-        raise InvalidConfig(f"{name} is nested too deeply to be a spec") from None
+        raise InvalidConfig(f"{name} is nested too deeply to be {what}") from None
     if not isinstance(node, yaml.MappingNode):
-        raise InvalidConfig(
-            f"{name} is not a spec: it has to be a mapping with version, defaults and images; a list"
-            " of images goes with --from, --to and --images"
-        )
+        raise InvalidConfig(f"{name} is not {what}: it has to be a mapping with {keys}")
     return node
 
 
-def to_struct(node: yaml.Node, name: str, kind: type[T], *, as_written: bool = False) -> T:
-    """The node as a value of `kind`. Raises InvalidConfig with file, line, and what to write instead.
+def to_struct(
+    node: yaml.Node, name: str, kind: type[T], errors: FileErrors, *, as_written: bool = False
+) -> T | None:
+    """What of the node is right, as a value of `kind`; None if too little is.
 
+    What is wrong goes to `errors`, with file, line, and what to write instead; items of lists that are left
+    out for it leave the node, too, and misspelt keys become right, so that `node_at` finds the others.
     `as_written`: every scalar is the text that stands there, as programs read it that know which type they
     want: 1.10 is a tag then.
     """
-    _reject_repeated_keys(node, name)
+    _drop_repeated_keys(node, name, errors)
     if as_written:
         for each in _nodes(node):
             if isinstance(each, yaml.ScalarNode) and each.tag not in _NON_TEXT_TAGS:
                 each.tag = "tag:yaml.org,2002:str"
-
-    def convert() -> T:
-        return msgspec.convert(_plain(node, name), kind, strict=not as_written)
-
-    try:
-        return convert()
-    except msgspec.ValidationError as error:
-        complaint = str(error)
-    problem, path = split_message(complaint)
-    steps = _steps(path)
-    for at in range(len(steps)):
-        if steps[at] == _ANY_KEY:
-            steps[at] = _failing_key(complaint, _walk(node, steps[:at]), convert)
-    raise InvalidConfig(_explain_error(problem, steps, node, name, kind))
+    plain = _plain(node, name, errors)
+    if plain is _UNREADABLE:
+        return None
+    checked = check_value(plain, kind, strict=not as_written)
+    for mistake in checked.mistakes:
+        sentence, line = _explain(mistake, node, name)
+        errors.add(InvalidConfig(sentence), line=line, typo=bool(mistake.unknown))
+    _mend(node, checked)
+    value: T | None = checked.value
+    return value
 
 
-def _failing_key(complaint: str, mapping: yaml.Node, convert: Callable[[], object]) -> str:
-    """The key of a mapping that a complaint is about, which does not name it.
+def drop_empty_keys(node: yaml.Node) -> None:
+    """Remove keys without a value from all mappings, and extensions (`x-…`).
 
-    It is the first key that alone gives the same complaint; the mapping keeps only that one.
+    Null is an absent field to Go's decoders; anchors are often put under extensions.
     """
-    whole = mapping.value
-    for pair in whole if isinstance(mapping, yaml.MappingNode) else ():
-        mapping.value = [pair]
-        try:
-            convert()
-        except msgspec.ValidationError as error:
-            if str(error) == complaint:
-                return str(pair[0].value)
-    mapping.value = whole
-    return _ANY_KEY
+    seen: set[int] = set()
+    todo = [node]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or not isinstance(each, yaml.CollectionNode):
+            continue
+        seen.add(id(each))
+        if isinstance(each, yaml.MappingNode):
+            each.value = [
+                (key, value)
+                for key, value in each.value
+                if not (is_null(value) or str(key.value).startswith("x-"))
+            ]
+            todo += [value for _, value in each.value]
+        else:
+            todo += each.value
 
 
-def _plain(node: yaml.Node, name: str) -> object:
+def _mend(root: yaml.Node, checked: Checked) -> None:
+    """Take what was dropped out of the nodes, and write misspelt keys right."""
+    dropped = [(_walk(root, path[:-1]), path[-1]) for path in checked.dropped]
+    misspelt = [(_walk(root, each.path), each) for each in checked.mistakes if each.meant]
+    for whole, index in reversed(dropped):
+        if isinstance(whole, yaml.SequenceNode) and isinstance(index, int) and index < len(whole.value):
+            del whole.value[index]
+    for whole, mistake in misspelt:
+        for key, _ in whole.value if isinstance(whole, yaml.MappingNode) else ():
+            if key.value == mistake.unknown:
+                key.value = mistake.meant
+
+
+def _plain(node: yaml.Node, name: str, errors: FileErrors) -> object:
+    """The node as dicts, lists and scalars. Scalars that are not what they look like become text."""
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
-        raise InvalidConfig(f"{name} can't be read: {getattr(error, 'problem', None) or error}") from None
+        wrong = [*_unreadable(node)]
+        if not wrong:
+            errors.add(
+                InvalidConfig(f"{name} can't be read: {getattr(error, 'problem', None) or error}"), typo=True
+            )
+            return _UNREADABLE
+        for each, why in wrong:
+            each.tag = "tag:yaml.org,2002:str"
+            shown = printable(each.value, _SHOWN)
+            sentence = f"{name} line {line_of(each)}: {shown} can't be read: {why}; quote it: '{shown}'"
+            errors.add(InvalidConfig(sentence), line=line_of(each))
+        return _plain(node, name, errors)
     finally:
         loader.dispose()
 
 
-def _reject_repeated_keys(root: yaml.Node, name: str) -> None:
+def _unreadable(root: yaml.Node) -> Iterator[tuple[yaml.ScalarNode, str]]:
+    """Scalars that can't be what they look like, and why."""
+    loader = yaml.SafeLoader("")
+    try:
+        for node in _nodes(root):
+            if isinstance(node, yaml.ScalarNode) and not node.tag.endswith((":str", ":merge")):
+                try:
+                    loader.construct_document(node)
+                except (yaml.YAMLError, ValueError) as error:
+                    yield node, str(getattr(error, "problem", None) or error)
+    finally:
+        loader.dispose()
+
+
+def _drop_repeated_keys(root: yaml.Node, name: str, errors: FileErrors) -> None:
+    """Leave the first of each key in every mapping; the others, and keys that are no words, are errors."""
     for node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
         seen: dict[str, int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        kept = []
+        for key, value in node.value:
+            line = line_of(key)
             if not isinstance(key, yaml.ScalarNode):
-                raise InvalidConfig(f"{name} line {line_of(key)}: a key has to be a word")
-            if key.value in seen:
-                raise InvalidConfig(
-                    f"{name} line {line_of(key)}: `{key.value}` is there already, at line {seen[key.value]}"
-                )
-            seen[key.value] = line_of(key)
+                wrong = f"{name} line {line}: a key has to be a word"
+                errors.add(InvalidConfig(wrong), line=line, typo=True)
+            elif key.value in seen:
+                sentence = f"{name} line {line}: `{key.value}` is there already, at line {seen[key.value]}"
+                errors.add(InvalidConfig(sentence), line=line, typo=True)
+            else:
+                seen[key.value] = line
+                if key.tag != _MERGE:
+                    key.tag = "tag:yaml.org,2002:str"
+                kept.append((key, value))
+        node.value = kept
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
@@ -128,7 +185,6 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             todo += node.value
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
 _IN_YAML = {
     " | null`": "`",
     "array": "list",
@@ -139,61 +195,36 @@ _IN_YAML = {
     "float": "number",
     "Object missing required": "It misses the",
 }
-# How msgspec writes any key of a mapping that may have any.
-_ANY_KEY = "..."
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _KINDS = {"int": "a number", "float": "a number", "bool": "yes or no", "timestamp": "a date"}
 
 
-def _explain_error(problem: str, steps: list[str | int], root: yaml.Node, name: str, kind: type) -> str:
-    """One sentence for a validation error: file, line, and what to write instead."""
-    node, types = _walk(root, steps), _types_at(kind, steps)
-    if unknown := _UNKNOWN.match(problem):
-        key = unknown[1]
-        line = next((line_of(k) for k, _ in node.value if getattr(k, "value", None) == key), line_of(node))
-        keys = [field.encode_name for each in types for field in _fields(each)]
-        return f"{name} line {line}: unknown key `{key}`; {suggestion(key, keys)}"
-    where = f"{name} line {line_of(node)}"
-    what = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    what = what or "the spec"
-    scalar = node.tag.rpartition(":")[2]
-    if isinstance(node, yaml.ScalarNode) and scalar in _KINDS and "`str" in problem:
+def _explain(mistake: Mistake, root: yaml.Node, name: str) -> tuple[str, int]:
+    """One sentence for a mistake, with file, line, and what to write instead; and the line."""
+    node, steps = _walk(root, mistake.path), mistake.path
+    if mistake.unknown:
+        key = mistake.unknown
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        line = next((line_of(k) for k, _ in pairs if k.value == key), line_of(node))
         return (
-            f"{where}: {what} is {node.value}, which YAML reads as {_KINDS[scalar]}; quote it: '{node.value}'"
+            f"{name} line {line}: unknown key `{key}`; {suggestion(key, mistake.known, mistake.below)}",
+            line,
         )
-    words = [str(word) for each in types if isinstance(each, inspect.LiteralType) for word in each.values]
-    if words and isinstance(node, yaml.ScalarNode):
-        return f"{where}: {what} is {printable(node.value, _SHOWN)!r}; it can be {' or '.join(words)}"
-    return f"{where}: {what}: {reworded(problem, _IN_YAML)}"
-
-
-def _types_at(kind: type, steps: Sequence[str | int]) -> list[inspect.Type]:
-    """The types at a path, with unions taken apart."""
-    types = _alternatives(inspect.type_info(kind))
-    for step in steps:
-        types = [below for each in types for below in _below(each, step)]
-    return types
-
-
-def _below(kind: inspect.Type, step: str | int) -> list[inspect.Type]:
-    """The types under a key, or in a list at an index, with unions taken apart."""
-    if isinstance(kind, inspect.VarTupleType):
-        return _alternatives(kind.item_type)
-    if isinstance(kind, inspect.DictType):
-        return _alternatives(kind.value_type)
-    return [
-        each for field in _fields(kind) if field.encode_name == step for each in _alternatives(field.type)
-    ]
-
-
-def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
-    if isinstance(kind, inspect.Metadata):
-        return _alternatives(kind.type)
-    return list(kind.types) if isinstance(kind, inspect.UnionType) else [kind]
-
-
-def _fields(kind: inspect.Type) -> tuple[inspect.Field, ...]:
-    return kind.fields if isinstance(kind, inspect.StructType) else ()
+    line = line_of(node)
+    where = f"{name} line {line}"
+    what = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    what = f"{what}: " if what else ""
+    scalar = node.tag.rpartition(":")[2]
+    if isinstance(node, yaml.ScalarNode) and scalar in _KINDS and "`str" in mistake.problem:
+        kind = _KINDS[scalar]
+        return (
+            f"{where}: {what[:-2]} is {node.value}, which YAML reads as {kind}; quote it: '{node.value}'",
+            line,
+        )
+    if mistake.words and isinstance(node, yaml.ScalarNode):
+        words = " or ".join(sorted(mistake.words))
+        return f"{where}: {what[:-2]} is {printable(node.value, _SHOWN)!r}; it can be {words}", line
+    return f"{where}: {what}{reworded(mistake.problem, _IN_YAML)}", line
 
 
 def _steps(path: str) -> list[str | int]:
@@ -239,16 +270,3 @@ def lines_text(lines: Sequence[int]) -> str:
     """`line 3`, or `lines 3, 9, 12, 15, 20 …`."""
     shown = ", ".join(map(str, lines[:_SHOWN_LINES]))
     return f"line{'s' if len(lines) > 1 else ''} {shown}{' …' if len(lines) > _SHOWN_LINES else ''}"
-
-
-@contextmanager
-def errors_located_at(where: str) -> Iterator[None]:
-    """Put `where` before the message of an error about the input that is raised inside."""
-    try:
-        yield
-    except (InvalidReference, InvalidDigest) as error:
-        raise InvalidReference(f"{where}: {error}") from None
-    except InvalidConfig as error:
-        raise InvalidConfig(f"{where}: {error}") from None
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None

@@ -1,33 +1,55 @@
-"""Connection options: how registries are reached (names, certificates, logins), with the output options."""
+"""Connection options: how registries are reached (names, certificates, logins), with the output options.
+
+What is about one side has its option twice, `--source-…` and `--target-…`, where a verb has two sides, and
+once where it has one. skopeo's names for them, `--src-…` and `--dest-…`, are the same options.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import AliasedOption, Option, TruthOption, option_group
 from blobflow.cli.options.output import OUTPUT_OPTIONS, OutputOptions
 from blobflow.cli.options.param_types import FILE
+from blobflow.cli.options.places import PLACE, schemes_given
 
 if TYPE_CHECKING:
+    from blobflow.errors import Side
     from blobflow.transports.registry import Credentials
+
+# skopeo's words for our sides.
+_THEIRS: dict[Side, str] = {"source": "src", "target": "dest"}
+_COMMON = ("source_creds", "target_creds", "authfile", "tls_verify", "plain_http", "quiet", "verbose")
+
+
+class SideOptions(msgspec.Struct, frozen=True):
+    """What is said of the registries at one side alone."""
+
+    creds: Credentials | None = None
+    authfile: Path | None = None
+    no_creds: bool = False
+    tls_verify: bool | None = None
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True):
     """How registries are reached. None if an option was not given: then the configuration file holds."""
 
     plain_http: frozenset[str] = frozenset()
+    tls: frozenset[str] = frozenset()
     tls_verify: bool | None = None
     config: Path | None = None
     ca: tuple[Path, ...] = ()
     cert: Path | None = None
     key: Path | None = None
-    source_creds: Credentials | None = None
-    target_creds: Credentials | None = None
+    authfile: Path | None = None
+    retry_times: int | None = None
+    source: SideOptions = SideOptions()
+    target: SideOptions = SideOptions()
     output: OutputOptions = OutputOptions()
 
 
@@ -42,60 +64,111 @@ def _parse_login_option(
 
 
 def _make_connection_options(
+    *,
     plain_http: tuple[str, ...],
+    tls: tuple[str, ...],
     tls_verify: bool | None,
+    insecure: bool,
     config: Path | None,
     ca: tuple[Path, ...],
     cert: Path | None,
     key: Path | None,
+    authfile: Path | None,
+    retry_times: int | None,
     quiet: bool,
     verbose: bool,
     log_format: str,
-    source_creds: Credentials | None = None,
-    target_creds: Credentials | None = None,
+    **sides: Any,
 ) -> ConnectionOptions:
     from blobflow.oci.reference import check_host
     from blobflow.variables import read_variables
 
-    said = read_variables(os.environ)
+    said, schemes = read_variables(os.environ), schemes_given()
+    verify = False if insecure else tls_verify
+    encrypted = frozenset(map(check_host, tls)) or said.tls
     return ConnectionOptions(
-        plain_http=frozenset(check_host(host) for host in plain_http) or said.plain_http,
-        tls_verify=said.tls_verify if tls_verify is None else tls_verify,
+        plain_http=(frozenset(map(check_host, plain_http)) or said.plain_http) | schemes.http,
+        tls=encrypted | schemes.https,
+        tls_verify=said.tls_verify if verify is None else verify,
         config=config or said.config,
         ca=ca or said.ca,
         cert=cert or said.cert,
         key=key or said.key,
-        source_creds=source_creds,
-        target_creds=target_creds,
+        authfile=authfile,
+        retry_times=retry_times,
+        source=_side_options("source", sides),
+        target=_side_options("target", sides),
         output=OutputOptions(
             quiet=quiet, verbose=verbose, log_format="json" if log_format == "json" else "text"
         ),
     )
 
 
-_LOGIN_OPTIONS = (
-    click.option(
-        "--source-creds",
-        metavar="USER[:PASSWORD]|@FILE",
-        callback=_parse_login_option,
-        envvar="BLOBFLOW_SOURCE_CREDS",
-        help="The source's login. @FILE has USER:PASSWORD in it, and keeps it out of the process list.",
-    ),
-    click.option(
-        "--target-creds",
-        metavar="USER[:PASSWORD]|@FILE",
-        callback=_parse_login_option,
-        envvar="BLOBFLOW_TARGET_CREDS",
-        help="The target's.",
-    ),
-)
-_CONNECTION_OPTIONS = (
-    click.option(
-        "--config",
-        type=FILE,
-        metavar="FILE",
-        help="What is different at some registries. [default: blobflow/config.toml in XDG's configuration]",
-    ),
+def _side_options(side: Side, said: dict[str, Any]) -> SideOptions:
+    """What was said of a side. Raises UsageError for half a login."""
+    username, password = said.get(f"{side}_username"), said.get(f"{side}_password")
+    creds: Credentials | None = said.get(f"{side}_creds")
+    if username is not None or password is not None:
+        from blobflow.cli.options.credentials import join_login
+
+        creds = join_login(username, password, side, creds)
+    return SideOptions(
+        creds=creds,
+        authfile=said.get(f"{side}_authfile"),
+        no_creds=said.get(f"{side}_no_creds", False),
+        tls_verify=said.get(f"{side}_tls_verify"),
+    )
+
+
+def _login_options(side: Side, *, alone: bool, what: str) -> tuple[Option, ...]:
+    """The login options of a side; `alone`: of a verb without the other."""
+    own, theirs = f"--{side}-", f"--{_THEIRS[side]}-"
+
+    def names(word: str) -> dict[str, Any]:
+        shown, others = (f"--{word}", [f"{own}{word}"]) if alone else (f"{own}{word}", [])
+        name = f"{side}_{word.replace('-', '_')}"
+        return {"param_decls": (shown, name), "cls": AliasedOption, "aliases": [*others, f"{theirs}{word}"]}
+
+    def option(word: str, **attributes: Any) -> Option:
+        said = names(word) | attributes
+        return click.option(*said.pop("param_decls"), **said)
+
+    return (
+        option(
+            "creds",
+            metavar="LOGIN",
+            callback=_parse_login_option,
+            envvar=f"BLOBFLOW_{side.upper()}_CREDS",
+            help=what,
+        ),
+        option("no-creds", is_flag=True, help="Give it no login, whatever is kept."),
+        option("username", metavar="USER", hidden=True),
+        option("password", metavar="PASSWORD", hidden=True),
+    )
+
+
+def _side_access_options(side: Side) -> tuple[Option, ...]:
+    """What a verb with two sides lets be said of one of them beside its login."""
+    own, theirs = f"--{side}-", f"--{_THEIRS[side]}-"
+    return (
+        click.option(
+            f"{own}authfile",
+            cls=AliasedOption,
+            aliases=[f"{theirs}authfile"],
+            type=FILE,
+            metavar="FILE",
+            help=f"As --authfile, for the {side} alone.",
+        ),
+        click.option(
+            f"{own}tls-verify",
+            cls=TruthOption,
+            aliases=[f"{theirs}tls-verify"],
+            help=f"As --tls-verify, for the {side} alone.",
+        ),
+    )
+
+
+_OTHER_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--ca",
         type=FILE,
@@ -112,20 +185,82 @@ _CONNECTION_OPTIONS = (
     click.option("--key", type=FILE, metavar="FILE", help="The key of --cert."),
     click.option(
         "--plain-http",
+        type=PLACE,
         metavar="HOST",
         multiple=True,
         help="Speak http, not https, to HOST (loopback hosts do anyway). Repeatable.",
     ),
     click.option(
-        "--tls-verify",
-        type=click.BOOL,
-        metavar="BOOL",
-        help="`--tls-verify=false` accepts any certificate.",
+        "--tls",
+        type=PLACE,
+        metavar="HOST",
+        multiple=True,
+        help="Speak https, and nothing else, to HOST, be it a loopback host. Repeatable.",
     ),
-    *OUTPUT_OPTIONS,
+    click.option(
+        "--config",
+        type=FILE,
+        metavar="FILE",
+        help="What is different at some registries. [default: blobflow/config.toml of XDG's folder]",
+    ),
+    click.option(
+        "--retry-times",
+        type=click.IntRange(min=0, max=1000),
+        metavar="N",
+        help="Try what failed for a while so many times again. [default: 2 to 9 times, by the failure]",
+    ),
 )
-# The first for verbs that move or show images, the second for those about a registry as such.
-connection_options = option_group(
-    "connection", _make_connection_options, *_LOGIN_OPTIONS, *_CONNECTION_OPTIONS
+
+
+def _connection_options(*sides: Side) -> tuple[Option, ...]:
+    """The options of all verbs; `sides`: the only side that a verb has, whose names mean the same there."""
+    aliases = {
+        word: [f"--{prefix}-{word}" for side in sides for prefix in (side, _THEIRS[side])]
+        for word in ("authfile", "tls-verify")
+    }
+    return (
+        click.option(
+            "--authfile",
+            cls=AliasedOption,
+            aliases=aliases["authfile"],
+            type=FILE,
+            metavar="FILE",
+            help="Where logins are kept, in docker's format. [default: as docker and podman have it]",
+        ),
+        click.option(
+            "--tls-verify",
+            cls=TruthOption,
+            aliases=aliases["tls-verify"],
+            help="=false takes any certificate. And http from a host that has no TLS.",
+        ),
+        click.option("--insecure", is_flag=True, hidden=True),
+        *_OTHER_OPTIONS,
+        *OUTPUT_OPTIONS,
+    )
+
+
+def _group(*options: Option) -> Option:
+    return option_group("connection", _make_connection_options, *options, title="Connection", common=_COMMON)
+
+
+_SOURCE_LOGIN = (
+    "The source's login: USER[:PASSWORD], or @FILE with that in it. A file keeps it out of the process list."
 )
-connection_options_without_logins = option_group("connection", _make_connection_options, *_CONNECTION_OPTIONS)
+_LOGIN = "USER[:PASSWORD], or @FILE with that in it. A file keeps it out of the process list."
+
+# For verbs that move images between registries; that read at one; and that change something at one.
+connection_options = _group(
+    *_login_options("source", alone=False, what=_SOURCE_LOGIN),
+    *_login_options("target", alone=False, what="The target's login, as that."),
+    *_side_access_options("source"),
+    *_side_access_options("target"),
+    *_connection_options(),
+)
+source_connection_options = _group(
+    *_login_options("source", alone=True, what=_LOGIN), *_connection_options("source")
+)
+target_connection_options = _group(
+    *_login_options("target", alone=True, what=_LOGIN), *_connection_options("target")
+)
+# For verbs about registries as such, which have no side.
+connection_options_without_logins = _group(*_connection_options())

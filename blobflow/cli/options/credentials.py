@@ -23,6 +23,18 @@ def parse_login(text: str, option: str) -> Credentials:
     )
 
 
+def join_login(
+    username: str | None, password: str | None, side: str, other: Credentials | None
+) -> Credentials:
+    """The login of skopeo's two options for it. Raises UsageError for half of one, and for two logins."""
+    if username is None or password is None:
+        have, lack = ("username", "password") if password is None else ("password", "username")
+        raise UsageError(f"the {side}'s {have} goes with its {lack}; or give both as --creds @FILE has them")
+    if other is not None:
+        raise UsageError(f"the {side}'s login is given twice; give it once")
+    return credentials.parse_login(f"{username}:{password}", "--username and --password")
+
+
 def prompt(question: str, *, hidden: bool, instead: str) -> str:
     """What the user types on the terminal. Raises UsageError without one, which says to give `instead`."""
     if not sys.stdin.isatty():

@@ -10,6 +10,7 @@ import msgspec
 
 from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FILE
+from blobflow.cli.options.places import PLACE
 
 SpecFormat = Literal["auto", "blobflow", "skopeo", "regsync"]
 
@@ -20,8 +21,24 @@ any_host_option = click.option(
 )
 
 
+backup_option = click.option(
+    "--backup",
+    metavar="TEMPLATE",
+    help="Before a target's tag names another image, keep what it names under this tag, as '{{tag}}-old' "
+    "({{digest}}, {{date}} and {{time}} may be in it).",
+)
+
+
+spec_format_option = click.option(
+    "--spec-format",
+    type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
+    default="auto",
+    help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML or regsync.yml.",
+)
+
+
 class SelectionOptions(msgspec.Struct, frozen=True):
-    """Which images: a spec, or a list between places."""
+    """Which images: a spec, a list between places, or a repository with all of its tags."""
 
     spec: Path | None = None
     source: str | None = None
@@ -36,9 +53,21 @@ selection_options = option_group(
     "selection",
     SelectionOptions,
     click.argument("spec", type=FILE, required=False),
-    click.option("--from", "source", metavar="HOST[/prefix]", help="Where the images of the list are."),
     click.option(
-        "--to", "targets", metavar="HOST[/prefix]", multiple=True, help="Where they go. Repeatable."
+        "--from",
+        "source",
+        type=PLACE,
+        metavar="HOST[/prefix]",
+        help="Where the images of the list are; or HOST/REPOSITORY, and no list: all of its tags. Without it "
+        "each line's own host is its source.",
+    ),
+    click.option(
+        "--to",
+        "targets",
+        type=PLACE,
+        metavar="HOST[/prefix]",
+        multiple=True,
+        help="Where they go. Repeatable.",
     ),
     click.option(
         "--images",
@@ -47,13 +76,11 @@ selection_options = option_group(
         help="One repository:tag or repository@digest a line; # comments; - is stdin.",
     ),
     any_host_option,
+    spec_format_option,
     click.option(
-        "--spec-format",
-        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
-        default="auto",
-        help="What SPEC is, if it is not recognised: ours, skopeo's sync YAML (give it --to) or regsync.yml.",
+        "--scoped",
+        is_flag=True,
+        help="Of skopeo's YAML, and without a list: keep host and path of each source at the target.",
     ),
-    click.option(
-        "--scoped", is_flag=True, help="Of skopeo's YAML: keep host and path of each source at the target."
-    ),
+    title="Image",
 )

@@ -1,13 +1,15 @@
 """Groups of options: a decorator adds them to a verb, and hands it one value in their place.
 
-So a verb's signature says what it takes.
+So a verb's signature says what it takes. What each option is to a reader of --help, its group's title and
+whether it is among the few that are shown first, stands beside it here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import click
 from click.core import ParameterSource
@@ -16,8 +18,66 @@ Command = Callable[..., None]
 Option = Callable[[Command], Command]
 
 
-def option_group(name: str, kind: Callable[..., object], *options: Option) -> Option:
-    """A decorator that adds `options` to a verb, and passes it `kind`, made of their values, as `name`."""
+class Shelf(NamedTuple):
+    """Where --help has an option: under the title of its group ("": the verb's own), and whether at first."""
+
+    title: str = ""
+    common: bool = True
+
+
+_SHELVES: WeakKeyDictionary[click.Parameter, Shelf] = WeakKeyDictionary()
+
+
+def shelf_of(parameter: click.Parameter) -> Shelf:
+    """Where --help has it. An option of no group is the verb's own, and shown at first."""
+    return _SHELVES.get(parameter, Shelf())
+
+
+class AliasedOption(click.Option):
+    """An option that goes by further names, those of other tools, which --help leaves out.
+
+    `aliases`: the names, with their dashes.
+    """
+
+    def __init__(self, *args: Any, aliases: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._shown = list(self.opts)
+        self.opts += aliases
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+
+class TruthOption(AliasedOption):
+    """True or false: `--x`, `--x=false`, `--x false`, as Go's tools and ours have it. None if not given."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, type=click.BOOL, metavar="[=false]", **attributes)
+
+    def is_value(self, word: str) -> bool:
+        """Whether a word after the option's name is its value, and not the next argument."""
+        try:
+            click.BOOL.convert(word, self, None)
+        except click.UsageError:
+            return False
+        return True
+
+
+def option_group(
+    name: str,
+    kind: Callable[..., object],
+    *options: Option,
+    title: str = "",
+    common: Collection[str] | None = None,
+) -> Option:
+    """A decorator that adds `options` to a verb, and passes it `kind`, made of their values, as `name`.
+
+    `title`: what --help calls the group. `common`: the parameters that are shown at first, None: all.
+    """
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -29,7 +89,10 @@ def option_group(name: str, kind: Callable[..., object], *options: Option) -> Op
         decorated: Command = gather
         for option in reversed(options):
             decorated = option(decorated)
-        fields = [field for field in _parameters(decorated) if field not in before]
+        added = [each for each in _declared(decorated) if each.name not in before]
+        fields = [each.name or "" for each in added]
+        for each in added:
+            _SHELVES[each] = Shelf(title, common is None or each.name in common)
         return decorated
 
     return decorate
@@ -42,7 +105,7 @@ def hide_options(*names: str) -> Option:
     """
 
     def decorate(command: Command) -> Command:
-        for option in getattr(command, "__click_params__", ()):
+        for option in _declared(command):
             if isinstance(option, click.Option) and option.name in names:
                 option.hidden = True
         return command
@@ -50,9 +113,26 @@ def hide_options(*names: str) -> Option:
     return decorate
 
 
+def show_first(*names: str) -> Option:
+    """A decorator, above those that add options, for a verb with many: --help shows these parameters alone,
+    and leaves the others to --help-all."""
+
+    def decorate(command: Command) -> Command:
+        for parameter in _declared(command):
+            _SHELVES[parameter] = Shelf(shelf_of(parameter).title, parameter.name in names)
+        return command
+
+    return decorate
+
+
+def _declared(command: Command) -> list[click.Parameter]:
+    """The parameters that a command has so far."""
+    return list(getattr(command, "__click_params__", ()))
+
+
 def _parameters(command: Command) -> list[str]:
-    """The names of the options that a command has so far."""
-    return [parameter.name or "" for parameter in getattr(command, "__click_params__", [])]
+    """Their names."""
+    return [parameter.name or "" for parameter in _declared(command)]
 
 
 def was_given(option: str) -> bool:

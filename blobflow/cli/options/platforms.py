@@ -29,6 +29,7 @@ class PlatformOptions(msgspec.Struct, frozen=True):
     override_arch: str = ""
     override_variant: str = ""
     format: Format = ""
+    preserve_digests: bool = False
     missing_platform: MissingPlatform | None = None
 
 
@@ -59,7 +60,7 @@ platform_options = option_group(
         type=click.Choice(("system", "all", "index-only")),
         help="skopeo's words for --platform system, --platform all and --index only.",
     ),
-    click.option("--all", "all_platforms", is_flag=True, help="skopeo's word for --platform all."),
+    click.option("-a", "--all", "all_platforms", is_flag=True, help="skopeo's word for --platform all."),
     click.option("--override-os", default="", metavar="OS", help="What `system` stands for."),
     click.option("--override-arch", default="", metavar="ARCH", help="What `system` stands for."),
     click.option("--override-variant", default="", metavar="VARIANT", help="What `system` stands for."),
@@ -69,5 +70,12 @@ platform_options = option_group(
         callback=lambda _context, _option, said: said or "",
         help="Put manifests in this format, for targets that take no other; digests change.",
     ),
+    click.option(
+        "--preserve-digests",
+        is_flag=True,
+        help="Fail what could only arrive with another digest: no pruned index, no other format.",
+    ),
     missing_platform_option,
+    title="Platform",
+    common=("platform",),
 )

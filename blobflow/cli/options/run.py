@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import Option, option_group
+from blobflow.cli.options.option_group import AliasedOption, Option, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, byte_size
 
 if TYPE_CHECKING:
@@ -66,6 +66,19 @@ compress_option = click.option(
 )
 
 
+def max_size_option(text: str, *, name: str = "max_size") -> Option:
+    """The bound of a store's size, which is called the same wherever there is a store."""
+    return click.option(
+        "--max-size",
+        name,
+        cls=AliasedOption,
+        aliases=["--cache-size"],
+        type=byte_size,
+        metavar="BYTES",
+        help=text,
+    )
+
+
 def verify_option(text: str) -> Option:
     """`--verify LEVEL`, with a help text of the verb's own: what is verified depends on the verb."""
     return click.option(
@@ -121,11 +134,9 @@ run_options = option_group(
         "all, kept for later runs; nothing but what is needed more than once, and no memory of the run.",
     ),
     cache_dir_option,
-    click.option(
-        "--cache-size",
-        type=byte_size,
-        metavar="BYTES",
-        help="What the store may hold, as 20GB or 512MiB. [default: what it holds, and half of what is free]",
+    max_size_option(
+        "What the store may hold, as 20GB or 512MiB. [default: what it holds, and half of what is free]",
+        name="cache_size",
     ),
     click.option(
         "--limit-rate",
@@ -156,4 +167,6 @@ run_options = option_group(
         show_default=True,
         help="How long blobs in flight may still take after SIGTERM.",
     ),
+    title="Run",
+    common=("dry_run", "no_overwrite", "limit_rate", "report"),
 )

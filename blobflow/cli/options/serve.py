@@ -10,6 +10,8 @@ import msgspec
 
 from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_size
+from blobflow.cli.options.places import PLACE
+from blobflow.cli.options.run import max_size_option
 
 if TYPE_CHECKING:
     from blobflow.server.registry import SparsePolicy
@@ -111,6 +113,7 @@ serve_options = option_group(
     ),
     click.option(
         "--upstream",
+        type=PLACE,
         multiple=True,
         metavar="HOST[=PREFIX]",
         help="Pull through: what is not here is fetched from HOST, and kept. With PREFIX its repositories "
@@ -124,12 +127,9 @@ serve_options = option_group(
         metavar="SECONDS",
         help="How long a tag is taken for what its upstream said last.",
     ),
-    click.option(
-        "--max-size",
-        type=byte_size,
-        metavar="BYTES",
-        help="What the store may hold, as 20GB: beyond that, what was pulled through and not asked for "
-        "longest goes. It is looked at every ten minutes, and what came in the last hour stays.",
+    max_size_option(
+        "What the store may hold, as 20GB: beyond that, what was pulled through and not asked for longest "
+        "goes. It is looked at every ten minutes, and what came in the last hour stays."
     ),
     click.option(
         "--access-log",

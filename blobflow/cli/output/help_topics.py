@@ -38,12 +38,15 @@ NAME is what the place calls the image, or @N for the N-th from 0; without it th
 ends at the first colon; `-` is standard input or output.
 
 A place, as --from, --to and --edge take it, is HOST[:PORT][/PREFIX]: images keep their repository, behind
-the prefix. Hosts at a loopback address are spoken to by http, all others by https (--plain-http HOST).
+the prefix. Hosts at a loopback address are spoken to by http, all others by https; --plain-http HOST and
+--tls HOST, or http://HOST and https://HOST in place of HOST, say otherwise.
 """
 
 _SPECS = """\
-A spec says in YAML which images go where; `blobflow sync --schema` prints its JSON schema.
+A spec says in YAML which images go where. `blobflow config check FILE` tells all that is wrong with one, each
+with its line, and asks no registry.
 
+  # yaml-language-server: $schema=blobflow-spec.json
   version: 1
   defaults:
     source: docker.io                   where images without a host come from
@@ -51,24 +54,48 @@ A spec says in YAML which images go where; `blobflow sync --schema` prints its J
     platforms: [linux/amd64, linux/arm64]
   images:
     - rancher/pause:3.1
+    - quay.io/prometheus/node-exporter:v1.8.2
+    - {image: team/app, source: registry.example.com/prod, tags: {newest: 5, by: created}}
     - {image: rancher/coredns-coredns, tags: [1.8.3], target: dns/coredns}
     - {image: library/alpine, tags: {semver: ">=3.18 <4", newest: 3}, rename: {tag: "{tag}-here"}}
+    - {image: library/nginx:stable, backup: "{{tag}}-old", every: 6h}
 
-Of an image: `tags` are tags or digests, or rules that choose among its tags when a run begins (include,
-exclude, semver, newest, by). `target` is its repository behind each target's prefix; `rename` has rules for
-the names there. `platforms`, `index` (auto, keep, prune, only), `missing-platform` (skip, fail: what becomes
-of an image that is for none of the platforms) and `referrers` (auto, always, off) go before those of
-`defaults`. A key that is not known is an error.
+The first line tells editors where the schema is: `blobflow config schema --of spec > blobflow-spec.json`.
+
+Of an image:
+  source       HOST[/PREFIX] where it comes from; a host in the name goes before that
+  tags         tags or digests, or rules that choose among its tags when a run begins, each among those that
+               the one before it left:
+                 include, exclude   regular expressions that match a tag from end to end
+                 anywhere: true     they may match any part of it
+                 semver             a range of versions as npm has it, or several: ">=1.2 <2", "^3.1"
+                 prereleases: true  versions as 1.2.0-rc.1 count as any other; else no range has them
+                 newest: N          so many at most, by version, or with
+                 by: created        by the date of their creation, which costs two requests a tag
+  target       its repository behind each target's prefix
+  rename       rules for the names there: {repository: ..., tag: ...}, each a template with {host}, {path},
+               {name} and {tag}, or {match: EXPRESSION, replace: TEXT}
+  backup       the tag that the image at a target gets before its tag names another: {{tag}}, {{digest}} (its
+               first 12 digits), {{date}} and {{time}} may be in it. A backup that fails fails the image, and
+               the tag stays as it is. --backup says it for all
+  every        a span of time as 30m or 6h, or
+  schedule     a cron expression as "0 3 * * *" or @daily: when `sync --every spec` mirrors it again
+  platforms, index (auto, keep, prune, only), missing-platform (skip, fail: what becomes of an image that is
+  for none of the platforms), referrers (auto, always, off)
+
+All but image, tags, target and rename may be in `defaults` too, and an image's own go before those. A key
+that is not known is an error.
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops
-it.
+it. Without --from each line's own host is its source, docker.io where it has none. --from HOST/REPOSITORY
+--to HOST without a list: all tags of the repository.
 
-Expressions are RE2's, as Go's tools have them, and match a tag from end to end. The YAML of `skopeo sync` and
-regsync's regsync.yml choose what they choose there: skopeo's expressions match anywhere, and its ranges leave
-prereleases out unless they name one; regsync binds an expression with ^ and $, and takes prereleases as any
-version; signatures go along where it says `referrers` or `digestTags`. A key that is not known, or chooses
-and can't be carried out, is an error; what else has no effect is told.
+Expressions are RE2's, as Go's tools have them. The YAML of `skopeo sync` and regsync's regsync.yml choose
+what they choose there: skopeo's expressions match anywhere, and its ranges leave prereleases out unless they
+name one; regsync binds an expression with ^ and $, and takes prereleases as any version; signatures go along
+where it says `referrers` or `digestTags`; `backup`, `interval` and `schedule` mean what they mean there. A
+key that is not known, or chooses and can't be carried out, is an error; what else has no effect is told.
 """
 
 _COMPRESSION = """\

@@ -28,7 +28,7 @@ TIMELINE_STYLE = (
     "svg{width:100%;height:auto;background:var(--panel)}svg text{font:10px system-ui,sans-serif;"
     "fill:var(--quiet)}.key span{white-space:nowrap;margin-right:1.2em}"
     ".key svg{width:.9em;height:.9em;vertical-align:-.1em;margin-right:.3em}"
-    ".wait{fill:var(--wait)}.copy{fill:var(--copy)}.mount{fill:var(--mount)}.put,.attach{fill:var(--put)}"
+    ".wait{fill:var(--wait)}.copy{fill:var(--copy)}.mount{fill:var(--mount)}.put,.attach,.backup{fill:var(--put)}"
     ".refused{fill:var(--refused)}.bad{fill:var(--bad)}"
 )
 

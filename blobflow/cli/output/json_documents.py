@@ -23,6 +23,7 @@ def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
+    `backup`: the tag under which what the target's tag names is kept.
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read. `notes`: what it took to find out what is wanted.
     """
@@ -57,6 +58,7 @@ def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
         "copies": preview.copies,
         "mounts": preview.mounts,
         "manifests": preview.manifests,
+        "backup": preview.backup,
         "bytes_to_write": preview.bytes_to_write,
         "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
     }

@@ -38,7 +38,8 @@ def _preview_text(preview: ImagePreview) -> str:
         (preview.attached, f"attach {count_text(preview.attached, 'referrer')}"),
     )
     steps = ", ".join(text for count, text in counts if count)
-    return f"{steps or 'brought with an image above'}, {size_text(preview.bytes_to_write)}{form}"
+    kept = f", {preview.pair.target.tag} kept as {preview.backup}" if preview.backup else ""
+    return f"{steps or 'brought with an image above'}, {size_text(preview.bytes_to_write)}{form}{kept}"
 
 
 def _form_text(preview: ImagePreview) -> str:

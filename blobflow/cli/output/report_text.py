@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
+from blobflow.oci.local_reference import ARCHIVES, transport_of
 
 if TYPE_CHECKING:
-    from blobflow.engine.results.report import Report, TagRecord, TargetRecord
+    from blobflow.engine.results.report import ImageRecord, Report, TagRecord, TargetRecord
 
 
 def run_lines(report: Report) -> list[str]:
@@ -32,7 +33,7 @@ def run_lines(report: Report) -> list[str]:
 def summary_lines(report: Report) -> list[str]:
     """What a run did, in figures."""
     totals = report.totals
-    statuses = _statuses_text(Counter[str](image.status for image in report.images))
+    statuses = _statuses_text(Counter(map(_status_of, report.images)))
     moved = len({image.source for image in report.images if image.moved})
     resent = f" ({size_text(totals.bytes_resent)} of it again)" if totals.bytes_resent else ""
     lines = [
@@ -87,9 +88,33 @@ def _referrer_lines(report: Report) -> list[str]:
     ]
 
 
+def _is_left(image: ImageRecord) -> bool:
+    """Whether the run ended before the image was finished, or had failed."""
+    return image.status == "skipped" and not image.reason
+
+
+def _status_of(image: ImageRecord) -> str:
+    return "left" if _is_left(image) else image.status
+
+
+def left_lines(report: Report) -> list[str]:
+    """What a run that was cut short has left, and how to go on; nothing if it has left nothing."""
+    images = report.images
+    left = [image for image in images if _is_left(image)]
+    if not left:
+        return []
+    there = sum(image.status in ("done", "present") for image in images)
+    done = f"{there} of {count_text(len(images), 'image')} {'is' if there == 1 else 'are'} at the target"
+    if all(transport_of(image.target) in ARCHIVES for image in left):
+        going_on = "the same command begins the archive anew"
+    else:
+        going_on = "the same command goes on"
+    return [f"{done}, {len(left)} left ({size_text(report.totals.bytes_written)} written); {going_on}"]
+
+
 def _statuses_text(counts: Mapping[str, int]) -> str:
     """`2 done, 1 failed`, without what there is none of."""
-    statuses = ("done", "present", "failed", "skipped")
+    statuses = ("done", "present", "failed", "skipped", "left")
     return ", ".join(f"{counts[status]} {status}" for status in statuses if counts[status])
 
 

@@ -44,6 +44,10 @@ class Interval(msgspec.Struct, frozen=True):
     seconds: float
     start: float
 
+    @property
+    def starts_at_once(self) -> bool:
+        return True
+
     def after(self, now: float) -> float:
         """The first time that is due after `now`."""
         return self.start + self.seconds * (math.floor((now - self.start) / self.seconds) + 1)
@@ -62,6 +66,10 @@ class Cron(msgspec.Struct, frozen=True):
     weekdays: frozenset[int]
     either: bool
     zone: tzinfo | None = None
+
+    @property
+    def starts_at_once(self) -> bool:
+        return False
 
     def after(self, now: float) -> float:
         """The first time that is due after `now`. Raises UsageError if none ever comes."""
@@ -88,6 +96,16 @@ class Cron(msgspec.Struct, frozen=True):
 
 
 Schedule = Interval | Cron
+
+
+def schedule_of(every: str, cron: str) -> Schedule | None:
+    """The schedule that a file names by a span of time, counted from the epoch, or by a cron expression; None
+    for neither. Raises UsageError."""
+    if every and cron:
+        raise UsageError("`every` and `schedule` are two ways to say when; keep one")
+    if cron:
+        return parse_cron(cron)
+    return Interval(parse_interval(every), 0) if every else None
 
 
 def jitter(due: float, next_due: float, random: float) -> float:

@@ -24,8 +24,9 @@ from blobflow.cli.runtime.startup import collect_garbage
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from blobflow.cli.runtime.cron import Schedule
+    from blobflow.cli.runtime.entry_schedules import EntrySchedules
     from blobflow.cli.runtime.metrics import RunMetrics, RunResult
+    from blobflow.cli.runtime.scheduler import Times
     from blobflow.engine.results.report import Report
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -48,12 +49,20 @@ class ScheduleOptions(msgspec.Struct, frozen=True):
     def stays(self) -> bool:
         return self.every is not None or self.cron is not None
 
+    @property
+    def follows_spec(self) -> bool:
+        """Whether each entry of the spec has its own time."""
+        return self.every == "spec"
+
 
 schedule_options = option_group(
     "schedule",
     ScheduleOptions,
     click.option(
-        "--every", metavar="SPAN", help="Stay, and run every so often, as 30m or 6h; the first time now."
+        "--every",
+        metavar="SPAN|spec",
+        help="Stay, and run every so often, as 30m or 6h; the first time now. With `spec` each entry of SPEC "
+        "runs when its own `every` or `schedule` says (in regsync.yml `interval` or `schedule`).",
     ),
     click.option(
         "--cron",
@@ -74,14 +83,19 @@ schedule_options = option_group(
 )
 
 
-def parse_schedule(options: ScheduleOptions) -> Schedule | None:
-    """The schedule, if the process stays, else None. Raises UsageError for options that don't go together."""
+def parse_schedule(options: ScheduleOptions, own: EntrySchedules | None = None) -> Times | None:
+    """The schedule, if the process stays, else None; `own` are those of the spec's entries.
+
+    Raises UsageError for options that don't go together.
+    """
     if not options.stays:
         if options.metrics_listen is not None:
             raise UsageError("--metrics-listen is for a process that stays; add --every or --cron")
         return None
     if options.every is not None and options.cron is not None:
         raise UsageError("--every and --cron are two ways to say when; give one")
+    if options.follows_spec:
+        return own
     from blobflow.cli.runtime.cron import Interval, parse_cron, parse_interval
 
     if options.cron is not None:
@@ -90,10 +104,15 @@ def parse_schedule(options: ScheduleOptions) -> Schedule | None:
 
 
 def run_scheduled(
-    options: ScheduleOptions, output: OutputOptions, run: RunOnce, reread: Callable[[], None]
+    options: ScheduleOptions,
+    output: OutputOptions,
+    run: RunOnce,
+    reread: Callable[[], None],
+    own: EntrySchedules | None = None,
 ) -> None:
-    """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises."""
-    schedule = parse_schedule(options)
+    """Run once, or on a schedule, and count runs in metrics. Raises what a single run raises. `own`: see
+    `parse_schedule`."""
+    schedule = parse_schedule(options, own)
     with _open_metrics(options, output) as metrics:
         if schedule is None:
             _run_recorded(metrics, output, run)
@@ -102,7 +121,7 @@ def run_scheduled(
 
 
 def _run_as_daemon(
-    schedule: Schedule, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
+    schedule: Times, output: OutputOptions, run: Callable[[], None], reread: Callable[[], None]
 ) -> None:
     from blobflow.cli.runtime.scheduler import WakeSignals, run_on_schedule
 

@@ -22,13 +22,15 @@ import uvloop
 
 from blobflow.cli.exit_codes import INTERRUPTED
 from blobflow.cli.output.stdio import sanitize_log_output
+from blobflow.waits import Waits
 
 _T = TypeVar("_T")
 # What a process may have open: many times the connections that a machine of this kind can answer, and as many
 # blobs on their way to a slow target as most sets have.
 MAX_OPEN_FILES = 65_536
 _SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SHOW_CURSOR = "\x1b[?25h"  # a progress display may have hidden it (DECTCEM)
+# A progress display may have drawn below the cursor, and hidden it (DECTCEM).
+_LEAVE_DISPLAY = "\r\x1b[J\x1b[?25h"
 
 
 def run_loop(work: Coroutine[Any, Any, _T]) -> _T:
@@ -67,7 +69,7 @@ class Shutdown:
 
     `requested`: a signal came; `began`: the loop has acted on it. On SIGTERM `wind_down` is called, which
     starts nothing new and returns whether anything is under way; the work then has `grace` seconds to end by
-    itself before it is cancelled.
+    itself before it is cancelled. That the work is ending is among the `waits`, if there are any.
     """
 
     def __init__(self) -> None:
@@ -76,15 +78,22 @@ class Shutdown:
         self.winding_down = False
         self.wind_down: Callable[[], bool] = lambda: False
         self.grace = 0.0
+        self.waits: Waits | None = None
 
     def begin(self, number: int, task: asyncio.Task[Any]) -> None:
         """The first signal came. On the loop's thread."""
         self.began = True
         if number == signal.SIGTERM and self.grace and self.wind_down():
             self.winding_down = True
+            self._tell("finishing what is under way", self.grace)
             asyncio.get_running_loop().call_later(self.grace, task.cancel)
         else:
+            self._tell("interrupted: leaving what is under way such that it can be gone on with")
             task.cancel()
+
+    def _tell(self, what: str, seconds: float | None = None) -> None:
+        if self.waits is not None:
+            self.waits.begin("end", "", what, seconds=seconds)
 
 
 SHUTDOWN: ContextVar[Shutdown] = ContextVar("shutdown")
@@ -114,7 +123,7 @@ def _signals_shut_down(task: asyncio.Task[Any], shutdown: Shutdown) -> Iterator[
     def on_signal(number: int, frame: FrameType | None) -> None:
         if shutdown.requested:
             if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+                os.write(sys.stderr.fileno(), _LEAVE_DISPLAY.encode())
             os._exit(INTERRUPTED)
         shutdown.requested = True
         loop.call_soon_threadsafe(shutdown.begin, number, task)

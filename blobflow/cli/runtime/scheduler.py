@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
+from typing import Protocol
 
-from blobflow.cli.runtime.cron import Interval, Schedule, jitter
+from blobflow.cli.runtime.cron import jitter
 
 
 class WakeReason(Enum):
@@ -31,6 +32,17 @@ class WakeReason(Enum):
     STOP = "stop"
 
 
+class Times(Protocol):
+    """When to run: an interval, a cron expression, or the schedules of a spec's entries."""
+
+    @property
+    def starts_at_once(self) -> bool:
+        """Whether the first run is now."""
+
+    def after(self, now: float) -> float:
+        """The first time after `now`, in seconds since the epoch."""
+
+
 # Waits for so many seconds, or until something else happens.
 Wait = Callable[[float], WakeReason]
 # The longest wait at a time: after it, a clock that was set or a machine that slept is noticed.
@@ -38,7 +50,7 @@ _LONGEST_WAIT = 60.0  # seconds
 
 
 def run_on_schedule(
-    schedule: Schedule,
+    schedule: Times,
     run: Callable[[], None],
     reread: Callable[[], None],
     *,
@@ -47,24 +59,29 @@ def run_on_schedule(
     random: Callable[[], float],
     announce: Callable[[float], None],
 ) -> None:
-    """Run whenever the schedule is due, until `wait` returns STOP. An `Interval` starts at once.
+    """Run whenever the schedule is due, until `wait` returns STOP.
 
     `announce` gets the time of the next run, in seconds since the epoch. What `run` and `reread` raise ends
-    the loop.
+    the loop. `reread` may change when the schedule is due.
     """
-    if isinstance(schedule, Interval):
+    if schedule.starts_at_once:
         run()
     while True:
-        due = schedule.after(clock())
+        now = clock()
+        due = schedule.after(now)
         start = due + jitter(due, schedule.after(due), random())
         announce(start)
-        while (left := start - clock()) > 0:
-            wake = wait(min(left, _LONGEST_WAIT))
+        looked = False  # for signals: also where a run is overdue, or none would ever end the loop
+        while (left := start - clock()) > 0 or not looked:
+            wake, looked = wait(min(max(left, 0.0), _LONGEST_WAIT)), True
             if wake is WakeReason.STOP:
                 return
             if wake is WakeReason.REREAD:
                 reread()
-        run()
+                if schedule.after(now) != due:
+                    break
+        else:
+            run()
 
 
 class WakeSignals:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from blobflow.events import Count
+
 # Small requests in flight over all hosts, for one task; each host's limiter bounds them as well. Those whose
 # answers have a body of up to some MiB are fewer than those whose have none: of these a far source and a far
 # target each have their fill at once.
@@ -25,12 +27,20 @@ class BoundedRunner:
     def __init__(self, width: int) -> None:
         self._width = width
 
-    async def for_each(self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
+    async def for_each(
+        self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item], *, count: Count | None = None
+    ) -> None:
+        """`count`: how far this is, of all that count there."""
+        if count is not None:
+            items = list(items)
+            count.total += len(items)
         waiting = iter(items)
 
         async def work() -> None:
             for item in waiting:
                 await act(item)
+                if count is not None:
+                    count.done += 1
 
         await run_together(work() for _ in range(self._width))
 

@@ -11,7 +11,7 @@ from blobflow.content import Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Plan, Put
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Goal, Mount, Plan, Put
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.local_reference import transport_of
@@ -21,6 +21,8 @@ from blobflow.oci.local_reference import transport_of
 _UPLOAD_REQUESTS = 2
 # Where the target keeps no list of referrers itself, the one under the fallback tag is read and put.
 _ATTACH_REQUESTS = 2
+# What the tag names now is asked, read, and put under the other tag.
+_BACKUP_REQUESTS = 3
 
 
 class TargetCost(msgspec.Struct, frozen=True):
@@ -90,6 +92,9 @@ class RunningCost:
                     count = max(1, len(step.tags))
                     self.manifests += count
                     self.bytes_to_write += count * step.manifest.size
+                case Backup():
+                    self.manifests += 1
+                    self.bytes_to_write += step.manifest.size
 
 
 def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
@@ -123,6 +128,9 @@ def cost_of(plan: Plan, graph: Graph, failed: Iterable[Pair] = ()) -> Cost:
                 sums.update(manifests=count, bytes_to_write=count * step.manifest.size)
             case Attach():
                 requests[host] += _ATTACH_REQUESTS
+            case Backup():
+                requests[host] += _BACKUP_REQUESTS
+                sums.update(manifests=1, bytes_to_write=step.manifest.size)
     return Cost(
         images=len(plan.goals),
         images_current=sum(not goal.steps for goal in plan.goals),

@@ -8,6 +8,7 @@ import msgspec
 
 from blobflow.content import Site
 from blobflow.engine.pairs import Pair
+from blobflow.engine.plan.steps import Backup
 from blobflow.oci import Digest
 
 _NOTHING: frozenset[Digest] = frozenset()
@@ -21,7 +22,8 @@ class Inventory(msgspec.Struct, frozen=True):
     full one's digest. `settled`: pairs whose target is known to have all that they want. `listed`: subjects,
     each with a manifest that the target lists as its referrer. `remembered`: for blobs that a site lacks,
     other repositories of its registry that had them in an earlier run, the best first. `mounts_named`:
-    registries that mount only what a manifest of the origin names.
+    registries that mount only what a manifest of the origin names. `backups`: what is to be kept of each
+    (site, tag) before that names something else.
     """
 
     present: dict[Site, frozenset[Digest]]
@@ -31,6 +33,7 @@ class Inventory(msgspec.Struct, frozen=True):
     listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
     remembered: dict[Site, dict[Digest, tuple[Site, ...]]] = {}
     mounts_named: frozenset[str] = frozenset()
+    backups: dict[tuple[Site, str], Backup] = {}
 
     def has(self, site: Site, digest: Digest) -> bool:
         return digest in self.at(site)
@@ -49,6 +52,7 @@ def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
     listed: dict[Site, frozenset[tuple[Digest, Digest]]] = {}
     remembered: dict[Site, dict[Digest, tuple[Site, ...]]] = {}
     mounts_named: frozenset[str] = frozenset()
+    backups: dict[tuple[Site, str], Backup] = {}
     for each in inventories:
         present |= each.present
         absent |= each.absent
@@ -57,4 +61,5 @@ def merge_inventories(inventories: Iterable[Inventory]) -> Inventory:
         listed |= each.listed
         remembered |= each.remembered
         mounts_named |= each.mounts_named
-    return Inventory(present, absent, tags, settled, listed, remembered, mounts_named)
+        backups |= each.backups
+    return Inventory(present, absent, tags, settled, listed, remembered, mounts_named, backups)

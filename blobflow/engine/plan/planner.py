@@ -11,6 +11,12 @@ from there: should the registry refuse, that is one request, and the others moun
 Mounts so go one way. Where a registry mounts only what a manifest of the origin names, sites are planned in
 their order, and a mount comes after the first manifest of its origin that names the blob.
 
+Backups
+-------
+
+Where the inventory says that what a tag names is to be kept, it is put under its other tag before the Put
+that overwrites the tag, which is skipped if that fails.
+
 Attached
 --------
 
@@ -264,7 +270,9 @@ class _Planner:
             fallback.descriptor if fallback is not None else None,
             manifest.digest in desired.sparse,
         )
-        self._put_steps[site, manifest.digest] = self._emit(step, sorted(set(needs)))
+        kept = (self._inventory.backups.get((site, tag)) for tag in step.tags)
+        needs = {*needs, *(Need(self._emit(backup, ())) for backup in kept if backup is not None)}
+        self._put_steps[site, manifest.digest] = self._emit(step, sorted(needs))
         return self._put_steps[site, manifest.digest]
 
     def _bring(self, site: Site, blobs: Iterable[Descriptor]) -> Iterator[int | None]:

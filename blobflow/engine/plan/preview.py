@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.planned import Planned
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Put
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Goal, Mount, Put
 from blobflow.errors import BlobflowError
 
 PreviewStatus = Literal["mirror", "current", "failed", "skipped"]
@@ -18,7 +18,8 @@ PreviewStatus = Literal["mirror", "current", "failed", "skipped"]
 class ImagePreview(msgspec.Struct, frozen=True):
     """One pair. `digest` is what its target should name, and `made` is true if no source has that: then
     `platforms` are those that are in it. `sparse`: an index is put that lacks children. `bare`: platforms
-    were chosen, and it has none, so that all of it goes along. `reason`: why it is skipped.
+    were chosen, and it has none, so that all of it goes along. `reason`: why it is skipped. `backup`:
+    the tag under which what its target's tag names now is kept.
 
     `copies`, `mounts`, `manifests` and `attached` count steps, a manifest once a tag; `bytes_to_write` is as
     in `Cost`. A step that several images need is counted for the first of them, so that the sums over all
@@ -39,6 +40,7 @@ class ImagePreview(msgspec.Struct, frozen=True):
     error: BlobflowError | None = None
     bare: bool = False
     reason: str = ""
+    backup: str = ""
 
 
 def preview_images(planned: Planned) -> Iterator[ImagePreview]:
@@ -59,7 +61,7 @@ def _preview(planned: Planned, goal: Goal, counted: set[int]) -> ImagePreview:
     bare = bool(desired.manifests and goal.pair.choice.platforms and not desired.platforms)
     platforms = desired.platforms or (() if bare else tuple(map(str, goal.pair.choice.platforms)))
     copies = mounts = manifests = attached = size = 0
-    sparse = False
+    sparse, backup = False, ""
     todo = list(goal.steps)
     while todo:
         number = todo.pop()
@@ -78,6 +80,9 @@ def _preview(planned: Planned, goal: Goal, counted: set[int]) -> ImagePreview:
                 sparse = sparse or lacks
             case Attach(referrers=referrers):
                 attached += len(referrers)
+            case Backup(manifest=manifest, tag=tag, kept=kept):
+                manifests, size = manifests + 1, size + manifest.size
+                backup = kept if tag == goal.pair.target.tag else backup
     return ImagePreview(
         goal.pair,
         "mirror" if goal.steps else "current",
@@ -91,4 +96,5 @@ def _preview(planned: Planned, goal: Goal, counted: set[int]) -> ImagePreview:
         attached,
         size,
         bare=bare and goal.pair.choice.index != "only",
+        backup=backup,
     )

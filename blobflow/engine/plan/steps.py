@@ -3,7 +3,7 @@
 Types
 -----
 
-A `Step` is one of four things done at one target site:
+A `Step` is one of five things done at one target site:
 
 - `Copy`  a blob is read from `source` and pushed to `target`;
 - `Mount` a blob is mounted from `origin`, another repository of the same registry that has it, will have it,
@@ -11,11 +11,13 @@ A `Step` is one of four things done at one target site:
 - `Put`   a manifest is put, under its digest or under `tags`; if the target refuses it, `fallback` is put
           instead (the pruned form of a sparse index; both byte strings are known when the plan is made);
 - `Attach` manifests at the target are listed as referrers of their subject. The target decides whether that
-          takes a request: a registry with the referrers API listed them when they were put.
+          takes a request: a registry with the referrers API listed them when they were put;
+- `Backup` what a tag names is put under another tag too, before a Put has the tag name something else.
 
 A `Need` is an edge from a step to an earlier one:
 
-- *succeeded*: the earlier step must succeed, else this one is skipped (a manifest on its blobs and children);
+- *succeeded*: the earlier step must succeed, else this one is skipped (a manifest on its blobs and children,
+  and on the backups of the tags that it writes);
 - *unless replaced*: the same, and what it put must not have been its fallback (a referrer on its subject:
   a referrer whose subject is not there is skipped);
 - *finished*: the earlier step must end, however (a mount on its origin: if that fails, the mount becomes
@@ -84,7 +86,18 @@ class Put(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="put"):
     sparse: bool = False
 
 
-Step = Copy | Mount | Put | Attach
+class Backup(msgspec.Struct, frozen=True, gc=False, tag_field="step", tag="backup"):
+    """`tag` will name `replaced_by`, and `manifest`, which it named when the plan was made, stays under the
+    tag `kept`. What it names by the time of the step is what is kept."""
+
+    manifest: Descriptor
+    target: Site
+    tag: str
+    kept: str
+    replaced_by: Digest
+
+
+Step = Copy | Mount | Put | Attach | Backup
 
 
 class NeedKind(enum.StrEnum):

@@ -13,7 +13,7 @@ from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import blobs_present
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
-from blobflow.engine.plan.steps import Copy, Goal, Mount, Put, Step
+from blobflow.engine.plan.steps import Backup, Copy, Goal, Mount, Put, Step
 from blobflow.engine.results.report import (
     ImageRecord,
     RangesRecord,
@@ -124,6 +124,8 @@ class ResultCollector:
                 moved["bytes_mounted"] += step.blob.size
             case Put(tags=tags):
                 moved["manifests_put"] += max(1, len(tags))
+            case Backup():
+                moved["manifests_put"] += 1
 
     def not_verified(self, pair: Pair, error: BlobflowError) -> ImageRecord:
         """Record that a finished image failed its verification."""

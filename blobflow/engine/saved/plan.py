@@ -15,10 +15,11 @@ from typing import assert_never
 import msgspec
 
 from blobflow.content import Site
+from blobflow.engine.backups import check_template, is_backup
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import Cost
 from blobflow.engine.plan.planned import Planned
-from blobflow.engine.plan.steps import Attach, Copy, Goal, Mount, Need, NeedKind, Put, Step
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Goal, Mount, Need, NeedKind, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.results.collector import referrer_records
 from blobflow.engine.results.report import ReferrerRecord
@@ -131,7 +132,7 @@ def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
             case Mount():
                 source = min(holders(step.blob.digest))
                 return Mount(_lean(step.blob), step.origin, step.target, source, step.remembered)
-            case Put() | Attach():
+            case Put() | Attach() | Backup():
                 return step
             case _:
                 assert_never(step)
@@ -193,6 +194,7 @@ def _check_images(saved: SavedPlan) -> None:
     named: dict[Reference, Digest] = {}
     for image in saved.images:
         pair = image.pair
+        check_template(pair.backup)
         for reference in (pair.source, pair.target):
             _check_reference(reference)
         parse_digest(image.source_root.digest)  # its size need not be known
@@ -258,6 +260,8 @@ class _Checks:
                 parse_digest(step.subject)
                 for referrer in step.referrers:
                     _check_descriptor(referrer)
+            case Backup():
+                self._backup(number, step)
             case _:
                 assert_never(step)
         for need in self._saved.needs[number]:
@@ -285,6 +289,20 @@ class _Checks:
             raise ValueError(f"step {number} puts {digest}, and it does not say where that is")
         for site in self._saved.sources.get(digest, ()):
             self._read_from(number, site)
+
+    def _backup(self, number: int, step: Backup) -> None:
+        _check_manifest(step.manifest)
+        parse_digest(step.replaced_by)
+        if not any(
+            site_of(pair.target) == step.target
+            and pair.target.tag == step.tag
+            and is_backup(step.kept, pair.backup, step.tag)
+            for pair in self._saved.pairs
+        ):
+            raise ValueError(f"step {number} keeps {step.tag!r} as {step.kept!r}, which no image of it says")
+        if (step.target, step.kept) in self._tags:
+            raise ValueError(f"step {number} keeps {step.tag!r} as {step.kept!r}, which it mirrors itself")
+        _check_name(step.target.registry, step.kept)
 
     def _is_made(self, number: int, manifest: Descriptor) -> None:
         made = self._saved.made.get(manifest.digest)

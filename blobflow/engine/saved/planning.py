@@ -75,7 +75,11 @@ class SavedPlanning(Planning[list[int]]):
         self.observe(PhaseStarted("survey", len(self._saved.images)))
         self.roots |= self._saved.roots
         self._quota = PullQuota(
-            services.allowance_of, services.source_at, self.observe, services.sleep, waits=self.policy.wait
+            services.allowance_of,
+            services.source_at,
+            self.observe,
+            services.sleep,
+            services.meter.waits if self.policy.wait else None,
         )
         admit = one_at_a_time(self._quota)
         self._reader = GraphReader(services.source_at, admit, services.manifest_budget, self.observe)

@@ -14,7 +14,7 @@ from blobflow.content import Refers, Site
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.plan.attachments import REPLACED
-from blobflow.engine.plan.steps import Attach, Copy, Mount, NeedKind, Put, Step
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, NeedKind, Put, Step
 from blobflow.engine.policy import Policy
 from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
@@ -245,6 +245,19 @@ class TargetCheck:
             right = all(self._found.tags.get((step.target, tag)) == step.manifest.digest for tag in tags)
             if number in self._there and right and not incomplete:
                 self._found.over.add(number)
+        self._close_backups()
+
+    def _close_backups(self) -> None:
+        """Finish the backups of tags that nothing overwrites any more: what was kept before stays."""
+        for number in self._steps:
+            step = self._saved.steps[number]
+            for each in (need.step for need in self._saved.needs[number]):
+                backup = self._saved.steps[each]
+                if isinstance(step, Put) and isinstance(backup, Backup):
+                    gone = number in self._found.over
+                    gone = gone or backup.tag in self._found.without.get(number, ())
+                    if gone or self._found.tags.get((step.target, backup.tag)) in _any_of(step):
+                        self._found.over.add(each)
 
     # Referrers
 

@@ -135,6 +135,19 @@ async def read_config(source: Source, manifest: Manifest) -> ImageConfig:
 
 
 async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:
+    raw = await read_raw_config(source, manifest)
+    try:
+        return decode(raw, msgspec.json.Decoder(kind))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        digest = manifest.config.digest if manifest.config else ""
+        raise UnsupportedContent(f"config {digest} can't be read: {error}") from None
+
+
+async def read_raw_config(source: Source, manifest: Manifest) -> bytes:
+    """The bytes of an image manifest's config, verified, whatever they say.
+
+    Costs one read of the config. Raises what the source raises, UnsupportedContent for one that is too large.
+    """
     config = manifest.config
     assert config is not None, "an index has no config"
     if config.size > MAX_CONFIG_BYTES:
@@ -147,7 +160,4 @@ async def _read(source: Source, manifest: Manifest, kind: type[_Kind]) -> _Kind:
             verifier.feed(chunk)
             parts.append(bytes(chunk))
     verifier.finish()
-    try:
-        return decode(b"".join(parts), msgspec.json.Decoder(kind))
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UnsupportedContent(f"config {config.digest} can't be read: {error}") from None
+    return b"".join(parts)

@@ -16,6 +16,7 @@ from blobflow.content import Allowance, AllowanceOf, Site, Sleep, SourceAt
 from blobflow.errors import BlobflowError, Throttled
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, media
+from blobflow.waits import Waits
 
 DescriptorAt = tuple[Site, Descriptor]
 # Returns which of the wanted manifests may be read now: at least one, or it raises.
@@ -38,8 +39,14 @@ class PullQuota:
     """One run's use of its sources' allowances. `reads`: how many manifests it permitted to read, by host."""
 
     def __init__(
-        self, allowance_of: AllowanceOf, source_at: SourceAt, observe: Observer, sleep: Sleep, *, waits: bool
+        self,
+        allowance_of: AllowanceOf,
+        source_at: SourceAt,
+        observe: Observer,
+        sleep: Sleep,
+        waits: Waits | None,
     ) -> None:
+        """`waits`: where it is told that more are waited for; None: that is not done."""
         self._allowance_of = allowance_of
         self._source_at = source_at
         self._observe = observe
@@ -71,7 +78,7 @@ class PullQuota:
             allowance = self._allowance_of(host)
             if allowance is None:
                 continue
-            if need > allowance.remaining and not (self._waits and allowance.limit):
+            if need > allowance.remaining and not (self._waits is not None and allowance.limit):
                 raise _too_few(host, allowance, need)
             left[host] = allowance.remaining
         now = []
@@ -101,7 +108,9 @@ class PullQuota:
                     f" waiting, and asking again every {ASK_AGAIN / 60:.0f} min"
                 )
             )
-        await self._sleep(ASK_AGAIN)
+        assert self._waits is not None, "who does not wait has failed by now"
+        with self._waits.begin("quota", site.registry, seconds=ASK_AGAIN):
+            await self._sleep(ASK_AGAIN)
         try:
             await self._source_at(site).resolve(descriptor.digest)
         except BlobflowError as error:

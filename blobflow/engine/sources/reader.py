@@ -30,7 +30,7 @@ from blobflow.errors import (
     own_copy,
     without_frames,
 )
-from blobflow.events import Observer, Warned, ignore
+from blobflow.events import Count, Observer, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.platform_choice import (
@@ -188,12 +188,14 @@ class GraphReader:
         admit: AdmitReads = unlimited,
         manifest_budget: ManifestBudget | None = None,
         observe: Observer = ignore,
+        count: Count | None = None,
     ) -> None:
         """`admit` is asked before a level is read; what it raises ends that reading. `observe` is told, once
-        a manifest, of those that are not what they are called."""
+        a manifest, of those that are not what they are called. `count`: how many were read."""
         self._source_at = source_at
         self._admit = admit
         self._observe = observe
+        self._count = count
         self._belied: set[tuple[str, str, str]] = set()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._walked: set[tuple[Site, Digest]] = set()
@@ -222,7 +224,7 @@ class GraphReader:
                     del fresh[digest]
             while fresh:
                 admitted = await self._admit(list(reversed(fresh.values())))
-                await runner.for_each(self._read, admitted)
+                await runner.for_each(self._read, admitted, count=self._count)
                 for _, descriptor in admitted:
                     del fresh[descriptor.digest]
             await runner.for_each(self._read, level)

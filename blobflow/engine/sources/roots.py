@@ -18,6 +18,7 @@ from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
+from blobflow.events import Count
 from blobflow.oci import Descriptor, Reference
 
 
@@ -55,9 +56,10 @@ async def resolve_roots(
     meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
     *,
     named: RootLookups | None = None,
+    count: Count | None = None,
 ) -> ResolvedRoots:
     """Pin each source to the digest that it names now, by one small request each. `meanwhile` is called for
-    each that is asked for. `named`: lookups that are shared with others."""
+    each that is asked for. `named`: lookups that are shared with others. `count`: how far this is."""
     roots: dict[Reference, Descriptor] = {}
     failures: dict[Reference, BlobflowError] = {}
     named = named or RootLookups(source_at)
@@ -67,11 +69,15 @@ async def resolve_roots(
             roots[reference] = await named.resolve(reference)
         except BlobflowError as error:
             failures[reference] = without_frames(error)
+        if count is not None:
+            count.done += 1
 
     async def ask(question: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await question()
 
     wanted = sorted(set(sources))
+    if count is not None:
+        count.total += len(wanted)
     await runner.for_each(ask, (partial(each, source) for source in wanted for each in (pin, meanwhile)))
     return ResolvedRoots(roots, failures)
 

@@ -21,6 +21,7 @@ from blobflow.engine.pairs import Lookup, Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
+from blobflow.events import Count
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 
@@ -71,13 +72,18 @@ class TargetLookups:
 
     async def named(self, site: Site, name: str) -> Digest | None:
         """The digest that a tag or digest names at a site; None if nothing. Raises what the site raises."""
-        return await self._named.get((site, name))
+        found = await self._named.get((site, name))
+        return None if found is None else found.digest
 
-    async def _ask_name(self, aim: tuple[Site, str]) -> Digest | None:
+    async def manifest(self, site: Site, tag: str) -> Descriptor | None:
+        """The manifest that a tag names at a site; None if none. Raises what the site raises."""
+        return await self._named.get((site, tag))
+
+    async def _ask_name(self, aim: tuple[Site, str]) -> Descriptor | None:
         site, name = aim
         try:
             with error_side("target"):
-                return (await self._sink_at(site).resolve(name)).digest
+                return await self._sink_at(site).resolve(name)
         except NotFound:
             return None
 
@@ -121,13 +127,14 @@ async def survey_tags(
     trust_root: bool = False,
     foreign: bool = False,
     referrers: Callable[[Pair], Lookup] = lambda pair: "off",
+    count: Count | None = None,
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
     A pair is current if that is its root, or what was made of it, and the journal recorded the same choice as
     put there (with its foreign layers, if `foreign`, and with its referrers, unless `referrers` says off);
     with `trust_root`, if it is its root. No pair is current for which `referrers` says always. With
-    `no_overwrite` a tag that names another digest fails its pair.
+    `no_overwrite` a tag that names another digest fails its pair. `count`: how far this is.
     """
     tags: dict[tuple[Site, str], Digest | None] = {}
     current: set[Pair] = set()
@@ -157,7 +164,7 @@ async def survey_tags(
             )
             failures[pair].side = "target"
 
-    await runner.for_each(ask, sorted(set(pairs)))
+    await runner.for_each(ask, sorted(set(pairs)), count=count)
     return TagSurvey(tags, frozenset(current), failures, frozenset(recorded))
 
 
@@ -175,20 +182,22 @@ async def survey_content(
     runner: BoundedRunner,
     *,
     deep: bool = False,
+    count: Count | None = None,
 ) -> ContentSurvey:
     """Find out which parts of the pairs' desired images their targets have.
 
     `known.current` pairs count as complete. A pair whose target can't be asked is in `failures`. For
     `known.doubted` pairs, or with `deep` for all, a manifest that is there does not imply its blobs; they are
     asked for too, and it counts as missing if one of them is. `known.missing` is not asked for again.
+    `count`: how far this is.
     """
     survey = _Survey(desired_images, known, targets, sink_at, deep)
     settled = frozenset(pair for pair in known.current if pair in desired_images)
     asked = [pair for pair in sorted(set(pairs)) if pair not in known.current]
     await runner.for_each(survey.note_empty, sorted({site_of(pair.target) for pair in asked}))
     await runner.for_each(survey.ask_referrers, survey.wanted_subjects(asked))
-    await runner.for_each(survey.ask_manifests, asked)
-    await runner.for_each(survey.ask_blob, survey.wanted_blobs())
+    await runner.for_each(survey.ask_manifests, asked, count=count)
+    await runner.for_each(survey.ask_blob, survey.wanted_blobs(), count=count)
     survey.mark_incomplete_missing(asked)
     failures = survey.failures_of(asked)
     present = {site: frozenset(found) for site, found in survey.present.items()}

@@ -23,12 +23,14 @@ from blobflow.engine.policy import VerifyLevel
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
+from blobflow.events import Count
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import certain
 
 
 class Verification:
-    """One verification; `read_at_once` bounds the blobs that are read back at the same time."""
+    """One verification; `read_at_once` bounds the blobs that are read back at the same time. `count`: how far
+    it is."""
 
     def __init__(
         self,
@@ -38,10 +40,12 @@ class Verification:
         *,
         read_at_once: int,
         manifest_budget: ManifestBudget | None = None,
+        count: Count | None = None,
     ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at
         self._runner = runner
+        self._count = count
         self._manifest_budget = manifest_budget or ManifestBudget()
         self._reads = asyncio.Semaphore(read_at_once)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
@@ -67,7 +71,7 @@ class Verification:
             except BlobflowError as error:
                 wrong[pair] = error
 
-        await self._runner.for_each(check, sorted(roots))
+        await self._runner.for_each(check, sorted(roots), count=self._count)
         return wrong
 
     async def _check(

@@ -12,7 +12,7 @@ from blobflow.engine.transfer.admission import Admission, StepPermits
 from blobflow.engine.transfer.retry import BlobRetries, may_send
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.events import Retrying
-from blobflow.retrying import Failure, retrying
+from blobflow.retrying import Failure, begin_wait, retrying
 
 
 class BlobCopier:
@@ -39,7 +39,7 @@ class BlobCopier:
         Raises what the last attempt did, and how often that was.
         """
         sent = Sent(step.blob.size)
-        retries = BlobRetries(self._services.random, at=lambda: sent.at)
+        retries = BlobRetries(self._services.random, lambda: sent.at, times=self._services.retry_times)
 
         async def pause(failure: Failure) -> None:
             await self._pause(failure, step, sent, permits)
@@ -88,10 +88,14 @@ class BlobCopier:
             error.message += f"; {sent.given_up(str(step.target))}"
             raise error
         what = f"copy of {step.blob.digest} to {step.target}"
-        self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay))
+        self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay, failure.attempts))
         read = error.side == "source" or not self._staging.on(step.blob.digest)
-        await self._admission.renew(permits, read=read)
-        await self._wait(failure.delay)
+        at = step.source if error.side == "source" else step.target
+        waits = self._services.meter.waits.at(at.registry)
+        with waits.begin("permit", what):
+            await self._admission.renew(permits, read=read)
+        with begin_wait(waits, failure, what):
+            await self._wait(failure.delay)
         if self._stopping.is_set():
             raise error
 

@@ -83,18 +83,32 @@ class Tries(msgspec.Struct, frozen=True):
         return Tries(self.made + 1, 0, self.alike + 1 if alike else 0, moved, at, furthest)
 
 
-def delay_before_retry(error: BlobflowError, tries: Tries, random: Callable[[], float]) -> float | None:
+def delay_before_retry(
+    error: BlobflowError, tries: Tries, random: Callable[[], float], times: int | None = None
+) -> float | None:
     """Seconds to wait after a failure; None: give up. `tries` includes the one that failed.
 
     Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
+    `times`: how often in a row it is tried again without having moved anything, in place of what RULES say
+    (a digest that did not match is not read more often for it).
     """
     rule = rule_for(error, RULES)
-    if rule is None or not _may_be_mended(error) or tries.fruitless >= rule.attempts:
+    if rule is None or not _may_be_mended(error):
+        return None
+    if tries.fruitless >= _attempts(error, times) or times == 0:
         return None
     if tries.made >= MOST or tries.alike >= ALIKE:
         return None
     asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
     return max(asked or 0.0, rule.delay(tries.fruitless, random()))
+
+
+def _attempts(error: BlobflowError, times: int | None) -> int:
+    """How many attempts in a row may fail so without having moved anything; 0: what has no rule."""
+    rule = rule_for(error, RULES)
+    if rule is None or times is None:
+        return rule.attempts if rule is not None else 0
+    return min(rule.attempts, times + 1) if isinstance(error, DigestMismatch) else times + 1
 
 
 def may_send(written: int, size: int, at: int) -> bool:
@@ -112,14 +126,21 @@ def _may_be_mended(error: BlobflowError) -> bool:
 
 class BlobRetries:
     """The retry `Policy` of copying one blob to one target. `at` gives the offset at which the last attempt
-    began; `random` 0 ≤ r < 1."""
+    began; `random` 0 ≤ r < 1. `times`: see `delay_before_retry`."""
 
-    def __init__(self, random: Callable[[], float], at: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, random: Callable[[], float], at: Callable[[], int] = lambda: 0, *, times: int | None = None
+    ) -> None:
         self._random = random
         self._at = at
+        self._times = times
         self.tries = Tries()
 
     def next_delay(self, error: BlobflowError) -> float | None:
         """See `Policy.next_delay`."""
         self.tries = self.tries.after(error, self._at())
-        return delay_before_retry(error, self.tries, self._random)
+        return delay_before_retry(error, self.tries, self._random, self._times)
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`. Attempts that moved something don't count."""
+        return _attempts(error, self._times) if self.tries.made == self.tries.fruitless else 0

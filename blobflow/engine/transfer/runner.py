@@ -13,26 +13,21 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, assert_never
 
 from blobflow.content import Attaches, BlobReader, LineRate, Site
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Plan, Put, Step
+from blobflow.engine.plan.step_images import StepImages
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_sparse
 from blobflow.engine.targets.mount_origins import BATCH, MOUNTS, OriginRecorder
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
+from blobflow.engine.transfer.backup import back_up
 from blobflow.engine.transfer.copying import BlobCopier
 from blobflow.engine.transfer.line_rates import LineRates
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
 from blobflow.engine.transfer.staging import Way, choose_way
 from blobflow.engine.transfer.staging_area import StagingArea
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import (
-    BlobflowError,
-    ConnectFailed,
-    NetworkError,
-    RegistryError,
-    Rejected,
-    StorageError,
-)
+from blobflow.errors import BlobflowError, ConnectFailed, NetworkError, RegistryError, Rejected, StorageError
 from blobflow.events import StepDone, StepFailed, StepStarted
 from blobflow.oci import Descriptor, Digest
 
@@ -61,6 +56,8 @@ class Transfer:
         brought: Callable[[Step], None] = lambda step: None,
     ) -> None:
         self.step_states = StepStates(plan)
+        self._images = StepImages()
+        self._images.add(plan)
         self._made = dict(plan.made)
         self._graph = graph
         self._services = services
@@ -111,6 +108,7 @@ class Transfer:
         """Run a part of the plan too, with steps numbered after the present ones. Only while `run` runs."""
         await self._find_held(part.steps)
         first = self.step_states.steps
+        self._images.add(part)
         self._made |= part.made
         self.step_states.add(part)
         self._note_blobs(part.steps, first)
@@ -188,7 +186,7 @@ class Transfer:
         match step:
             case Copy():
                 self._tasks.create_task(self._copy(number, step, permits, self._reader(step, permits)))
-            case Mount() | Put() | Attach():
+            case Mount() | Put() | Attach() | Backup():
                 self._tasks.create_task(self._request(number, step, permits))
             case _:
                 assert_never(step)
@@ -250,7 +248,7 @@ class Transfer:
 
         await self._step(number, step, permits, act)
 
-    async def _request(self, number: int, step: Mount | Put | Attach, permits: StepPermits) -> None:
+    async def _request(self, number: int, step: Mount | Put | Attach | Backup, permits: StepPermits) -> None:
         await self._step(number, step, permits, lambda: self._do(step, permits))
 
     async def _step(self, number: int, step: Step, permits: StepPermits, act: Act) -> None:
@@ -265,7 +263,8 @@ class Transfer:
         """Run a step, and record and report how it ended."""
         kind, content = describe_step(step)
         target, observe = str(step.target), self._services.observe
-        observe(StepStarted(number, kind, content.digest, target, content.size))
+        image = self._images.source(number)
+        observe(StepStarted(number, kind, content.digest, target, content.size, image))
         try:
             outcome = await act()
         except BlobflowError as error:
@@ -282,7 +281,7 @@ class Transfer:
                 observe(StepDone(number, kind, content.digest, target, content.size))
                 self.step_states.done(number, fell_back=outcome == "fell back")
 
-    async def _do(self, step: Mount | Put | Attach, permits: StepPermits) -> StepOutcome:
+    async def _do(self, step: Mount | Put | Attach | Backup, permits: StepPermits) -> StepOutcome:
         match step:
             case Mount():
                 return await self._mount(step, permits)
@@ -290,6 +289,9 @@ class Transfer:
                 return await self._put(step, permits)
             case Attach():
                 return await self._attach(step, permits)
+            case Backup():
+                await back_up(step, permits, self._services)
+                return "done"
 
     async def _attach(self, step: Attach, permits: StepPermits) -> StepOutcome:
         sink = permits.writing(self._services.sink_at(step.target))
@@ -388,3 +390,5 @@ def describe_step(step: Step) -> tuple[str, Descriptor]:
             return "put", step.manifest
         case Attach():
             return "attach", Descriptor("", step.subject, 0)
+        case Backup():
+            return "backup", step.manifest

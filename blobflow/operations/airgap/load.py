@@ -8,6 +8,7 @@ archives are uploaded while the next are examined.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -18,7 +19,7 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
-from blobflow.errors import NotFound, UnsupportedContent, UsageError, error_side
+from blobflow.errors import NoSuchFile, NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.index_grouping import (
@@ -36,6 +37,7 @@ from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
 from blobflow.transports.archive import ArchiveSource
+from blobflow.transports.archive.parts import absent_parts, following_part
 from blobflow.transports.union_source import UnionSource
 
 # Stands for the archives of one load together, where a source has a registry's host.
@@ -149,7 +151,8 @@ class _Gathering:
     def __init__(self, inputs: Sequence[ArchiveInput], services: Services) -> None:
         self._inputs = inputs
         self._archives = {item: archive_of(services, item) for item in inputs}
-        self._all = UnionSource(tuple(self._archives.values()), {}, absent=_LACKING)
+        self._lacking = lacking(inputs)
+        self._all = UnionSource(tuple(self._archives.values()), {}, absent=self._lacking)
         self._notes: dict[str, None] = {}
         self._examined = 0
         self._others: dict[ImageName, str] = {}
@@ -171,9 +174,10 @@ class _Gathering:
                 roots = {name: GroupedImage(find.root) for name, find in part.items()}
                 examined(Loaded(roots, dict.fromkeys(part, ()), ()))
         if not found and wanted is None:
-            raise UsageError(
-                f"{', '.join(item.label for item in self._inputs)}: no image is named there; {_LACKING}"
-            )
+            labels = [item.label for item in self._inputs]
+            last = following_part(map(Path, labels))
+            why = f"the last part, which names them, is missing: {last} or one after it" if last else None
+            raise UsageError(f"{', '.join(labels)}: no image is named there; {why or self._lacking}")
         groups = {name: await self._group(name, found[name]) for name in sorted(found)}
         children = {name: await self._images(each) for name, each in groups.items()}
         others = {name: said for name, said in self._others.items() if name not in groups}
@@ -189,7 +193,8 @@ class _Gathering:
         made = [each.made for each in loaded.groups.values() if each.made is not None]
         archives = tuple(self._archives[item] for item in self._inputs[: self._examined])
         return {
-            path: UnionSource(archives, own, made, path=path, absent=_LACKING) for path, own in roots.items()
+            path: UnionSource(archives, own, made, path=path, absent=self._lacking)
+            for path, own in roots.items()
         }
 
     async def held(self) -> set[Digest]:
@@ -236,7 +241,7 @@ class _Gathering:
         if len(kept) == len(root.manifests):
             return GroupedImage(find.root)
         if not kept:
-            raise NotFound(f"{find.input.label} has none of the images of {name}; {_LACKING}")
+            raise NoSuchFile(f"{find.input.label} has none of the images of {name}; {self._lacking}")
         made = prune_index(root, kept, {})
         digest_name(name, made.descriptor.digest)
         self._note(
@@ -299,6 +304,16 @@ class _Gathering:
 
     def _note(self, sentence: str) -> None:
         self._notes[sentence] = None
+
+
+def lacking(inputs: Iterable[ArchiveInput]) -> str:
+    """What is to be said of content that none of the archives has: which parts of them are absent, if their
+    names tell, else what can be the reason."""
+    absent = absent_parts(Path(item.label) for item in inputs)
+    if not absent:
+        return _LACKING
+    named = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in absent)
+    return f"of a bundle in parts give all of them; not given: {named}"
 
 
 def archive_of(services: Services, item: ArchiveInput) -> ArchiveSource:

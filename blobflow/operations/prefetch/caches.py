@@ -61,11 +61,14 @@ async def warm_caches(
     observer(PhaseStarted("resolve", len(pairs)))
     found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
     observer(PhaseStarted("warm", len(found.blobs)))
-    attempts = Attempts(observer, client.meter, sleep)
+    attempts = Attempts(observer, client.meter, sleep, times=client.settings.retry_times)
     pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
     await pulling.pull(found.blobs)
     observer(PhaseStarted("verify", len(found.blobs)))
-    await pulling.look(settle, sleep)
+    with client.meter.waits.begin(
+        "work", "", "giving the caches time to store what was pulled", seconds=settle
+    ):
+        await pulling.look(settle, sleep)
     told = [_warmth(pair, found, pulling) for pair in pairs]
     tell(told, observer)
     return told

@@ -28,7 +28,7 @@ from blobflow.events import (
 )
 from blobflow.oci import Descriptor, Reference
 from blobflow.oci.platform_choice import PlatformChoice
-from blobflow.retrying import Failure, retrying
+from blobflow.retrying import Failure, begin_wait, retrying
 
 Status = Literal["warm", "cold", "failed", "skipped"]
 
@@ -125,12 +125,14 @@ Count = Callable[[int], None]
 
 class Attempts:
     """Attempts to fetch blobs: reported to the observer, and retried where that may help. `sleep` takes
-    seconds."""
+    seconds; `times`: see `BlobRetries`."""
 
-    def __init__(self, observer: Observer, meter: Meter, sleep: Sleep) -> None:
+    def __init__(self, observer: Observer, meter: Meter, sleep: Sleep, *, times: int | None = None) -> None:
         self._observe = observer
         self._active = meter.active
+        self._waits = meter.waits
         self._sleep = sleep
+        self._times = times
         self._steps = 0
 
     async def bring(
@@ -145,7 +147,7 @@ class Attempts:
         step = self._steps
         self._observe(StepStarted(step, "copy", blob.digest, where, blob.size))
         try:
-            await self._patiently(step, f"blob {blob.digest} of {where}", once)
+            await self._patiently(step, blob, where, once)
         except StorageError:
             raise
         except BlobflowError as error:
@@ -156,7 +158,11 @@ class Attempts:
         self._observe(StepDone(step, "copy", blob.digest, where, blob.size))
         return None
 
-    async def _patiently(self, step: int, what: str, once: Callable[[Count], Awaitable[None]]) -> None:
+    async def _patiently(
+        self, step: int, blob: Descriptor, where: str, once: Callable[[Count], Awaitable[None]]
+    ) -> None:
+        what = f"blob {blob.digest} of {where}"
+
         def count(size: int) -> None:
             self._active[step] += size
 
@@ -165,7 +171,10 @@ class Attempts:
             await once(count)
 
         async def pause(failure: Failure) -> None:
-            self._observe(Retrying(what, str(failure.error), failure.attempt, failure.delay))
-            await self._sleep(failure.delay)
+            self._observe(
+                Retrying(what, str(failure.error), failure.attempt, failure.delay, failure.attempts)
+            )
+            with begin_wait(self._waits.at(where.partition("/")[0]), failure, what):
+                await self._sleep(failure.delay)
 
-        await retrying(BlobRetries(random.random), attempt, pause)
+        await retrying(BlobRetries(random.random, times=self._times), attempt, pause)

@@ -41,7 +41,8 @@ async def warm_store(
         resolve = partial(resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_LOOKUPS))
         found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
-        filling = StoreFill(services.source_at, services.cache, Attempts(observer, client.meter, sleep))
+        attempts = Attempts(observer, client.meter, sleep, times=services.retry_times)
+        filling = StoreFill(services.source_at, services.cache, attempts)
         await filling.fill(found.blobs, client.settings.concurrency)
         told = [filling.warmth(pair, found) for pair in pairs]
         tell(told, observer)

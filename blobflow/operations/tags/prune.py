@@ -9,6 +9,7 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.content import Site
+from blobflow.engine.backups import is_backup
 from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
@@ -25,11 +26,12 @@ from blobflow.transports.registry import Registries, Repository
 class WantedTag(msgspec.Struct, frozen=True):
     """An image that is wanted at a target: what its tag, or without a tag its digest, names there (None if
     this run does not know; its tag is kept all the same). `lists`: the children of its indexes, as far as
-    they are known already."""
+    they are known already. `backup`: the template of its backups, which are kept, too."""
 
     target: Reference
     root: Digest | None
     lists: Mapping[Digest, tuple[Digest, ...]] = {}
+    backup: str = ""
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -98,6 +100,8 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedT
     except NotFound:  # the repository does not exist yet
         return _Place(site, (), 0)
     tags = {image.target.tag for image in kept if image.target.tag}
+    templates = {(image.backup, image.target.tag) for image in kept if image.backup}
+    tags |= {tag for tag in listed for template, of in templates if is_backup(tag, template, of)}
     count = len(tags.union(listed))
     if tags.issuperset(listed):
         return _Place(site, (), count)

@@ -44,8 +44,11 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from blobflow.errors import InvalidConfig
+from blobflow.file_errors import FileErrors
 from blobflow.server.auth.logins import CHALLENGE
 from blobflow.server.errors import ApiError
+from blobflow.toml_lines import TomlLines
+from blobflow.validation_messages import closest, suggestion
 
 Action = Literal["pull", "push", "delete"]
 _ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -58,6 +61,7 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 # are remembered.
 _REMEMBERED = 1024
 _NUMBERS = itertools.count(1)
+_Path = tuple[str | int, ...]
 
 
 class Glob:
@@ -236,7 +240,8 @@ class ParsedRules(msgspec.Struct, frozen=True):
 def parse_access(text: str, name: str) -> ParsedRules:
     """Read a rule file; `name` is what it is called in errors.
 
-    Raises InvalidConfig with the line, or the number of the rule, and what is wrong there.
+    Raises InvalidConfig with the line, the number of the rule, and what is wrong there; for several errors
+    InvalidFile with all of them.
     """
     try:
         document = tomllib.loads(text)
@@ -244,61 +249,89 @@ def parse_access(text: str, name: str) -> ParsedRules:
         raise InvalidConfig(f"{name} is not TOML: {error}") from None
     except RecursionError:
         raise InvalidConfig(f"{name} is nested too deeply to be a rule file") from None
-    _check_keys(document, ("allow", _ASK), name)
-    ask = document.get(_ASK, False)
-    if not isinstance(ask, bool):
-        raise InvalidConfig(f"{name}: `{_ASK}` is true or false")
-    tables = document.get("allow", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InvalidConfig(f"{name}: write each rule as a table `[[allow]]`")
-    if not tables:
-        raise InvalidConfig(f"{name} has no rule; begin one with [[allow]]")
-    rules = tuple(_rule(table, f"{name} rule {number}") for number, table in enumerate(tables, start=1))
-    return ParsedRules(rules, ask)
+    reader = _Reader(text, name)
+    parsed = reader.rules(document)
+    reader.errors.check()
+    return parsed
 
 
-def _rule(table: Mapping[str, Any], where: str) -> AccessRule:
-    _check_keys(table, _RULE_KEYS, where)
-    for key in _RULE_KEYS:
-        if key not in table:
-            raise InvalidConfig(f"{where} has no `{key}`")
-    who = _texts(table["who"], f"{where}: `who`")
-    actions = _texts(table["do"], f"{where}: `do`")
-    for action in actions:
-        if action not in _ACTIONS:
-            raise InvalidConfig(f"{where}: `do` knows {', '.join(_ACTIONS)}, not {action[:100]!r}")
-    return AccessRule(
-        who=tuple(_glob(each, f"{where}: `who`") for each in who if each != ANONYMOUS),
-        anonymous=ANONYMOUS in who,
-        repositories=tuple(
-            _glob(each, f"{where}: `repositories`", repository=True)
-            for each in _texts(table["repositories"], f"{where}: `repositories`")
-        ),
-        actions=frozenset(action for action in _ACTIONS if action in actions),
-    )
+class _Reader:
+    """Reads one file; what is wrong goes to `errors`."""
 
+    def __init__(self, text: str, name: str) -> None:
+        self.errors = FileErrors()
+        self._lines = TomlLines(text)
+        self._name = name
 
-def _glob(text: str, where: str, *, repository: bool = False) -> Glob:
-    strange = sorted(set(text) - _NAME_CHARACTERS - {"*"}) if repository else [":"] if ":" in text else []
-    if strange:
-        kind = "repository" if repository else "login"
-        raise InvalidConfig(f"{where}: {text[:100]!r} has {strange[0]!r}, which no name of a {kind} has")
-    try:
-        return Glob(text, components=repository)
-    except ValueError as error:
-        raise InvalidConfig(f"{where}: {text[:100]!r} {error}") from None
+    def rules(self, document: Mapping[str, Any]) -> ParsedRules:
+        self._check_keys(document, ("allow", _ASK), ())
+        ask, tables = document.get(_ASK, False), document.get("allow", [])
+        if not isinstance(ask, bool):
+            self._add((_ASK,), f"`{_ASK}` is true or false")
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self._add(("allow",), "write each rule as a table `[[allow]]`")
+        elif not (tables or self.errors):
+            self.errors.add(InvalidConfig(f"{self._name} has no rule; begin one with [[allow]]"))
+        else:
+            rules = [self._rule(table, ("allow", number)) for number, table in enumerate(tables)]
+            return ParsedRules(tuple(rule for rule in rules if rule is not None), ask is True)
+        return ParsedRules(())
 
+    def _rule(self, table: Mapping[str, Any], path: _Path) -> AccessRule | None:
+        self._check_keys(table, _RULE_KEYS, path)
+        misspelt = {closest(key, _RULE_KEYS) for key in table if key not in _RULE_KEYS}
+        for key in _RULE_KEYS:
+            if key not in table and key not in misspelt:
+                self._add(path, f"it has no `{key}`")
+        who, names, actions = (self._texts(table.get(key), (*path, key)) for key in _RULE_KEYS)
+        for action in actions:
+            if action not in _ACTIONS:
+                known = ", ".join(_ACTIONS)
+                self._add((*path, "do"), f"`do` knows {known}, not {action[:100]!r}")
+        logins = [self._glob(each, (*path, "who")) for each in who if each != ANONYMOUS]
+        globs = [self._glob(each, (*path, "repositories"), repository=True) for each in names]
+        if self.errors:
+            return None
+        return AccessRule(
+            who=tuple(glob for glob in logins if glob is not None),
+            anonymous=ANONYMOUS in who,
+            repositories=tuple(glob for glob in globs if glob is not None),
+            actions=frozenset(action for action in _ACTIONS if action in actions),
+        )
 
-def _texts(value: object, where: str) -> list[str]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
-        raise InvalidConfig(f"{where} is a text or a list of texts")
-    if not texts:
-        raise InvalidConfig(f"{where} is empty")
-    return texts
+    def _glob(self, text: str, path: _Path, *, repository: bool = False) -> Glob | None:
+        strange = sorted(set(text) - _NAME_CHARACTERS - {"*"}) if repository else [":"] if ":" in text else []
+        if strange:
+            kind = "repository" if repository else "login"
+            wrong = f"`{path[-1]}`: {text[:100]!r} has {strange[0]!r}, which no name of a {kind} has"
+            self._add(path, wrong)
+            return None
+        try:
+            return Glob(text, components=repository)
+        except ValueError as error:
+            self._add(path, f"`{path[-1]}`: {text[:100]!r} {error}")
+            return None
 
+    def _texts(self, value: object, path: _Path) -> list[str]:
+        texts = [value] if isinstance(value, str) else value
+        if value is None:
+            return []
+        if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+            self._add(path, f"`{path[-1]}` is a text or a list of texts")
+            return []
+        if not texts:
+            self._add(path, f"`{path[-1]}` is empty")
+        return texts
 
-def _check_keys(table: Mapping[str, object], known: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise InvalidConfig(f"{where}: unknown key {key[:100]!r}; known are {', '.join(known)}")
+    def _check_keys(self, table: Mapping[str, object], known: Sequence[str], path: _Path) -> None:
+        for key in table:
+            if key not in known:
+                told = f"unknown key {key[:100]!r}; {suggestion(key, known)}"
+                self._add((*path, key), told, typo=True)
+
+    def _add(self, path: _Path, problem: str, *, typo: bool = False) -> None:
+        """Keep an error at a path, with its line, and the number of the rule, which a comment may name."""
+        line = self._lines.line(path)
+        rule = f" rule {int(path[1]) + 1}" if len(path) > 1 else ""
+        sentence = f"{self._name}{f' line {line}' if line else ''}{rule}: {problem}"
+        self.errors.add(InvalidConfig(sentence), line=line, typo=typo)

@@ -130,3 +130,7 @@ class _ReadRetries:
         if self._failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow)) or not error.retryable:
             return None
         return RETRY_PAUSE * self._failed
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`: what brings bytes begins the count anew."""
+        return 0

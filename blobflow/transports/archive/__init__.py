@@ -13,7 +13,7 @@ from blobflow.oci.media import CompressMode
 from blobflow.transports.archive.archives import Archives
 from blobflow.transports.archive.detection import detect_transport
 from blobflow.transports.archive.importer import Importer
-from blobflow.transports.archive.parts import numbered_parts, part_path
+from blobflow.transports.archive.parts import BundleFiles, files_of_bundle, part_path
 from blobflow.transports.archive.sink import ArchiveSink
 from blobflow.transports.archive.source import ArchiveSource
 from blobflow.transports.compression.compressors import codec
@@ -22,10 +22,11 @@ __all__ = [
     "ArchiveSink",
     "ArchiveSource",
     "Archives",
+    "BundleFiles",
     "CompressMode",
     "Importer",
     "codec",
     "detect_transport",
-    "numbered_parts",
+    "files_of_bundle",
     "part_path",
 ]

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from blobflow.errors import NotFound, StorageError, UsageError
+from blobflow.errors import NoSuchFile, UnsupportedContent, UsageError
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, OCI_ARCHIVE
 from blobflow.transports.archive.importer import is_tar
 from blobflow.transports.archive.manifest_json import MANIFEST_JSON, REPOSITORIES
@@ -30,22 +30,33 @@ _HEAD = 512
 def detect_transport(path: Path) -> str:
     """The transport's word for the archive at `path`; in a thread. Only as much is read as has to be.
 
-    Raises NotFound, StorageError, UnsupportedContent for what is no tar, and UsageError for pipes.
+    Raises NoSuchFile, StorageError, UnsupportedContent for what is no tar, and UsageError for pipes.
     """
     try:
         fd = open_to_read(path)
     except FileNotFoundError:
-        raise NotFound(f"there is no archive {path}") from None
+        raise NoSuchFile(f"there is no archive {path}") from None
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise StorageError(f"{path} is a folder, not an archive; a layout is oci:{path}")
+            raise UnsupportedContent(f"{path} is a folder, not an archive; a layout is oci:{path}")
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(
-                f"{path} can be read only once; say what it is: oci-archive:… or docker-archive:…"
+                f"{path} can be read only once; pipe it in and write `-` for it, or say what it is: "
+                "oci-archive:… or docker-archive:…"
             )
-        return _kind(stream_input(fd, str(path)) if begins_compressed(fd) else FileInput(fd, str(path)))
+        return transport_of_open(fd, str(path))
     finally:
         os.close(fd)
+
+
+def transport_of_open(fd: int, name: str) -> str:
+    """As `detect_transport`, of an open file that can be read anywhere; `name` is for messages. The file is
+    left where it was."""
+    start = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        return _kind(stream_input(fd, name) if begins_compressed(fd) else FileInput(fd, name))
+    finally:
+        os.lseek(fd, start, os.SEEK_SET)
 
 
 def _kind(tar: TarInput) -> str:

@@ -12,11 +12,18 @@ from pathlib import Path
 import msgspec
 
 from blobflow.content import Chunk
-from blobflow.errors import NotFound, StorageError, UnsupportedContent
+from blobflow.errors import NoSuchFile, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
 from blobflow.transports.archive.contents import Contents, StoredFile, scan
 from blobflow.transports.archive.importer import Importer
-from blobflow.transports.archive.tar_input import STDIN, FileInput, begins_compressed, stream_input
+from blobflow.transports.archive.tar_input import (
+    STDIN,
+    STDIN_NAME,
+    FileInput,
+    begins_compressed,
+    is_file_at_start,
+    stream_input,
+)
 from blobflow.transports.compression.detection import UncompressedDigest
 from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translate_os_errors
 from blobflow.transports.store import ImportCache, Store
@@ -98,28 +105,31 @@ class OpenArchive:
 
 
 async def open_archive(path: Path | None, store: Store, importer: Importer, *, oci: bool) -> OpenArchive:
-    """Open the archive at `path` (None: standard input), looking through it or reading it whole.
+    """Open the archive at `path` (None: standard input), looking through it or reading it whole. Standard
+    input that is a file, at its beginning, is an archive like any other.
 
     A compressed archive that was read before, and is the same file still, is not read again as long as the
-    store holds what came out of it. Raises NotFound, StorageError, UnsupportedContent, IntegrityError.
+    store holds what came out of it. Raises NoSuchFile, StorageError, UnsupportedContent, IntegrityError.
     """
     if path is None:
-        return await _imported("standard input", STDIN, store, importer, oci=oci)
+        if is_file_at_start(STDIN):
+            return await _opened(STDIN_NAME, STDIN, store, importer, oci=oci)
+        return await _imported(STDIN_NAME, STDIN, store, importer, oci=oci)
     try:
         fd = open_to_read(path)
     except FileNotFoundError:
-        raise NotFound(f"there is no archive {path}") from None
+        raise NoSuchFile(f"there is no archive {path}") from None
     try:
-        return await _opened(path, fd, store, importer, oci=oci)
+        return await _opened(str(path), fd, store, importer, oci=oci)
     except BaseException:
         _close(fd)
         raise
 
 
-async def _opened(path: Path, fd: int, store: Store, importer: Importer, *, oci: bool) -> OpenArchive:
-    name, about = str(path), os.fstat(fd)
+async def _opened(name: str, fd: int, store: Store, importer: Importer, *, oci: bool) -> OpenArchive:
+    about = os.fstat(fd)
     if stat.S_ISDIR(about.st_mode):
-        raise StorageError(f"{name} is a folder, not an archive; a layout is oci:{name}")
+        raise UnsupportedContent(f"{name} is a folder, not an archive; a layout is oci:{name}")
     if not stat.S_ISREG(about.st_mode):
         return await _imported(name, fd, store, importer, oci=oci)
     if not begins_compressed(fd):

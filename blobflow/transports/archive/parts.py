@@ -18,11 +18,12 @@ import msgspec
 from blobflow.errors import UsageError
 from blobflow.transports.archive.tar_reader import END, header_of, padding
 from blobflow.transports.archive.tar_writer import TarWriter
-from blobflow.transports.files import AtomicFile
+from blobflow.transports.files import AtomicFile, translate_os_errors
 from blobflow.transports.layout.index_json import EMPTY_INDEX, OCI_LAYOUT_FILE
 
 _MARK = "oci-layout"
 _INDEX = "index.json"
+_PART_NAME = re.compile(r"(?P<stem>.+)\.(?P<number>\d{3,})(?P<suffix>\.[^.]+)?")
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -132,8 +133,84 @@ def part_path(path: Path, number: int) -> Path:
 
 def numbered_parts(path: Path) -> list[Path]:
     """The parts of an archive that there are, in order."""
+    return [*_parts_by_number(path).values()]
+
+
+def _parts_by_number(path: Path) -> dict[int, Path]:
     form = re.compile(rf"{re.escape(path.stem)}\.(\d{{3,}}){re.escape(path.suffix)}")
-    if not path.parent.is_dir():
-        return []
-    found = [(int(match[1]), each) for each in path.parent.iterdir() if (match := form.fullmatch(each.name))]
-    return [each for _, each in sorted(found)]
+    with translate_os_errors("look at", path.parent):
+        if not path.parent.is_dir():
+            return {}
+        found = {
+            int(match[1]): each for each in path.parent.iterdir() if (match := form.fullmatch(each.name))
+        }
+    return {number: found[number] for number in sorted(found) if part_path(path, number) == found[number]}
+
+
+class BundleFiles(msgspec.Struct, frozen=True):
+    """The files of one archive: `path` is its name without a part's number, `there` are those that exist, in
+    order. `missing`: those that have to exist because a later one does, as runs of a first and a last.
+
+    Whether more come after the last one, its content says: it names the images.
+    """
+
+    path: Path
+    there: tuple[Path, ...]
+    missing: tuple[tuple[Path, Path], ...] = ()
+    numbered: bool = False
+
+    @property
+    def following(self) -> Path:
+        """The part that comes after the last one that is there."""
+        last = _PART_NAME.fullmatch(self.there[-1].name) if self.there else None
+        return part_path(self.path, int(last["number"]) + 1 if last else 1)
+
+
+def files_of_bundle(path: Path) -> BundleFiles:
+    """The files of the archive that `path` names: itself, or the parts of that name, or those beside it if it
+    is one of them. `there` is empty if there is none. Raises StorageError.
+
+    A part's number has three digits, and more only from 1000 on: `backup.2024.tar` is no part unless there is
+    a first one.
+    """
+    match = _PART_NAME.fullmatch(path.name)
+    if match is not None:
+        whole = path.with_name(f"{match['stem']}{match['suffix'] or ''}")
+        parts = _parts_by_number(whole)
+        if parts and (len(match["number"]) == 3 or 1 in parts):
+            return _numbered(whole, parts)
+    with translate_os_errors("look at", path):
+        exists = path.exists()
+    if exists:
+        return BundleFiles(path, (path,))
+    return _numbered(path, _parts_by_number(path))
+
+
+def absent_parts(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """The parts that come before others of these, and are not among them, as runs of a first and a last."""
+    given: dict[Path, dict[int, Path]] = {}
+    for path in paths:
+        match = _PART_NAME.fullmatch(path.name)
+        if match is not None and len(match["number"]) == 3:
+            whole = path.with_name(f"{match['stem']}{match['suffix'] or ''}")
+            given.setdefault(whole, {})[int(match["number"])] = path
+    return [
+        run for whole, parts in given.items() for run in _numbered(whole, dict(sorted(parts.items()))).missing
+    ]
+
+
+def following_part(paths: Iterable[Path]) -> Path | None:
+    """The part after these, if all of them are parts of one bundle, from the first on."""
+    paths = sorted(paths)
+    files = files_of_bundle(paths[0])
+    return files.following if files.numbered and [*files.there] == paths and not files.missing else None
+
+
+def _numbered(path: Path, parts: dict[int, Path]) -> BundleFiles:
+    missing = []
+    expected = 1
+    for number in parts:
+        if number > expected:
+            missing.append((part_path(path, expected), part_path(path, number - 1)))
+        expected = number + 1
+    return BundleFiles(path, tuple(parts.values()), tuple(missing), numbered=True)

@@ -66,6 +66,11 @@ class ArchiveSource:
         """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""
         return (await self._open()).images.held()
 
+    async def size_of(self, digest: Digest) -> int | None:
+        """Bytes of what is held under a digest; None if nothing is."""
+        stored = (await self._open()).images.blob(digest)
+        return None if stored is None else stored.size
+
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
         return await (await self._open()).images.resolve(name)
@@ -99,8 +104,10 @@ class ArchiveSource:
         async with self._opening:
             if self._found is None:
                 try:
-                    self._found = await self._look()
+                    with self._meter.waits.begin("read", host=path_of(self.site.registry)):
+                        self._found = await self._look()
                 except BlobflowError as error:
+                    error.about_file = True
                     self._found = error
             if isinstance(self._found, BlobflowError):
                 raise own_copy(self._found)

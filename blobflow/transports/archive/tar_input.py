@@ -4,6 +4,7 @@ pipe, which is read once from its start."""
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 from blobflow.content import Chunk
@@ -17,6 +18,7 @@ from blobflow.transports.compression.formats import is_compressed, unsupported_c
 from blobflow.transports.files import BLOCK, translate_os_errors
 
 STDIN = 0
+STDIN_NAME = "standard input"
 _AT_ONCE = BLOCK // 4  # compressed bytes read at once; a MiB or so comes out of them
 _HEAD = 512  # bytes that tell what it is
 
@@ -167,6 +169,12 @@ def _raw(fd: int, name: str) -> RawInput:
             f"{name} is compressed by {unread.name}, which is not read; unpack it first: {unread.command}"
         )
     return raw
+
+
+def is_file_at_start(fd: int) -> bool:
+    """Whether a descriptor that was handed to us is a file of which nothing has been read: then it can be
+    read anywhere. A pipe, a device or the rest of a file is read once."""
+    return stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0
 
 
 def begins_compressed(fd: int) -> bool:

@@ -14,7 +14,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from blobflow.content import BlobReader, BlobStream, Counter, Referrer, Site, Verifier, tapped
-from blobflow.errors import BlobflowError, NotFound, SizeMismatch, StorageError
+from blobflow.errors import (
+    BlobflowError,
+    NoSuchFile,
+    NotFound,
+    SizeMismatch,
+    StorageError,
+    UnsupportedContent,
+)
 from blobflow.events import HostMeter, Meter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, parse_manifest
 from blobflow.oci.digest import algorithm_of, encoded_of
@@ -41,6 +48,8 @@ from blobflow.transports.layout.index_json import (
     with_tags,
 )
 from blobflow.transports.layout.referrers import IndexReferrers, updated_referrers_index
+
+_OF_LAYOUTS = frozenset({"oci-layout", "index.json", "blobs"})
 
 
 class OciLayout:
@@ -76,12 +85,35 @@ class OciLayout:
             return []
 
     def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:
-        """The entries of index.json with their names. Raises NotFound where there is no layout."""
+        """The entries of index.json with their names. Raises NoSuchFile where nothing is, UnsupportedContent
+        where something else is."""
         path = self._folder / "index.json"
         try:
             return parse_index_json(read_small(path), str(path))
         except FileNotFoundError:
-            raise NotFound(f"there is no OCI layout at {self._folder}: it has no index.json") from None
+            pass
+        with translate_os_errors("look at", self._folder):
+            is_file = self._folder.is_file()
+        said = f"there is no OCI layout at {self._folder}: it has no index.json"
+        if is_file:
+            said = f"{self._folder} is a file, not an OCI layout; an archive is oci-archive:{self._folder}"
+        kind = UnsupportedContent if is_file or not self._is_free() else NoSuchFile
+        error = kind(said)
+        error.about_file = True
+        raise error
+
+    def _is_free(self) -> bool:
+        """Whether a layout can be written here: there is no folder, or nothing of another kind in it."""
+        found = self._visible()
+        return not found or bool(_OF_LAYOUTS & set(found))
+
+    def _visible(self) -> list[str]:
+        """What is in the folder; nothing if it isn't there. Raises StorageError."""
+        with translate_os_errors("look at", self._folder):
+            try:
+                return sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
+            except FileNotFoundError:
+                return []
 
     def _attached(self) -> IndexReferrers:
         """What the entries of index.json are, as it is now; read again where the file is another one."""
@@ -130,12 +162,8 @@ class OciLayout:
 
     async def is_empty(self) -> bool:
         """Raises StorageError for a folder of something else: a layout is not strewn into that."""
-        with translate_os_errors("look at", self._folder):
-            try:
-                found = sorted(path.name for path in self._folder.iterdir() if not path.name.startswith("."))
-            except FileNotFoundError:
-                return True
-        if found and not {"oci-layout", "index.json", "blobs"} & set(found):
+        found = self._visible()
+        if found and not self._is_free():
             raise StorageError(
                 f"{self._folder} is no OCI layout, and not empty (it holds {found[0]!r}); name another folder"
             )
@@ -206,7 +234,7 @@ class OciLayout:
     def _change(self, change: Callable[[bytes], bytes]) -> None:
         """Put what `change` makes of index.json in its place; in a thread."""
         path = self._folder / "index.json"
-        with locked_folder(self._folder):
+        with locked_folder(self._folder, self._meter.waits):
             if not (self._folder / "oci-layout").exists():
                 self._write(self._folder / "oci-layout", OCI_LAYOUT_FILE)
             try:

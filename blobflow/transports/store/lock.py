@@ -9,6 +9,7 @@ file in the same instant could each move one aside.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -47,7 +48,28 @@ def hold_lock(path: Path, permissions: Permissions) -> Iterator[None]:
         os.close(fd)
 
 
+async def wait_until_free(path: Path) -> None:
+    """Return when nobody holds the lock file at `path`, be it only for a moment: who takes it then, with
+    `hold_lock`, need not stop a whole event loop for it. Raises as that does; says nothing of a file that
+    can't be opened, which is to be said by who takes the lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        for _ in _attempts(fd, path):
+            await asyncio.sleep(_LOOK_EVERY)
+    finally:
+        os.close(fd)
+
+
 def _wait(fd: int, path: Path) -> None:
+    for _ in _attempts(fd, path):
+        time.sleep(_LOOK_EVERY)
+
+
+def _attempts(fd: int, path: Path) -> Iterator[None]:
+    """Try to take the lock, once a step, until it is taken."""
     holder, since = _shown(fd), time.monotonic()
     while not _taken(fd, path):
         if (other := _shown(fd)) != holder:
@@ -58,7 +80,7 @@ def _wait(fd: int, path: Path) -> None:
                 f"{who} has had the store {path.parent} locked for {LOCK_SECONDS:.0f} seconds; try again "
                 "when it is done"
             )
-        time.sleep(_LOOK_EVERY)
+        yield
 
 
 def _taken(fd: int, path: Path) -> bool:

@@ -14,7 +14,7 @@ from blobflow.errors import StorageError
 from blobflow.events import Observer, Warned, ignore
 from blobflow.transports.store.blobs import Blobs
 from blobflow.transports.store.leases import Leases
-from blobflow.transports.store.lock import hold_lock
+from blobflow.transports.store.lock import hold_lock, wait_until_free
 from blobflow.transports.store.os_errors import translate_os_errors
 from blobflow.transports.store.partials import Partials
 from blobflow.transports.store.paths import StorePaths
@@ -23,6 +23,7 @@ from blobflow.transports.store.state.database import State
 from blobflow.transports.store.state.file_identity import identity_of_folder, is_still_there
 from blobflow.transports.store.state.group_commit import Call
 from blobflow.transports.store.state.opening import open_state, open_state_read_only
+from blobflow.waits import Waits
 
 T = TypeVar("T")
 
@@ -68,6 +69,13 @@ class Store:
             with translate_os_errors("list", paths.blobs):
                 in_use = next(paths.held(), None) is not None
             return cls(paths, open_state(paths.state, observer, paths.permissions, in_use=in_use), observer)
+
+    @classmethod
+    async def free(cls, root: Path, waits: Waits) -> None:
+        """Return when the store at `root` can be opened without waiting for another process; that is among
+        the `waits` meanwhile. Raises StorageError as `open` does, where it has to wait too long."""
+        with waits.begin("lock", str(root)):
+            await wait_until_free(StorePaths(root).lock_file)
 
     @classmethod
     def share(cls, root: Path, *, shared: bool, group: int | None = None) -> int:

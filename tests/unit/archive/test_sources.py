@@ -312,7 +312,7 @@ async def test_what_is_no_archive_is_told(
 async def test_no_archive_and_a_folder_are_told_apart(reading: Reading, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no archive"):
         await reading.archive(f"oci-archive:{tmp_path}/absent").resolve("")
-    with pytest.raises(StorageError, match=f"oci:{tmp_path}"):
+    with pytest.raises(UnsupportedContent, match=f"oci:{tmp_path}"):
         await reading.archive(f"oci-archive:{tmp_path}").resolve("")
 
 

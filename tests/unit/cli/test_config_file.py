@@ -79,7 +79,7 @@ def test_a_host_is_known_by_any_of_its_names() -> None:
     assert only == "docker.io"
 
 
-R = 'c.toml: [registry."r.example"]'
+R = 'c.toml line 2: [registry."r.example"]'
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ R = 'c.toml: [registry."r.example"]'
     [
         ('mirors = ["m.example"]', f"{R}: unknown key `mirors`; did you mean `mirrors`?"),
         ("tls = true", f"{R}: unknown key `tls`; known are http, insecure, ca, keypair, mirrors, "),
-        ('keypair = [{key = "k", crt = "c"}]', f"{R} keypair: unknown key `crt`; did you mean `cert`?"),
+        ('keypair = [{key = "k", crt = "c"}]', f"{R} keypair[0]: unknown key `crt`; did you mean `cert`?"),
         ('keypair = [{key = "k"}]', f"{R} keypair[0]: it misses the field `cert`"),
         ("profile = {chunk_byte = 1}", f"{R} profile: unknown key `chunk_byte`; did you mean `chunk_bytes`?"),
         ('profile = "erc"', f"{R} profile: there is no profile `erc`; did you mean `ecr`?"),
         ("profile = {rungs = []}", f"{R} profile: `rungs` is empty"),
         ("profile = {chunk_bytes = 0}", f"{R} profile: `chunk_bytes` has to be at least 1"),
-        ('profile = {rungs = ["x"]}', f"{R} profile rungs[0]: invalid enum value 'x'"),
+        ('profile = {rungs = ["x"]}', f"{R} profile.rungs[0]: invalid enum value 'x'"),
         ('http = "yes"', f"{R} http: expected `true or false`, got `text`"),
         ('ca = "ca.pem"', f"{R} ca: expected `list`, got `text`"),
         ("connections = 0", f"{R} connections: expected `int` >= 1"),
@@ -108,9 +108,9 @@ R = 'c.toml: [registry."r.example"]'
         ('mirrors = ["m.example/UP"]', f"{R} mirrors: 'm.example/UP' is not a reference"),
         ('proxy = "socks5://joe:hush@p:1"', f"{R} proxy is 'socks5://p:1', and no URL of a proxy"),
         ('http = true\nca = ["ca.pem"]', f"{R}: `http` goes without TLS"),
-        ('[registry."R.example"]', 'c.toml: [registry."R.example"]: r.example has a table already'),
-        ('[registry."a b"]', "c.toml: [registry.\"a b\"]: 'a b' is not a registry host"),
-        ("[registri]", "c.toml: unknown key `registri`; did you mean `registry`?"),
+        ('[registry."R.example"]', 'c.toml line 2: [registry."R.example"]: r.example has a table already'),
+        ('[registry."a b"]', "c.toml line 2: [registry.\"a b\"]: 'a b' is not a registry host"),
+        ("[registri]", "c.toml line 2: unknown key `registri`; did you mean `registry`?"),
         ("http = maybe", "c.toml is not TOML: Invalid value (at line 2, column 8)"),
         ("http = true\nhttp = false", "c.toml is not TOML: Cannot overwrite a value ("),
     ],
@@ -125,7 +125,7 @@ def test_what_can_t_be_used_is_one_sentence(lines: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("registry = 3", "c.toml registry: expected `table`, got `int`"),
+        ("registry = 3", "c.toml line 1: registry: expected `table`, got `int`"),
         ('[registry]\n"r.example" = 3', f"{R}: expected `table`, got `int`"),
         ("[" * 100_000, "c.toml is "),
     ],

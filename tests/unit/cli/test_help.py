@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import errors
-from blobflow.cli import cli
+from blobflow.cli import VERBS, cli
 from blobflow.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.spec_keys import Entry, Rename, Tags
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
@@ -51,6 +53,62 @@ def test_a_verb_is_explained_as_by_its_own_help() -> None:
     assert run("help", "inspect").output == run("inspect", "--help").output
 
 
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every verb, and every verb of a verb, with the words that call it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands(below, (*path, name))
+
+
+ALL = dict(commands())
+SCREEN = {"COLUMNS": "80"}
+
+
+def test_the_help_of_the_program_fits_a_small_terminal_and_begins_with_examples() -> None:
+    lines = CliRunner(env=SCREEN).invoke(cli, ["--help"]).output.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith("  blobflow copy ")
+    listed = {word for line in lines for word in line.partition("  ")[2].replace(",", " ").split()}
+    assert listed >= VERBS.keys()
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path], ids=" ".join)
+def test_the_help_of_a_verb_fits_a_screen_and_all_of_it_is_in_help_all(path: tuple[str, ...]) -> None:
+    runner, command = CliRunner(env=SCREEN), ALL[path]
+    brief = runner.invoke(cli, [*path, "--help"], prog_name="blobflow").output
+    assert len(brief.splitlines()) <= 40
+    shown = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    if "more options:" not in brief:
+        whole = brief
+    else:
+        whole = runner.invoke(cli, [*path, "--help-all"], prog_name="blobflow").output
+        assert f"more options: blobflow {' '.join(path)} --help-all" in brief
+    assert [each.opts[0] for each in shown if each.opts[0] not in whole] == []
+    if "\n  blobflow " in brief:
+        assert brief.index("\n  blobflow ") < brief.index("Options:")
+        assert brief.splitlines()[2].startswith("  blobflow ")
+
+
+def test_help_all_shows_options_by_what_they_are_about() -> None:
+    text = CliRunner(env=SCREEN).invoke(cli, ["copy", "--help-all"]).output
+    titles = re.findall(r"^([A-Z]\w*(?: options)?):$", text, re.MULTILINE)
+    assert titles == ["Options", "Connection options", "Platform options", "Run options"]
+    assert "--src-creds" not in text, "other tools' names are taken, and not shown"
+
+
+def test_help_all_of_the_program_has_a_line_for_each_verb_and_the_exit_codes() -> None:
+    text = CliRunner(env=SCREEN).invoke(cli, ["--help-all"]).output
+    assert all(re.search(rf"^  {verb} +\S", text, re.MULTILINE) for verb in VERBS)
+    assert "130 interrupted" in " ".join(text.split())
+
+
 REFUSED = [
     ("save", "--dry-run"),
     ("load", "--dry-run"),
@@ -62,9 +120,38 @@ REFUSED = [
 
 @pytest.mark.parametrize(("verb", "option"), REFUSED)
 def test_what_a_verb_refuses_is_not_offered(verb: str, option: str) -> None:
-    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help").output, re.MULTILINE)
+    offered = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(verb, "--help-all").output, re.MULTILINE)
     assert "--verify" in offered
     assert option not in offered
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("inspect", "--target-creds"),
+        ("ls", "--dest-authfile"),
+        ("save", "--target-creds"),
+        ("tag", "--source-creds"),
+        ("load", "--src-tls-verify"),
+        ("probe", "--source-creds"),
+        ("login", "--source-creds"),
+        ("serve", "--target-creds"),
+    ],
+)
+def test_a_verb_has_no_option_for_a_side_that_it_has_not(verb: str, option: str) -> None:
+    names = {name for parameter in ALL[(verb,)].params for name in parameter.opts}
+    assert option not in names
+    assert run(verb, option, "x", "y").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "side"), [("inspect", "src"), ("ls", "src"), ("save", "src"), ("tag", "dest"), ("load", "dest")]
+)
+def test_where_there_is_one_side_its_options_need_no_side_and_may_have_it(verb: str, side: str) -> None:
+    for word in ("creds", "authfile", "tls-verify", "no-creds", "username", "password"):
+        (option,) = [each for each in ALL[(verb,)].params if f"--{side}-{word}" in each.opts]
+        own = {"src": "source", "dest": "target"}[side]
+        assert {f"--{word}", f"--{own}-{word}"} <= set(option.opts)
 
 
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
@@ -91,7 +178,18 @@ def test_the_spec_of_the_topic_is_one() -> None:
     text = TOPICS["specs"].text.partition("version: 1")[2].partition("\n\n")[0]
     spec = re.sub(r"(?m) {3,}(where|where all) .*$", "", f"  version: 1{text}\n")
     asked = parse_spec("\n".join(line[2:] for line in spec.splitlines()), "topic")
-    assert [image.path for image in asked.images][:2] == ["rancher/pause", "rancher/coredns-coredns"]
+    assert [str(image.source) for image in asked.images][:3] == [
+        "docker.io",
+        "quay.io",
+        "registry.example.com/prod",
+    ]
+    assert [image.backup for image in asked.images][-1] == "{tag}-old"
+
+
+def test_the_topic_explains_every_key_of_an_image() -> None:
+    keys = [*msgspec.structs.fields(Entry), *msgspec.structs.fields(Tags), *msgspec.structs.fields(Rename)]
+    text = TOPICS["specs"].text.partition("Of an image:")[2]
+    assert [key.encode_name for key in keys if not re.search(rf"\b{key.encode_name}\b", text)] == []
 
 
 def test_the_references_of_the_topic_are_what_they_are_said_to_be() -> None:

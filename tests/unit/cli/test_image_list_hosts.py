@@ -102,7 +102,7 @@ def test_a_registry_alone_is_no_image_anywhere(words: list[str]) -> None:
 def test_files_of_other_tools_say_it_with_their_place(tmp_path: Path) -> None:
     (tmp_path / "list.yml").write_text("image: quay.io\nmanifests: [{image: h:1/a}]\n")
     said = refused("index", "create", "--from-spec", "list.yml")
-    assert said.startswith("list.yml: image: 'quay.io' names a registry and no repository; add ")
+    assert said.startswith("list.yml line 1: image: 'quay.io' names a registry and no repository; add ")
     (tmp_path / "regsync.yml").write_text(
         f"version: 1\nsync:\n  - {{source: '{ALONE}', target: 'h:1/a', type: image}}\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blobflow.cli.inputs.copy_arguments import copy_pairs
+from blobflow.cli.inputs.copy_arguments import copy_pairs, with_additional_tags
 from blobflow.cli.inputs.expansion import make_pairs
 from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.requests import RegistryPrefix, parse_registry_prefix
@@ -108,3 +108,27 @@ def test_a_place_is_not_copied_onto_itself() -> None:
 def test_a_number_names_no_target() -> None:
     with pytest.raises(UsageError, match="numbers an image"):
         copy_pairs("alpine:3", ["oci:d:@1"])
+
+
+@pytest.mark.parametrize(
+    ("target", "tags", "goals"),
+    [
+        ("r.example/app:1", ["2", "latest"], ["r.example/app:1", "r.example/app:2", "r.example/app:latest"]),
+        ("r.example/app", ["2"], ["r.example/app:3", "r.example/app:2"]),
+        (
+            "docker-archive:x.tar:app:1",
+            ["docker.io/app:2"],
+            ["docker-archive:x.tar:app:1", "docker-archive:x.tar:docker.io/app:2"],
+        ),
+        ("oci:d", [], ["oci:d:3"]),
+    ],
+)
+def test_additional_tags_are_further_targets(target: str, tags: list[str], goals: list[str]) -> None:
+    found = copy_pairs("alpine:3", with_additional_tags("alpine:3", [target], tags))
+    assert [str(pair.target) for pair in found] == goals
+
+
+@pytest.mark.parametrize("tag", ["a:b", "x/y", "@sha256:00", "1"])
+def test_an_additional_tag_is_one_and_another(tag: str) -> None:
+    with pytest.raises(UsageError):
+        copy_pairs("alpine:3", with_additional_tags("alpine:3", ["r.example/app:1"], [tag]))

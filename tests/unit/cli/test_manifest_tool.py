@@ -80,27 +80,36 @@ def test_both_spellings_of_windows_words_are_known(keys: str) -> None:
     ("text", "sentence"),
     [
         ("image: a: b", "l.yml line 1 is not YAML: "),
-        ("image: h:1/a\nimage: h:1/b", "l.yml line 2 is not YAML: `image` is there twice"),
-        ("- a", "l.yml: expected `mapping`, got `list`"),
-        ("", "l.yml: expected `mapping`, got "),
-        ("image: h:1/a", "l.yml: it misses the field `manifests`"),
+        (
+            "image: h:1/a\nimage: h:1/b",
+            "l.yml line 2: `image` is there already, at line 1; l.yml line 1: it misses the field `man",
+        ),
+        ("- a", "l.yml is not a file of manifest-tool: it has to be a mapping with image and manifests"),
+        ("", "l.yml is not a file of manifest-tool: "),
+        ("image: h:1/a", "l.yml line 1: it misses the field `manifests`"),
         ("image: h:1/a\nmanifests: []", "l.yml: `manifests` is empty; an index needs an image"),
-        ("image: h:1/a\nmanifests: [{}]", "l.yml: manifests[0]: it misses the field `image`"),
-        ("image: h:1/a\nmanifests: [x]", "l.yml: manifests[0]: expected `mapping`, got `text`"),
+        ("image: h:1/a\nmanifests: [{}]", "l.yml line 2: manifests[0]: it misses the field `image`"),
+        ("image: h:1/a\nmanifests: [x]", "l.yml line 2: manifests[0]: expected `mapping`, got `text`"),
         (
             "image: h:1/a\nmanifests: [{image: h:1/B}]",
-            "l.yml: manifests[0].image: 'h:1/B' is not a reference",
+            "l.yml line 2: manifests[0].image: 'h:1/B' is not a reference",
         ),
         (
             "image: h:1/a\nmanifest: [{image: h:1/b}]",
-            "l.yml: unknown key `manifest`; did you mean `manifests`?",
+            "l.yml line 2: unknown key `manifest`; did you mean `manifests`?",
         ),
         (
             "image: h:1/a\nmanifests: [{image: h:1/b, platform: {arch: arm}}]",
-            "l.yml: manifests[0].platform: unknown key `arch`; known are architecture, os, ",
+            "l.yml line 2: unknown key `arch`; known are architecture, os, ",
         ),
-        ("image: h:1/a\ntags: [a b]\nmanifests: [{image: h:1/b}]", "l.yml: tags: 'a b' is not a reference"),
-        ("image: h:1/a\nmanifests: " + "[" * 5000, "l.yml is nested too deeply to be a list of images"),
+        (
+            "image: h:1/a\ntags: [a b]\nmanifests: [{image: h:1/b}]",
+            "l.yml line 2: tags[0]: 'a b' is not a reference",
+        ),
+        (
+            "image: h:1/a\nmanifests: " + "[" * 5000,
+            "l.yml is nested too deeply to be a file of manifest-tool",
+        ),
     ],
 )
 def test_a_file_that_can_not_be_used_is_told_in_one_sentence(text: str, sentence: str) -> None:
@@ -149,5 +158,5 @@ def test_a_template_that_can_not_be_used_is_told(platforms: list[str], template:
 
 
 def test_a_key_that_is_no_text_is_no_traceback() -> None:
-    with pytest.raises(InvalidConfig, match="line 1 is not YAML: a key has to be a word"):
+    with pytest.raises(InvalidConfig, match="line 1: a key has to be a word"):
         parse_manifest_tool("? [a]\n: b", "l.yml")

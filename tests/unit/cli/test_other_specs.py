@@ -164,8 +164,8 @@ def test_regsyncs_example_is_read_and_what_it_asks_of_the_clock_is_told() -> Non
     assert "f.yml line 23: of `platform` an index of that one is put" in asked.warnings[2]
     assert len(asked.warnings) == 3
     assert asked.schedule_hint == (
-        "f.yml: this runs once; its `interval` or `schedule` is kept by"
-        " `blobflow sync f.yml --cron '15 01 * * *'` (line 19)"
+        "f.yml: this runs once; `interval` and `schedule` are kept, each entry's own, by"
+        " `blobflow sync f.yml --every spec`"
     )
 
 
@@ -245,7 +245,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "skopeo: a registry with a list": (
         "r.example.com: [a]",
         "t:1",
-        "f.yml line 1: the spec: expected `mapping",
+        "f.yml line 1: expected `mapping",
     ),
     "skopeo: a bad tag from an anchor": (
         "x-a: &a {images: {a: [b/c]}}\nr.example.com:\n  <<: *a\n",

@@ -118,7 +118,7 @@ def test_a_copy_that_can_not_be_planned_ends_as_the_copy_would(place: Place) -> 
 def test_a_plan_for_programs_is_not_taken_for_a_saved_one(place: Place) -> None:
     printed = place.folder / "plan.json"
     printed.write_text(blobflow("plan", "--json", *place.set()).stdout)
-    refused = blobflow("apply", str(printed), code=2)
+    refused = blobflow("apply", str(printed), code=7)
     assert "plan.json is not a plan saved by blobflow: it is what `plan --json`" in refused.stderr
     assert "--out -: give a file" in blobflow("plan", "--out", "-", *place.set(), code=2).stderr
 
@@ -204,9 +204,10 @@ def test_how_it_is_carried_out_is_the_runs_to_say(place: Place, lock: Path) -> N
 
 def test_a_plan_file_that_is_none_is_one_sentence(place: Place, lock: Path) -> None:
     whole = lock.read_bytes()
-    for content in (whole[: len(whole) // 2], whole.replace(b'"copy"', b'"move"'), b"", b'{"version": 1}'):
+    edited = whole.replace(b'"copy"', b'"move"')
+    for content, code in ((whole[: len(whole) // 2], 8), (edited, 8), (b"", 7), (b'{"version": 1}', 2)):
         lock.write_bytes(content)
-        done = blobflow("apply", str(lock), code=2)
+        done = blobflow("apply", str(lock), code=code)
         assert done.stderr.startswith(f"blobflow: {lock} ") and done.stderr.count("\n") == 1
         assert done.stdout == ""
 

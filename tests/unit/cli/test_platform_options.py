@@ -49,6 +49,22 @@ def test_what_flags_choose(choosing: PlatformOptions, choice: PlatformChoice) ->
     assert choice_of(choosing) == choice
 
 
+def test_digests_that_are_to_stay_stay_or_it_is_an_error() -> None:
+    kept = PlatformOptions(preserve_digests=True)
+    assert choice_of(kept) == EVERYTHING
+    assert choice_of(kept, PlatformChoice((ARM64,))) == PlatformChoice((ARM64,), "keep")
+    assert choice_of(PlatformOptions(("linux/arm64",), preserve_digests=True)).index == "keep"
+    assert choice_of(PlatformOptions(index="only", preserve_digests=True)).index == "only"
+    for other in (
+        PlatformOptions(("linux/arm64",), "prune", preserve_digests=True),
+        PlatformOptions(format="v2s2", preserve_digests=True),
+    ):
+        with pytest.raises(UsageError, match=r"--preserve-digests: .* gives what is copied another digest"):
+            choice_of(other)
+    with pytest.raises(UsageError, match="a pruned index"):
+        choice_of(kept, PlatformChoice((ARM64,), "prune"))
+
+
 def test_flags_go_before_the_spec_s_own_choice() -> None:
     own = PlatformChoice((ARM64,), "prune")
     assert choice_of(PlatformOptions(), own) == own

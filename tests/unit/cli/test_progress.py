@@ -6,16 +6,20 @@ import asyncio
 import io
 import json
 import re
+from itertools import pairwise
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from blobflow.cli.options.output import OutputOptions
-from blobflow.cli.output.progress import ProgressBars, ProgressLines, event_line, progress_line, show_progress
+from blobflow.cli.output.event_text import event_line, progress_line
+from blobflow.cli.output.progress import JsonLines, ProgressLines, show_progress
+from blobflow.cli.output.progress_bars import ProgressBars
 from blobflow.cli.output.report_text import failure_lines, summary_lines
+from blobflow.cli.output.terminal_area import TerminalArea
 from blobflow.cli.output.units import one_line, seconds_text, short_digest, size_text, table
 from blobflow.engine.results.report import ImageRecord, Report, Status, Totals
+from blobflow.errors import Throttled, Unavailable
 from blobflow.events import (
     Event,
     ImageDone,
@@ -56,7 +60,7 @@ def image(
 
 
 def started(step: int, digest: str = D, target: str = "r:1/mirror/x") -> StepStarted:
-    return StepStarted(step=step, kind="copy", digest=digest, target=target, size=1000)
+    return StepStarted(step, "copy", digest, target, 1000, "docker.io/rancher/pause:3.1")
 
 
 async def drawn(output: OutputOptions, *events: Event, hosts: int = 1) -> str:
@@ -126,79 +130,343 @@ def test_a_reader_that_went_away_does_not_end_the_run() -> None:
     ProgressLines(OutputOptions(), Gone())(image())
 
 
-async def live_text(*events: Event, meter: Meter | None = None) -> str:
-    """What the live display shows after the events, without ticking."""
-    console = Console(
-        file=Terminal(), force_terminal=True, width=120, height=30, highlight=False, markup=False
-    )
-    live = ProgressBars(OutputOptions(), meter or Meter(), console)
-    for event in events:
-        live(event)
-    live.draw()
-    plain = Console(file=io.StringIO(), width=120)
-    plain.print(live.bars)
-    assert isinstance(plain.file, io.StringIO)
-    return plain.file.getvalue()
+class Screen:
+    """The live display on a terminal of its own, drawn when it is looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int = 120, *, hosts: int = 1) -> None:
+        self._environment = monkeypatch
+        self._last: list[str] = []
+        self.now = 0.0
+        self.meter = Meter()
+        self.meter.waits.clock = lambda: self.now
+        self.stream = Terminal()
+        self.resize(columns)
+        area = TerminalArea(self.stream, colors=False)
+        self.live = ProgressBars(OutputOptions(), self.meter, area, hosts=hosts, clock=lambda: self.now)
+
+    def resize(self, columns: int) -> None:
+        self._environment.setenv("COLUMNS", str(columns))
+        self._environment.setenv("LINES", "30")
+
+    def show(self, *events: Event) -> None:
+        for event in events:
+            self.live(event)
+
+    def pass_on(self, seconds: float) -> None:
+        """Let time pass, and draw as often as the ticker does."""
+        until = self.now + seconds
+        while self.now < until - 1e-6:
+            self.now += 0.25
+            self.live.draw()
+
+    @property
+    def lines(self) -> list[str]:
+        self.live.draw()
+        if text := self.stream.getvalue():  # else it is as it was
+            plain = re.sub(r"\x1b\[[\d?]*[A-Za-z]", "", text.rpartition("\r\x1b[K")[2])
+            self._last = plain.replace("\r", "").split("\n")[1:]
+        self.stream.seek(0)
+        self.stream.truncate()
+        return self._last
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return Screen(monkeypatch)
 
 
 PLANNED = PlanMade(images=8, copies=9, mounts=1, puts=3, bytes_to_read=4000, bytes_to_write=4000)
 
 
-async def test_the_bars_show_images_bytes_and_blobs_under_way() -> None:
-    meter = Meter()
-    meter.hosts["r:1"].bytes_written = 1500
-    meter.active[0] = 250
-    text = await live_text(PhaseStarted("transfer", 8), PLANNED, image(), started(0), meter=meter)
-    assert "transfer" in text
-    assert "3/8 images" in text
-    assert "1.5 kB of 4.0 kB" in text
-    assert "sha256:0123456789ab" in text
-    assert "250 B of 1.0 kB to r:1" in text
+def test_the_bars_show_images_bytes_and_blobs_under_way(screen: Screen) -> None:
+    screen.meter.hosts["r:1"].bytes_written = 1500
+    screen.meter.active[0] = 250
+    screen.show(PhaseStarted("transfer", 8), PLANNED, image(), started(0))
+    first, row = screen.lines
+    assert first.startswith("transfer 3/8 images  ━")
+    assert "1.5 kB of 4.0 kB" in first
+    assert row.startswith("  rancher/pause:3.1  0123456  ━")
+    assert "250 B of 1.0 kB" in row
 
 
-async def test_a_blob_that_arrived_leaves_its_row() -> None:
+def test_with_several_targets_a_row_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, hosts=2)
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
+    assert screen.lines[1].endswith("to r:1")
+
+
+def test_a_blob_of_no_image_that_is_known_is_named_by_its_digest(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, msgspec.structs.replace(started(0), image=""))
+    assert screen.lines[1].startswith("  sha256:0123456789ab ")
+
+
+def test_planning_shows_how_much_of_it_is_done(screen: Screen) -> None:
+    screen.show(PhaseStarted("resolve", 200))
+    resolve, survey = screen.meter.counts["resolve"], screen.meter.counts["survey"]
+    resolve.total, resolve.done = 200, 120
+    assert screen.lines[0].startswith("resolve 120/200  ━")
+    screen.show(PhaseStarted("survey", 200))  # of a target that is faster than others
+    survey.total, survey.done = 90, 40
+    assert screen.lines[0].startswith("resolve 120/200  ━") and "survey 40/90" in screen.lines[0]
+    resolve.done = 200
+    screen.meter.counts["manifests"].total = 7
+    assert screen.lines[0].startswith("survey 40/90  ━") and "manifests read 0/7" in screen.lines[0]
+
+
+def test_a_blob_that_arrived_leaves_its_row(screen: Screen) -> None:
     done = StepDone(step=0, kind="copy", digest=D, target="r:1/x", size=1000)
-    assert "sha256:" not in await live_text(PLANNED, started(0), done)
+    screen.show(PLANNED, started(0), done)
+    assert "pause" not in screen.text
 
 
-async def test_no_more_rows_than_a_screen_bears() -> None:
-    text = await live_text(PLANNED, *(started(step) for step in range(50)))
-    assert text.count("sha256:") == 8
+def test_no_more_rows_than_a_screen_bears(screen: Screen) -> None:
+    screen.show(PLANNED, *(started(step) for step in range(50)))
+    assert screen.text.count("pause:3.1") == 8
+    assert screen.lines[-1] == "  and 42 more blobs"
 
 
-async def test_more_bytes_than_planned_move_the_goal() -> None:
-    meter = Meter()
-    meter.hosts["r:1"].bytes_written = 9000
-    assert "9.0 kB of 9.0 kB" in await live_text(PLANNED, meter=meter)
+def test_more_bytes_than_planned_move_the_goal(screen: Screen) -> None:
+    screen.meter.hosts["r:1"].bytes_written = 9000
+    screen.show(PhaseStarted("transfer", 8), PLANNED)
+    assert "9.0 kB of 9.0 kB" in screen.text
 
 
-async def test_the_bars_can_not_be_driven_by_names() -> None:
-    text = await live_text(PhaseStarted(EVIL, 8), PLANNED, started(0, "[red]x:" + EVIL, f"[bold]{EVIL}/x"))
+def test_a_blob_that_stands_still_shows_0_bytes_a_second_and_since_when(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0), started(1))
+    for _ in range(40):
+        screen.meter.active[0] = screen.meter.hosts["r:1"].bytes_written = int(10 * screen.now)
+        screen.pass_on(0.25)
+    assert "0 B/s for 10 s" in screen.lines[2]
+    assert screen.lines[1].endswith("9 B/s")
+    screen.pass_on(14)
+    assert "0 B/s for 14 s" in screen.lines[1] and "0 B/s for 14 s" in screen.lines[0]
+    screen.meter.active[0] += 1
+    screen.pass_on(0.25)
+    assert "for" not in screen.lines[1]
+
+
+def test_a_blob_that_was_sent_whole_waits_for_its_target_and_does_not_stand_still(screen: Screen) -> None:
+    screen.meter.active[0] = 1000
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
+    screen.pass_on(30)
+    assert screen.lines[1].endswith("1.0 kB of 1.0 kB  not confirmed yet")
+
+
+def test_waits_are_shown_below_and_leave_when_they_are_over(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8))
+    error = Unavailable("no", status=503)
+    wait = screen.meter.waits.begin("rest", "target.example", seconds=20, error=error, attempt=2, attempts=5)
+    assert screen.lines[-1] == "  target.example answers 503, trying again in 20 s (2 of 5)"
+    screen.pass_on(8)
+    assert screen.lines[-1] == "  target.example answers 503, trying again in 12 s (2 of 5)"
+    wait.end()
+    assert len(screen.lines) == 1
+
+
+def test_a_wait_without_a_known_end_is_shown_within_a_second_where_nothing_moves(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8))
+    screen.pass_on(2)
+    screen.meter.waits.begin("answer", "r:1", "manifest a:1")
+    screen.pass_on(0.5)
+    assert len(screen.lines) == 1
+    screen.pass_on(0.5)
+    assert screen.lines[-1] == "  r:1 has not answered for 1 s: manifest a:1"
+
+
+def test_while_bytes_move_a_wait_has_to_be_longer_to_be_shown(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8))
+    screen.meter.waits.begin("answer", "r:1", "manifest a:1")
+    for second in range(1, 13):
+        screen.meter.hosts["r:1"].bytes_written = second
+        screen.pass_on(0.25)
+        assert len(screen.lines) == (2 if second >= 12 else 1), second
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
+def test_no_line_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    screen = Screen(monkeypatch, columns, hosts=3)
+    screen.meter.hosts["r:1"].bytes_written = 1500
+    steps = (started(step, target=f"registry-{step}.example/x") for step in range(30))
+    screen.show(PhaseStarted("transfer", 20_000), PLANNED, image(), *steps)
+    screen.meter.waits.begin("read", "/a/very/long/path/" + "x" * 80, seconds=10)
+    screen.pass_on(12)
+    assert max(map(len, screen.lines)) < columns
+    assert screen.lines[0].startswith("transfer 3/8")
+
+
+def test_names_are_shortened_from_their_start_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, 60)
+    long = msgspec.structs.replace(started(0), image="r:1/group/subgroup/project/service:2026.11.28")
+    screen.show(PhaseStarted("transfer", 8), PLANNED, long)
+    assert "…" in screen.lines[1] and "vice:2026.11.28" in screen.lines[1]
+
+
+def test_an_end_is_shown_once_it_can_be_known_and_does_not_jump(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8), msgspec.structs.replace(PLANNED, bytes_to_write=100_000))
+    shown = []
+    for tick in range(160):
+        noise = 1500 if tick % 8 < 4 else 500  # fast and slow by turns, 1000 a second on average
+        screen.meter.hosts["r:1"].bytes_written += noise // 4
+        screen.pass_on(0.25)
+        shown.append(re.search(r"(\d+ min(?: \d+ s)?|\d+ s) left", screen.lines[0]))
+    assert not any(shown[:15])
+    seconds = [in_seconds(found[1]) for found in shown if found]
+    assert len(seconds) > 100
+    assert all(later <= earlier for earlier, later in pairwise(seconds))
+    assert 50 <= seconds[-1] <= 70
+
+
+def in_seconds(text: str) -> int:
+    minutes, _, rest = text.rpartition(" min")
+    return 60 * int(minutes or 0) + int((rest or "0 s").split()[0])
+
+
+def test_the_bars_can_not_be_driven_by_names(screen: Screen) -> None:
+    evil = msgspec.structs.replace(started(0, "[red]x:" + EVIL, f"[bold]{EVIL}/x"), image=f"r/{EVIL}")
+    screen.show(PhaseStarted(EVIL, 8), PLANNED, evil)
+    screen.meter.waits.begin("answer", EVIL, EVIL)
+    screen.pass_on(5)
+    text = screen.text
     assert "\x1b" not in text
     assert "\x9b" not in text
-    assert "[bold]" in text
 
 
 async def test_on_a_terminal_the_display_ticks_and_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("blobflow.cli.output.progress_bars._REFRESH_SECONDS", 0.0)
     stream = Terminal()
     async with show_progress(OutputOptions(), Meter(), stream=stream) as show:
         assert isinstance(show, ProgressBars)
         show(PhaseStarted("transfer", 8))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "transfer 0/8 images" in stream.getvalue()
         show(Warned("mind this"))
-        await asyncio.sleep(0)
     text = stream.getvalue()
     assert "warning: mind this" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert text.endswith("\r\x1b[J\x1b[?25h")
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+async def test_colours_are_for_who_wants_them(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, *, colored: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    stream = Terminal()
+    async with show_progress(OutputOptions(), Meter(), stream=stream) as show:
+        assert isinstance(show, ProgressBars)
+        show(PhaseStarted("transfer", 8))
+        show(image())
+        show.draw()
+    assert ("\x1b[32m" in stream.getvalue()) is colored
 
 
 async def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     async with show_progress(OutputOptions(), Meter(), stream=Terminal()) as show:
         assert isinstance(show, ProgressLines)
+
+
+def log(output: OutputOptions | None = None) -> tuple[ProgressLines, Meter, list[float], io.StringIO]:
+    """A plain log, its meter, its clock, and what was written to it."""
+    now, meter, stream = [0.0], Meter(), io.StringIO()
+    meter.waits.clock = lambda: now[0]
+    return ProgressLines(output or OutputOptions(), stream, meter, clock=lambda: now[0]), meter, now, stream
+
+
+def test_a_log_is_told_of_a_long_wait_at_once_and_then_rarely() -> None:
+    lines, meter, now, stream = log()
+    lines(PhaseStarted("transfer", 8))
+    error = Unavailable("no", status=503)
+    meter.waits.begin("rest", "target.example", seconds=120, error=error, attempt=2, attempts=5)
+    while now[0] < 119:
+        lines.look()
+        now[0] += 0.5
+    words = "target.example answers 503, trying again in {} (2 of 5)"
+    assert stream.getvalue().splitlines() == [
+        words.format("2 min"),
+        words.format("90 s"),
+        "Progress: transfer 0/8 images",
+        words.format("30 s"),
+    ]
+
+
+def test_a_quiet_log_is_told_of_no_wait() -> None:
+    lines, meter, now, stream = log(OutputOptions(quiet=True))
+    meter.waits.begin("quota", "docker.io", seconds=300)
+    now[0] = 200.0
+    lines.look()
+    assert stream.getvalue() == ""
+
+
+def test_a_log_in_which_nothing_happens_says_now_and_then_how_far_the_run_is() -> None:
+    lines, meter, now, stream = log()
+    lines(PhaseStarted("transfer", 8))
+    lines(PLANNED)
+    lines(started(0))
+    while now[0] < 100:
+        meter.active[0] = meter.hosts["r:1"].bytes_written = int(now[0] * 9)
+        lines.look()
+        now[0] += 0.5
+    assert stream.getvalue().splitlines() == [
+        "Progress: transfer 0/8 images, 270 B of 4.0 kB, 9 B/s, 6 min 50 s left",
+        "Progress: transfer 0/8 images, 810 B of 4.0 kB, 9 B/s, 5 min 50 s left",
+    ]
+
+
+def test_a_log_is_told_of_a_blob_that_stands_still_unless_its_host_rests() -> None:
+    lines, meter, now, stream = log()
+    lines(PhaseStarted("transfer", 8))
+    lines(started(0))
+    connecting = meter.waits.begin("connect", "r:1")
+    for _ in range(14):
+        now[0] += 0.5
+        lines.look()
+    assert stream.getvalue() == "connecting to r:1, for 5 s now\n"
+    connecting.end()
+    lines.look()
+    assert stream.getvalue().splitlines()[1:] == ["0 B/s for 7 s: rancher/pause:3.1 (0 B of 1.0 kB) to r:1"]
+
+
+def test_of_one_image_that_failed_only_its_error_is_told() -> None:
+    lines, _, _, stream = log()
+    lines(msgspec.structs.replace(image(status="failed"), done=1, images=1))
+    assert stream.getvalue() == ""
+
+
+def test_programs_are_told_of_waits_as_events() -> None:
+    now, meter, stream = [0.0], Meter(), io.StringIO()
+    meter.waits.clock = lambda: now[0]
+    show = JsonLines(stream, meter, lambda: now[0])
+    error = Throttled("no", retry_after=60.0)
+    meter.waits.begin("retry", "r:1", "manifest a:1", seconds=60, error=error, attempt=3, attempts=10)
+    show.look()
+    show.look()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert all(event.pop("time") for event in told)
+    assert told == [
+        {
+            "event": "wait",
+            "kind": "retry",
+            "host": "r:1",
+            "what": "manifest a:1",
+            "message": "r:1 answers 429, trying again in 60 s (3 of 10)",
+            "seconds": 0.0,
+            "left": 60.0,
+            "attempt": 3,
+            "attempts": 10,
+            "waiting": 1,
+        }
+    ]
 
 
 def record(status: Status, error: str = "") -> ImageRecord:

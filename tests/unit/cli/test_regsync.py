@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.go_templates import render_template
-from blobflow.cli.inputs.regsync_schedule import schedule_hint
+from blobflow.cli.inputs.regsync_schedule import EntryTimes
 from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.inputs.spec_formats import read_spec
+from blobflow.cli.runtime.cron import Interval, Schedule, parse_cron
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci.platform_choice import EVERYTHING
 from blobflow.oci.tag_selection.matching import matching_tags
@@ -193,7 +194,6 @@ sync:
     assert [where for where, _ in told] == [
         "f.yml line 1: `parallel`",
         "f.yml line 1: `userAgent`",
-        "f.yml lines 1, 3, 4, 5: `backup`",
         "f.yml line 3: `forceRecursive`",
         "f.yml line 3: `includeExternal`",
         "f.yml line 4: `hooks`",
@@ -256,7 +256,7 @@ creds: [{registry: docker.io, hostname: hub.example, user: joe, pass: p, mirrors
     ],
 )
 def test_hosts_that_would_be_others_are_refused(creds: str, sentence: str) -> None:
-    with pytest.raises(InvalidConfig) as caught:
+    with pytest.raises(UsageError) as caught:
         read(entry("type: image", f"creds: [{creds}]"))
     assert sentence in str(caught.value)
 
@@ -268,65 +268,65 @@ def test_a_layout_is_named_with_what_to_do() -> None:
 
 # Times
 
-TIMES: list[tuple[Sequence[tuple[int, str, str]], str]] = [
-    ([(3, "60m", ""), (4, "60m", "")], "`blobflow sync f.yml --every 60m`"),
-    ([(3, "1h30m0s", "")], "`blobflow sync f.yml --every 1h30m0s`"),
-    ([(3, "1.5h", "")], "`blobflow sync f.yml --every 1.5h`"),
-    ([(3, "2h0.5s", "")], "`blobflow sync f.yml --every 2h0.5s`"),
-    ([(3, "90000ms", "")], "`blobflow sync f.yml --every 90s`"),
-    ([(3, "1h", "15 01 * * *")], "`blobflow sync f.yml --cron '15 01 * * *'`"),
-    ([(3, "", "0 3 ? * MON-FRI")], "`blobflow sync f.yml --cron '0 3 * * MON-FRI'`"),
-    ([(3, "", "@daily")], "`blobflow sync f.yml --cron @daily`"),
-    ([(3, "", "@every 90m")], "`blobflow sync f.yml --every 90m`"),
-    (
-        [(3, "", "CRON_TZ=Europe/Berlin 0 3 * * *")],
-        "`TZ=Europe/Berlin blobflow sync f.yml --cron '0 3 * * *'`",
-    ),
-    ([(3, "1h", ""), (4, "", "")], "`blobflow sync f.yml --every 1h` (line 3)"),
-    (
-        [(3, "1h", ""), (4, "2h", ""), (5, "1h", "")],
-        "`blobflow sync f.yml --every 1h` (lines 3, 5), `blobflow sync f.yml --every 2h` (line 4); one",
-    ),
-]
+TIMES: dict[tuple[str, str], Schedule] = {
+    ("60m", ""): Interval(3600, 0),
+    ("1h30m0s", ""): Interval(5400, 0),
+    ("1.5h", ""): Interval(5400, 0),
+    ("2h0.5s", ""): Interval(7200.5, 0),
+    ("90000ms", ""): Interval(90, 0),
+    ("1h", "15 01 * * *"): parse_cron("15 1 * * *"),
+    ("", "0 3 ? * MON-FRI"): parse_cron("0 3 * * mon-fri"),
+    ("", "@daily"): parse_cron("@daily"),
+    ("", "@every 90m"): Interval(5400, 0),
+    ("", "CRON_TZ=Europe/Berlin 0 3 * * *"): parse_cron("0 3 * * *", ZoneInfo("Europe/Berlin")),
+}
 
 
-@pytest.mark.parametrize(("times", "command"), TIMES, ids=[row[1] for row in TIMES])
-def test_times_are_told_as_the_command_that_keeps_them(
-    times: Sequence[tuple[int, str, str]], command: str
+@pytest.mark.parametrize(("said", "schedule"), TIMES.items(), ids=map(str, TIMES))
+def test_an_entry_s_time_is_read_as_go_and_its_cron_library_have_it(
+    said: tuple[str, str], schedule: Schedule
 ) -> None:
-    told = schedule_hint("f.yml", times)
-    assert told.startswith(f"f.yml: this runs once; its `interval` or `schedule` is kept by {command}")
-    assert "\n" not in told
+    times = EntryTimes("f.yml")
+    assert times.read(3, *said) == schedule
+    assert times.unread == ()
+    assert times.hint == (
+        "f.yml: this runs once; `interval` and `schedule` are kept, each entry's own, by"
+        " `blobflow sync f.yml --every spec`"
+    )
 
 
 def test_times_that_can_t_be_read_are_told_with_their_lines() -> None:
-    told = schedule_hint("f.yml", [(3, "5ms", "")])
-    assert told == (
-        "f.yml: this runs once; its `interval` or `schedule` can't be read: '5ms' is too short; a second is"
-        " the least (line 3)"
+    times = EntryTimes("f.yml")
+    for line, interval, schedule in (
+        (3, "60 minutes", ""), (4, "1h", ""), (5, "60 minutes", ""), (6, "", "x y"), (7, "5ms", ""),
+        (8, "", "TZ=Nowhere/Else @daily"),
+    ):  # fmt: skip
+        times.read(line, interval, schedule)
+    assert (
+        "; some can't be read: '60 minutes' is no span of time (lines 3, 5), 'x y' is no cron" in times.hint
     )
-    told = schedule_hint(
-        "f.yml", [(3, "60 minutes", ""), (4, "1h", ""), (5, "60 minutes", ""), (6, "", "x y")]
-    )
-    assert told.startswith(
-        "f.yml: this runs once; its `interval` or `schedule` is kept by `blobflow sync f.yml --every 1h`"
-        " (line 4); or can't be read: '60 minutes' is no span of time (lines 3, 5), 'x y' is no cron"
-    )
+    assert times.hint.endswith(", and 1 more")
+    assert times.unread[0] == "f.yml lines 3, 5: '60 minutes' is no span of time"
+    assert times.unread[2] == "f.yml line 7: '5ms' is too short; a second is the least"
+    assert times.unread[3] == "f.yml line 8: 'Nowhere/Else' is no zone of time that is known here"
 
 
 def test_a_name_is_quoted_as_a_shell_wants_it_and_no_times_are_no_sentence() -> None:
-    assert "`blobflow sync 'my file.yml' --every 1h`" in schedule_hint("my file.yml", [(1, "1h", "")])
-    assert schedule_hint("f.yml", [(1, "", "")]) == ""
+    times = EntryTimes("my file.yml")
+    assert (times.read(1, "", ""), times.hint) == (None, "")
+    times.read(2, "1h", "")
+    assert "`blobflow sync 'my file.yml' --every spec`" in times.hint
 
 
 def test_an_entry_s_own_times_go_before_the_defaults() -> None:
     head = "defaults: {schedule: '@daily'}"
-    assert "--every 1h" in read(entry("type: image, interval: 1h", head)).schedule_hint
-    assert "--cron @daily" in read(entry("type: image", head)).schedule_hint
-    assert (
-        "--cron @hourly"
-        in read(entry("type: image, schedule: '@hourly'", "defaults: {interval: 1h}")).schedule_hint
-    )
+    for own, above, wanted in (
+        ("interval: 1h", head, Interval(3600, 0)),
+        ("type: image", head, parse_cron("@daily")),
+        ("schedule: '@hourly'", "defaults: {interval: 1h}", parse_cron("@hourly")),
+    ):
+        own = own if own.startswith("type") else f"type: image, {own}"
+        assert [image.schedule for image in read(entry(own, above)).images] == [wanted]
 
 
 # Templates

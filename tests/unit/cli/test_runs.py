@@ -140,7 +140,7 @@ def test_a_plan_is_priced_saved_applied_and_then_current(place: Place) -> None:
 def test_what_is_no_plan_is_not_applied(place: Place) -> None:
     saved = place.folder / "plan.json"
     saved.write_text('{"price": 1}')
-    assert "plan.json is not a plan" in blobflow("apply", str(saved), code=2).stderr
+    assert "plan.json is not a plan" in blobflow("apply", str(saved), code=7).stderr
     assert "can't read" in blobflow("apply", str(place.folder / "none"), code=2).stderr
 
 

@@ -148,7 +148,7 @@ def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, t
     root = tmp_path / "r"
     md5 = tmp_path / "md5"
     rules = tmp_path / "rules"
-    rules.write_text('[[allow]]\nwho = "ann"\n')
+    rules.write_text('[[allow]]\nwho = "ann"\ndo = "pull"\n')
     md5.write_text("ann:$apr1$abcdefgh$0123456789012345678901\n")
     for options, said in (
         (("--tls-key", str(htpasswd)), "--tls-key goes with --tls-cert"),
@@ -158,7 +158,7 @@ def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, t
         (("--htpasswd", str(md5)), f"{md5} line 1 has no bcrypt hash"),
         (("--access", str(tmp_path / "none")), f"can't read {tmp_path}/none: No such file"),
         (("--access", str(md5)), f"{md5} is not TOML: "),
-        (("--access", str(rules)), f"{rules} rule 1 has no `repositories`"),
+        (("--access", str(rules)), f"{rules} line 1 rule 1: it has no `repositories`"),
     ):
         line = refused("--root", str(root), "--listen", "127.0.0.1:0", *options)
         assert said in line

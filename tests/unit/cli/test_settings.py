@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -12,16 +13,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import cli
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import ConnectionOptions, SideOptions, connection_options
 from blobflow.cli.options.credentials import parse_login, prompt
+from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.settings import Hosts, connection_settings, hosts_of, run_settings
+from blobflow.cli.verb import Verb
 from blobflow.engine.pairs import Pair
 from blobflow.environment import login_file
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.oci import parse_reference
-from blobflow.settings import Settings
-from blobflow.transports.registry import Credentials
+from blobflow.settings import Settings, host_access, logins_of
+from blobflow.transports.registry import Credentials, HostSettings
 from tests.e2e.servers.locked_registry import Authority
 
 JOE = Credentials("joe", "hush:hush")
@@ -42,7 +45,7 @@ def settings(*argv: str, ends: Hosts = BETWEEN) -> Settings:
     """What the options of a verb that moves images come to, in this environment."""
     found: list[Settings] = []
 
-    @click.command()
+    @click.command(cls=Verb)
     @run_options
     @connection_options
     def verb(run: RunOptions, connection: ConnectionOptions) -> None:
@@ -238,7 +241,7 @@ def door(*argv: str, given: str | None = None) -> Result:
         ),
         (("r.example", "-u", "joe", "--password-stdin"), "\n", 2, "--password-stdin: stdin is empty"),
         (("r.example", "-u", "joe:x", "--password-stdin"), "hush", 2, "'joe:x' is no user name"),
-        (("https://r.example", "-u", "joe", "--password-stdin"), "hush", 2, "is not a registry host"),
+        (("ftp://r.example", "-u", "joe", "--password-stdin"), "hush", 2, "is not a registry host"),
     ],
 )
 def test_a_login_that_can_t_be_tried_is_not_kept(
@@ -264,3 +267,171 @@ def test_logout_says_what_it_dropped(home: Path) -> None:
     file.write_text(json.dumps({"auths": {"r.example": {"auth": "x"}}}))
     assert door("logout", "R.example").output == "logged out of r.example\n"
     assert json.loads(file.read_text()) == {"auths": {}}
+
+
+# what is said of one side, in our words and skopeo's
+
+
+BOTH = Hosts(frozenset({"a.example", "b.example", "oci:x"}), frozenset({"t.example", "b.example"}))
+
+
+@pytest.mark.parametrize("option", ["--source-tls-verify", "--src-tls-verify"])
+@pytest.mark.parametrize("value", [["=false"], ["", "false"], ["", "0"], ["", "no"]])
+def test_tls_of_the_sources_alone_may_go_unverified(home: Path, option: str, value: list[str]) -> None:
+    configured(home, '[registry."a.example"]\nconnections = 3\ninsecure = false')
+    made = settings(option + value[0], *value[1:], ends=BOTH)
+    assert {host: own.verify for host, own in made.hosts.items()} == {"a.example": False, "b.example": False}
+    assert made.hosts["a.example"].connections == 3
+    assert made.tls_verify is True
+
+
+def test_a_side_counts_before_what_is_said_of_all(home: Path) -> None:
+    made = settings("--tls-verify=false", "--dest-tls-verify", ends=BETWEEN)
+    assert (made.tls_verify, made.hosts["t.example"].verify) == (False, True)
+    assert "s.example" not in made.hosts
+    assert settings("--insecure").tls_verify is False
+
+
+def test_one_registry_at_both_sides_is_not_verified_by_halves(home: Path) -> None:
+    with pytest.raises(UsageError, match=r"b\.example is source and target; verify its TLS at both"):
+        settings("--src-tls-verify=false", "--dest-tls-verify", ends=BOTH)
+    assert settings("--src-tls-verify=false", "--dest-tls-verify=false", ends=BOTH).hosts.keys() == {
+        "a.example",
+        "b.example",
+        "t.example",
+    }
+
+
+@pytest.mark.parametrize(("source", "target"), [("--src-", "--dest-"), ("--source-", "--target-")])
+async def test_each_side_has_its_own_login_file(home: Path, source: str, target: str) -> None:
+    for side, password in (("s", "one"), ("t", "two")):
+        auth = base64.b64encode(f"joe:{password}".encode()).decode()
+        (home / f"{side}.json").write_text(
+            json.dumps({"auths": {host: {"auth": auth} for host in ("s.example", "t.example")}})
+        )
+    made = settings(f"{source}authfile", str(home / "s.json"), f"{target}authfile", str(home / "t.json"))
+    assert (await found(made, "s.example"), await found(made, "t.example")) == (
+        Credentials("joe", "one"),
+        Credentials("joe", "two"),
+    )
+    alone = settings(f"{source}authfile", str(home / "s.json"), f"{target}no-creds")
+    assert (await found(alone, "s.example"), await found(alone, "t.example")) == (
+        Credentials("joe", "one"),
+        None,
+    )
+    everywhere = settings("--authfile", str(home / "t.json"))
+    assert (everywhere.auth_files, everywhere.docker_config) == ((home / "t.json",), None)
+
+
+async def found(made: Settings, host: str) -> Credentials | None:
+    """The login that a host is given."""
+    giver = host_access(host, made, logins_of(made)).credentials
+    return await giver("") if callable(giver) else giver
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--authfile", "/absent.json"), r"--authfile names /absent\.json, and there is no such file"),
+        (("--src-authfile", "/absent.json"), r"--source-authfile names /absent\.json"),
+        (("--src-no-creds", "--src-creds", "joe:hush"), r"s\.example is given a login; leave out"),
+        (("--src-username", "joe"), "the source's username goes with its password"),
+        (("--dest-password", "hush"), "the target's password goes with its username"),
+        (
+            ("--src-username", "joe", "--src-password", "hush", "--src-creds", "joe:hush"),
+            "the source's login is given twice",
+        ),
+        (("--tls", "s.example", "--plain-http", "s.example"), r"s\.example is to be spoken to by TLS"),
+    ],
+)
+def test_what_contradicts_itself_is_told_without_a_password(
+    home: Path, argv: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        made = settings(*argv)
+        host_access("s.example", made, logins_of(made))
+    assert "hush" not in raised.value.message
+
+
+def test_skopeo_s_words_for_a_login_are_one(home: Path) -> None:
+    for argv in (
+        ("--dest-creds", "joe:hush:hush"),
+        ("--dest-username", "joe", "--dest-password", "hush:hush"),
+    ):
+        made = settings(*argv)
+        assert made.hosts["t.example"].credentials == JOE
+        assert "s.example" not in made.hosts
+
+
+def test_a_spec_s_settings_of_a_host_are_added_to_and_not_replaced(home: Path) -> None:
+    spec = {"t.example": HostSettings(connections=3, http=True, verify=True)}
+
+    def own(connection: ConnectionOptions) -> HostSettings:
+        return connection_settings(connection, {}, BETWEEN, host_defaults=spec).hosts["t.example"]
+
+    assert own(ConnectionOptions()) == spec["t.example"]
+    side = SideOptions(creds=JOE, tls_verify=False)
+    assert own(ConnectionOptions(target=side)) == HostSettings(
+        connections=3, http=True, verify=False, credentials=JOE
+    )
+    assert own(ConnectionOptions(source=side)) == spec["t.example"], "the other side's"
+
+
+def test_how_often_failures_are_tried_again_is_a_setting(home: Path) -> None:
+    assert settings().retry_times is None
+    made = settings("--retry-times", "0")
+    assert made.retry_times == 0
+    assert host_access("s.example", made, logins_of(made)).retry_times == 0
+
+
+# hosts that are given as URLs
+
+
+def told_by(*argv: str) -> Settings:
+    """The settings of a verb whose arguments are places."""
+    made: list[Settings] = []
+
+    @click.command(cls=Verb)
+    @click.argument("places", type=PLACE, nargs=-1)
+    @connection_options
+    def verb(places: tuple[str, ...], connection: ConnectionOptions) -> None:
+        assert not any("http" in place.lower() for place in places)
+        made.append(run_settings(connection, hosts=BETWEEN))
+
+    verb.main(list(argv), standalone_mode=False)
+    return made[0]
+
+
+def test_a_scheme_says_whether_a_host_speaks_tls(home: Path) -> None:
+    made = told_by("https://127.0.0.1:5000/x", "HTTP://R.example/a/b:1", "s.example", "docker://u.example/x")
+    assert (made.https, made.plain_http) == (frozenset({"127.0.0.1:5000"}), frozenset({"r.example"}))
+    assert host_access("127.0.0.1:5000", made, logins_of(made)).scheme == "https"
+    assert host_access("r.example", made, logins_of(made)).scheme == "http"
+    again = told_by("s.example")
+    assert (again.https, again.plain_http) == (frozenset(), frozenset()), "each command for itself"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("https://r.example", "http://r.example/x"), "r.example is given as https:// and as http://"),
+        (("https://joe:hush@r.example",), "a login in a URL is seen by everybody"),
+    ],
+)
+def test_schemes_that_contradict_each_other_are_bad_usage(
+    home: Path, argv: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(click.UsageError) as raised:
+        told_by(*argv)
+    assert words in raised.value.format_message()
+    assert "hush" not in raised.value.format_message()
+
+
+def test_a_scheme_that_contradicts_the_configuration_is_told(home: Path) -> None:
+    configured(home, '[registry."r.example"]\nhttp = true')
+    made = told_by("https://r.example/x")
+    with pytest.raises(UsageError, match=r"r\.example is to be spoken to by TLS, and its settings"):
+        host_access("r.example", made, logins_of(made))
+    made = told_by("--plain-http", "q.example", "https://q.example/x")
+    with pytest.raises(UsageError, match=r"q\.example is to be spoken to by TLS, and --plain-http says"):
+        host_access("q.example", made, logins_of(made))

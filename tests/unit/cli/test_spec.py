@@ -62,6 +62,18 @@ ENTRIES = {
         f"- {{image: a/b, tags: ['{D}', x]}}",
         [f"docker.io/a/b@{D} M/a/b@{D}", "docker.io/a/b:x M/a/b:x"],
     ),
+    "a source of its own": (
+        "- {image: a/b:1, source: quay.io/org}\n- {image: c:1, source: 'r:1'}\n- d:1",
+        [
+            "quay.io/org/a/b:1 M/a/b:1",
+            "r:1/c:1 M/c:1",
+            "docker.io/library/d:1 M/library/d:1",
+        ],
+    ),
+    "a host goes before a source of its own": (
+        "- {image: ghcr.io/a/b:1, source: quay.io/org}",
+        ["ghcr.io/a/b:1 M/a/b:1"],
+    ),
     "a target path": ("- {image: a/b:1, target: c/d}", ["docker.io/a/b:1 M/c/d:1"]),
     "a docker:// in front": ("- docker://ghcr.io/a/b:1", ["ghcr.io/a/b:1 M/a/b:1"]),
 }
@@ -120,7 +132,10 @@ REFUSED = {
     "a date tag": (spec("- {image: a/b, tags: [2024-01-02]}"), "a date; quote it: '2024-01-02'"),
     "a word that YAML takes for a bool": (spec("- {image: a/b, tags: [on]}"), "yes or no; quote it: 'on'"),
     "a number for an image": (spec("- 1.10"), "images[0] is 1.10, which YAML reads as a number"),
-    "an impossible date": (spec("- {image: a/b, tags: [2024-99-02]}"), "s.yaml can't be read: month must be"),
+    "an impossible date": (
+        spec("- {image: a/b, tags: [2024-99-02]}"),
+        "s.yaml line 4: 2024-99-02 can't be read: month must be",
+    ),
     "a mistyped key in an entry": (
         spec("- {image: a/b,\n   tag: [x]}"),
         "s.yaml line 5: unknown key `tag`; did you mean `tags`?",
@@ -149,7 +164,7 @@ REFUSED = {
         spec("- a").replace("1\n", "2\n", 1),
         "s.yaml has version 2; this blobflow reads version 1",
     ),
-    "no version": ("images: [a]", "s.yaml line 1: the spec: it misses the field `version`"),
+    "no version": ("images: [a]", "s.yaml line 1: it misses the field `version`"),
     "no images": (spec("").replace("images:\n", "images: []"), "s.yaml names no image"),
     "no targets": (spec("- a", "{source: docker.io}"), "s.yaml has no targets"),
     "no mapping": ("- a\n- b", "s.yaml is not a spec"),
@@ -171,7 +186,10 @@ REFUSED = {
         "s.yaml line 4: 'quay.io' names a registry and no repository; add",
     ),
     "a bad target path": (spec("- {image: a/b, target: X}"), "s.yaml line 4: 'X' is not a reference"),
-    "a bad target": (spec("- a", "{targets: ['bad host']}"), "s.yaml: defaults.targets: 'bad host' is not a"),
+    "a bad target": (
+        spec("- a", "{targets: ['bad host']}"),
+        "s.yaml line 2: defaults.targets: 'bad host' is not a",
+    ),
     "a tag and tags": (spec("- {image: 'a/b:1', tags: [x]}"), "line 4: a/b:1 has `tags` as well as a tag"),
     "no tags in tags": (spec("- {image: a/b, tags: []}"), "line 4: a/b has no tags in its list"),
     "an image twice": (
@@ -274,6 +292,25 @@ def test_a_list_becomes_these_pairs(text: str, source: RegistryPrefix, expected:
 @pytest.mark.parametrize(("text", "source", "expected"), ANY_HOST.values(), ids=ANY_HOST)
 def test_hosts_are_dropped_for_who_wants_that(text: str, source: RegistryPrefix, expected: list[str]) -> None:
     found = listed(text, source, any_host=True)
+    assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
+
+
+WHOLE_NAMES = {
+    "each line's own host": (
+        "quay.io/a/b:1\nr:1/c@" + D + "\nalpine:3",
+        [
+            "quay.io/a/b:1 M/a/b:1",
+            f"r:1/c@{D} M/c@{D}",
+            "docker.io/library/alpine:3 M/library/alpine:3",
+        ],
+    ),
+    "docker.io's other names": ("index.docker.io/e:1", ["docker.io/library/e:1 M/library/e:1"]),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), WHOLE_NAMES.values(), ids=WHOLE_NAMES)
+def test_without_a_source_a_name_s_own_host_is_it(text: str, expected: list[str]) -> None:
+    found = shown(make_pairs(parse_image_list(text, "L", None), [MIRROR]))
     assert found == [line.replace(" M/", " 127.0.0.1:5000/mirror/") for line in expected]
 
 
@@ -416,3 +453,25 @@ def test_no_target_is_a_usage_error() -> None:
 def test_a_spec_is_refused_as_configuration() -> None:
     with pytest.raises(InvalidConfig):
         spec_pairs("version: 3\nimages: [a]", "s.yaml")
+
+
+def test_places_may_be_urls_which_say_whether_their_hosts_speak_tls() -> None:
+    request = parse_spec(
+        "version: 1\n"
+        "defaults: {source: 'https://127.0.0.1:5001', targets: ['http://t.example/m', 'u.example/m/']}\n"
+        "images: [{image: a:1}, {image: b:1, source: 'http://s.example/x'}]\n",
+        "f.yml",
+    )
+    assert [str(image.source) for image in request.images] == ["127.0.0.1:5001", "s.example/x"]
+    assert [str(target) for target in request.targets] == ["t.example/m", "u.example/m"]
+    assert {host: own.http for host, own in request.hosts.items()} == {
+        "127.0.0.1:5001": False,
+        "t.example": True,
+        "s.example": True,
+    }
+    with pytest.raises(UsageError, match=r"f\.yml.*: r\.example is given as https:// and as http://"):
+        parse_spec(
+            "{version: 1, images: [a],"
+            " defaults: {source: 'https://r.example', targets: ['http://r.example/m']}}",
+            "f.yml",
+        )

@@ -12,7 +12,8 @@ from blobflow.cli import cli
 from blobflow.cli.inputs.expansion import ExpandedRequest, expand
 from blobflow.cli.inputs.renaming import RenameRule, apply_rename, check_rename_rule
 from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix
-from blobflow.cli.inputs.spec import parse_spec, spec_schema
+from blobflow.cli.inputs.spec import parse_spec
+from blobflow.cli.inputs.spec_keys import spec_schema
 from blobflow.errors import InvalidReference, NotFound, UsageError
 from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.operations.tags.search import ChosenTags, TagSearch
@@ -56,7 +57,7 @@ REFUSED = {
     ),
     "a key of the rules outside": (
         "- {image: a, newest: 3}",
-        "line 4: unknown key `newest`; known are image, tags",
+        "line 4: unknown key `newest`; did you mean `newest` under `tags`?",
     ),
     "a key in a rename": (
         "- {image: a, rename: {tags: x}}",

@@ -147,7 +147,15 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
 
 # What may be printed as it is: JSON in ASCII, bytes that were asked for raw, pages and XML whose text is made
 # harmless (see `test_printable`), and our own help.
-AS_IT_IS = ("json.dumps(", "found.root.raw", "draft.index().raw", "profile_toml(", "render_report(")
+AS_IT_IS = (
+    "json.dumps(",
+    "found.root.raw",
+    "draft.index().raw",
+    "profile_toml(",
+    "raw_config",
+    "context.get_help(",
+    "render_report(",
+)
 PRINTING = ("click.echo", "click.secho", "write_stdout")
 OUR_OWN = ("completion", "help", "stdio")
 

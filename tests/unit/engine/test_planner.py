@@ -15,7 +15,7 @@ from blobflow.engine.plan.cost import cost_of
 from blobflow.engine.plan.desired import AttachedReferrer, build_desired_images
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.plan.planner import make_plan
-from blobflow.engine.plan.steps import Attach, Copy, Mount, Need, NeedKind, Plan, Put, blobs_alone
+from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Need, NeedKind, Plan, Put, blobs_alone
 from blobflow.engine.sources.graph import Graph
 from blobflow.oci import Digest, Reference
 from tests.scenarios.planning import (
@@ -61,6 +61,9 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         if isinstance(step, Attach):
             assert all(each.digest in here for each in step.referrers)
             continue
+        if isinstance(step, Backup):
+            check_backup(plan, number, step)
+            continue
         assert step.blob.digest not in here
         if isinstance(step, Mount) and step.remembered:
             assert step.origin in inventory.remembered[step.target][step.blob.digest]
@@ -85,6 +88,16 @@ def check(plan: Plan, world: World, inventory: Inventory) -> None:
         for manifest in world.graph.closure(world.roots[pair.source].digest):
             check_referrers(plan, world, inventory, site, manifest.descriptor.digest)
     assert sum(world_size(world, digest) for digest in plan.reads) == cost_of(plan, world.graph).bytes_to_read
+
+
+def check_backup(plan: Plan, number: int, step: Backup) -> None:
+    """The one step that overwrites the tag needs it."""
+    (put,) = [
+        put for put, each in enumerate(plan.steps)
+        if isinstance(each, Put) and each.target == step.target and step.tag in each.tags
+    ]  # fmt: skip
+    assert Need(number) in plan.needs[put]
+    assert not plan.needs[number]
 
 
 def check_named(plan: Plan, world: World, inventory: Inventory, step: Mount, needs: Sequence[Need]) -> None:
@@ -282,6 +295,26 @@ def test_a_tag_on_a_root_that_is_there_costs_one_put() -> None:
     plan = planned(world.pairs, world.graph, Inventory({site: here}, {}, {(site, "1"): None}))
     assert [(type(s), s.tags) for s in plan.steps if isinstance(s, Put)] == [(Put, ("1",))]
     assert len(plan.steps) == 1
+
+
+def test_what_a_tag_names_is_kept_before_the_put_that_overwrites_it() -> None:
+    """Of two tags of one Put, one is to be kept; that of another image names what it should."""
+    world = World()
+    world.want("a:1", ["t"], image("base"))
+    world.want("a:latest", ["t"], image("base"))
+    world.want("b:1", ["t"], image("other"))
+    old, site = image("old").descriptor, Site("t", "a")
+    kept = Backup(old, site, "1", "1-old", image("base").descriptor.digest)
+    elsewhere = Backup(old, Site("t", "b"), "2", "2-old", image("base").descriptor.digest)
+    backups = {(site, "1"): kept, (Site("t", "b"), "2"): elsewhere}
+    inventory = Inventory({}, {}, {(site, "1"): old.digest}, backups=backups)
+    plan = planned(world.pairs, world.graph, inventory)
+    check(plan, world, inventory)
+    assert [step for step in plan.steps if isinstance(step, Backup)] == [kept]
+    free = planned(world.pairs, world.graph, msgspec.structs.replace(inventory, backups={}))
+    assert [step for step in plan.steps if not isinstance(step, Backup)] == list(free.steps)
+    more = cost_of(plan, world.graph).manifests - cost_of(free, world.graph).manifests
+    assert more == 1
 
 
 def test_a_missing_child_below_a_root_that_is_there_is_put_and_nothing_else() -> None:

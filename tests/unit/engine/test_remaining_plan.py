@@ -222,7 +222,7 @@ def afterwards(saved: SavedPlan) -> Inventory:
                 tags.update({(site, tag): manifest.digest for tag in step.tags})
             case Attach(subject=subject, referrers=found, target=site):
                 listed.setdefault(site, set()).update((subject, each.digest) for each in found)
-            case _:
+            case Copy() | Mount():
                 present.setdefault(step.target, set()).add(step.blob.digest)
     for image in saved.images:
         present.setdefault(site_of(image.pair.target), set())

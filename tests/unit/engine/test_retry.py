@@ -33,12 +33,12 @@ from blobflow.errors import (
 SIZE = 60_000_000
 
 
-def tries_of(error: BlobflowError) -> int:
+def tries_of(error: BlobflowError, times: int | None = None) -> int:
     """How often something that always fails with `error` is tried."""
     tries = Tries()
     while True:
         tries = tries.after(error)
-        if delay_before_retry(error, tries, lambda: 0.5) is None:
+        if delay_before_retry(error, tries, lambda: 0.5, times) is None:
             return tries.made
 
 
@@ -62,6 +62,24 @@ def tries_of(error: BlobflowError) -> int:
 )
 def test_how_often_each_failure_is_tried(error: BlobflowError, tries: int) -> None:
     assert tries_of(error) == tries
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "tries"),
+    [
+        (TimedOut("x"), 0, 1),
+        (TimedOut("x"), 1, 2),
+        (Unavailable("x"), 9, 10),
+        (ConnectionLost("x", received=FRUITFUL), 0, 1),
+        (ConnectionLost("x", received=FRUITFUL), 1, ALIKE + 1),
+        (DigestMismatch("x", expected="a", actual="b"), 9, 2),
+        (DigestMismatch("x", expected="a", actual="b"), 0, 1),
+        (NotFound("x"), 9, 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BlobflowError) else str(value),
+)
+def test_how_often_may_be_said(error: BlobflowError, times: int, tries: int) -> None:
+    assert tries_of(error, times) == tries
 
 
 def test_a_fruitful_try_forgives_the_fruitless_before_it() -> None:

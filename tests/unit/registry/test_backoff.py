@@ -17,6 +17,7 @@ from blobflow.errors import (
     Unavailable,
     UntrustedPeer,
 )
+from blobflow.retrying import Failure
 from blobflow.transports.registry.http.backoff import (
     MAX_RETRY_AFTER_SECONDS,
     POLICIES,
@@ -24,6 +25,7 @@ from blobflow.transports.registry.http.backoff import (
     concerns_host,
     delay_before_next,
 )
+from blobflow.waits import HostWaits
 from tests.fakes.registry import Clock
 
 
@@ -93,10 +95,19 @@ def test_only_a_counted_or_spoken_wish_holds_all_requests() -> None:
 
 async def test_the_back_off_holds_until_its_last_end_and_then_no_more() -> None:
     clock = Clock()
-    backoff = Backoff(clock, clock.sleep)
+    backoff = Backoff(clock, clock.sleep, HostWaits())
     await backoff.wait()
-    backoff.hold(5.0)
-    backoff.hold(2.0)
+    backoff.hold(Failure(Throttled("t"), 1, 5.0))
+    backoff.hold(Failure(Throttled("t"), 1, 2.0))
     await backoff.wait()
     await backoff.wait()
     assert clock.slept == [5.0]
+
+
+@pytest.mark.parametrize("times", [0, 1, 30])
+def test_how_often_may_be_said(times: int) -> None:
+    """In place of the table, and not of what can't be mended."""
+    for error in (Throttled("t", retry_after=0.0), Unavailable("u"), ConnectFailed("c")):
+        delays = [delay_before_next(error, n, 0.0, times=times) for n in range(1, times + 2)]
+        assert [delay is not None for delay in delays] == [True] * times + [False]
+    assert delay_before_next(NotFound("n"), 1, 0.0, times=times) is None

@@ -319,7 +319,9 @@ async def test_a_wrong_content_length_of_an_error_does_not_hide_it() -> None:
 
 async def test_tls_to_a_plain_registry_is_a_sentence_that_says_what_to_do() -> None:
     async with scripted_server(answers(web.Response)) as server, over_tls(True) as (r, _):
-        with pytest.raises(UntrustedPeer, match=r"does not speak TLS .* --plain-http") as raised:
+        with pytest.raises(
+            UntrustedPeer, match=r"does not speak TLS, but most likely plain HTTP; .* --plain-http"
+        ) as raised:
             await r.source(Site(server.host, "app")).resolve("1")
     assert raised.value.attempts == 1
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.errors import InvalidConfig
+from blobflow.errors import InvalidConfig, InvalidFile
 from blobflow.server.application import ENDPOINTS
 from blobflow.server.auth.access_rules import AccessRules, Action, Glob, Permissions, parse_access
 
@@ -189,24 +189,27 @@ def rule(who: str = '"a"', repositories: str = '"b"', do: str = '"pull"', more: 
     [
         ("", "F has no rule; begin one with [[allow]]"),
         ("allow = []", "F has no rule"),
-        ("allow = 3", "F: write each rule as a table `[[allow]]`"),
-        ("[allow]\nwho = 'a'", "F: write each rule as a table `[[allow]]`"),
+        ("allow = 3", "F line 1: write each rule as a table `[[allow]]`"),
+        ("[allow]\nwho = 'a'", "F line 1: write each rule as a table `[[allow]]`"),
         ("[[allow]\n", "F is not TOML: "),
         (rule() + "x = \n", "at line 6"),
-        (rule() + "[[deny]]\n", "F: unknown key 'deny'; known are allow, ask_for_login"),
-        ("ask_for_login = 1\n" + rule(), "F: `ask_for_login` is true or false"),
-        (rule() + rule(more="users = 'x'"), "F rule 2: unknown key 'users'; known are who, repositories, do"),
-        (rule() + "[[allow]]\nwho = 'a'\ndo = 'pull'\n", "F rule 2 has no `repositories`"),
-        (rule(who="[]"), "F rule 1: `who` is empty"),
-        (rule(who="[1]"), "F rule 1: `who` is a text or a list of texts"),
-        (rule(who="''"), "F rule 1: `who`: '' is empty"),
-        (rule(who="'a**'"), "F rule 1: `who`: 'a**' has **"),
-        (rule(who="'a:b'"), "F rule 1: `who`: 'a:b' has ':', which no name of a login has"),
+        (rule() + "[[deny]]\n", "F line 6: unknown key 'deny'; known are allow, ask_for_login"),
+        ("ask_for_login = 1\n" + rule(), "F line 1: `ask_for_login` is true or false"),
+        (
+            rule() + rule(more="users = 'x'"),
+            "F line 10 rule 2: unknown key 'users'; known are who, repositories, do",
+        ),
+        (rule() + "[[allow]]\nwho = 'a'\ndo = 'pull'\n", "F line 6 rule 2: it has no `repositories`"),
+        (rule(who="[]"), "F line 2 rule 1: `who` is empty"),
+        (rule(who="[1]"), "F line 2 rule 1: `who` is a text or a list of texts"),
+        (rule(who="''"), "F line 2 rule 1: `who`: '' is empty"),
+        (rule(who="'a**'"), "F line 2 rule 1: `who`: 'a**' has **"),
+        (rule(who="'a:b'"), "F line 2 rule 1: `who`: 'a:b' has ':', which no name of a login has"),
         (rule(repositories="'Team/*'"), "'Team/*' has 'T', which no name of a repository has"),
         (rule(repositories="'team/?'"), "'team/?' has '?', which no name of a repository has"),
-        (rule(repositories="'team/***'"), "F rule 1: `repositories`: 'team/***' has ***"),
-        (rule(do="['pull', 'write']"), "F rule 1: `do` knows pull, push, delete, not 'write'"),
-        (rule(do="true"), "F rule 1: `do` is a text or a list of texts"),
+        (rule(repositories="'team/***'"), "F line 3 rule 1: `repositories`: 'team/***' has ***"),
+        (rule(do="['pull', 'write']"), "F line 4 rule 1: `do` knows pull, push, delete, not 'write'"),
+        (rule(do="true"), "F line 4 rule 1: `do` is a text or a list of texts"),
         ("a = " + "9" * 5000, "F is not TOML"),
         ("a = " + "[" * 5000, "F is "),
     ],
@@ -216,6 +219,18 @@ def test_a_file_that_makes_no_sense_is_told_by_line_or_rule(text: str, said: str
         parse_access(text, "F")
     assert said in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_all_that_is_wrong_is_told_at_once_mistyped_keys_first() -> None:
+    text = rule(who="[]", do="'write'") + "[[allow]]\nwho = 'a'\nrepositries = 'X'\ndo = 'pull'\n"
+    with pytest.raises(InvalidFile) as caught:
+        parse_access(text, "F")
+    assert [each.partition(":")[0] for each in caught.value.errors] == [
+        "F line 8 rule 2",
+        "F line 2 rule 1",
+        "F line 4 rule 1",
+    ]
+    assert "did you mean `repositories`?" in caught.value.errors[0]
 
 
 @given(st.text())

@@ -16,6 +16,7 @@ from blobflow.transports.registry.auth.authenticator import Authenticator, Crede
 from blobflow.transports.registry.auth.challenges import Challenge, parse_challenges
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.auth.redirect_targets import RedirectTargets
+from blobflow.waits import HostWaits
 
 
 class HostAuthorization:
@@ -30,8 +31,10 @@ class HostAuthorization:
         fetch: Fetch,
         clock: Callable[[], float],
         observer: Observer,
+        waits: HostWaits | None = None,
     ) -> None:
         self._host = host
+        self._waits = waits or HostWaits()
         self._credentials = credentials
         self._observer = observer
         self._own = Authenticator(home, host, self._login, fetch, clock)
@@ -109,4 +112,7 @@ class HostAuthorization:
 
     async def _given(self, repository: str) -> Credentials | None:
         given = self._credentials
-        return await given(repository) if callable(given) else given
+        if not callable(given):
+            return given
+        with self._waits.begin("login", "the login"):
+            return await given(repository)

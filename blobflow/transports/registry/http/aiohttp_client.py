@@ -20,6 +20,7 @@ from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, MINIMU
 from blobflow.transports.registry.http.tls import system_ssl_context
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import GuardedResolver
+from blobflow.waits import CURRENT_WAIT
 
 CONNECT_SECONDS = 15.0
 # Name look-up, all addresses of a name and the TLS handshake together.
@@ -48,6 +49,12 @@ class _Connection(ResponseHandler):
 
     _heads = 0
 
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        # It is made when TCP has connected: what is left of connecting is TLS, if there is any.
+        if (wait := CURRENT_WAIT.get()) is not None:
+            wait.become("tls")
+
     def is_connected(self) -> bool:
         return super().is_connected() and not self.should_close
 
@@ -68,13 +75,30 @@ class _Connection(ResponseHandler):
     feed_data = _take_head  # as aiohttp's parser calls it
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Says of the request's wait that it is one for a connection, as long as that is so."""
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        wait = CURRENT_WAIT.get()
+        if wait is None:
+            return await super()._create_connection(req, traces, timeout)
+        kind = wait.wait.kind
+        wait.become("connect")
+        try:
+            return await super()._create_connection(req, traces, timeout)
+        finally:
+            wait.become(kind)
+
+
 def new_client(
     access: HostAccess, guard: GuardedResolver, user_agent: str, reading: Throttle | None
 ) -> aiohttp.ClientSession:
     """A client for one host and for where that sends us; nothing is kept between requests but connections."""
     ahead = READ_AHEAD if reading is None else int(min(READ_AHEAD, max(MIN_READ_AHEAD, reading.rate)))
     # No limit: the permits are the limit, and a pool's queue could deadlock where they can't.
-    connector = aiohttp.TCPConnector(limit=0, resolver=guard, ssl=access.tls)
+    connector = _Connector(limit=0, resolver=guard, ssl=access.tls)
     kind: type[ResponseHandler] = _Connection
     connector._factory = partial(kind, loop=asyncio.get_running_loop())
     return aiohttp.ClientSession(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 
 import aiohttp
 
@@ -21,6 +22,7 @@ from blobflow.errors import (
 )
 from blobflow.printable import one_line
 from blobflow.transports.registry.http.minimum_rate import MINIMUM_BYTES, TooSlow
+from blobflow.transports.registry.http.tls_diagnosis import PeerCertificate, names_text
 
 # What peers answer to a client certificate that is missing, unknown or ended.
 _CLIENT_CERTIFICATE = frozenset(
@@ -33,6 +35,13 @@ _CLIENT_CERTIFICATE = frozenset(
     }
 )
 
+# What OpenSSL calls an answer that is no TLS.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
+# OpenSSL's codes (X509_V_ERR_…) for what is wrong with a certificate.
+_NOT_YET, _EXPIRED, _SELF_SIGNED = 9, 10, 18
+_UNKNOWN_AUTHORITY = frozenset({2, _SELF_SIGNED, 19, 20, 21, 24, 27})
+_OTHER_NAME = frozenset({62, 64})
+
 
 def translate_error(
     error: Exception,
@@ -42,14 +51,16 @@ def translate_error(
     received: int = 0,
     expected: int | None = None,
     late: bool = False,
+    certificate: PeerCertificate | None = None,
 ) -> BlobflowError:
     """The error that `error`, raised while `host` was asked for `description`, means.
 
     `received` of `expected` bytes of a body had come (None: unknown). `late`: the response had begun, but its
-    head did not end.
+    head did not end. `certificate`: the peer's, as far as it was found out.
     """
     if (
-        failure := _connect_error(error, host) or _timeout_error(error, host, description, late=late)
+        failure := _connect_error(error, host, certificate)
+        or _timeout_error(error, host, description, late=late)
     ) is not None:
         return failure
     match error:
@@ -63,20 +74,23 @@ def translate_error(
     )
 
 
-def _connect_error(error: Exception, host: str) -> BlobflowError | None:
+def _connect_error(error: Exception, host: str, certificate: PeerCertificate | None) -> BlobflowError | None:
     """What kept us from a connection, or a TLS session, with the host or its proxy."""
     match error:
         case aiohttp.ConnectionTimeoutError():
             return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
         case aiohttp.ClientConnectorCertificateError():
-            return UntrustedPeer(
-                f"{host} shows a certificate that is not trusted"
-                f" ({_ssl_reason(error.certificate_error)}); add its CA, or turn verification off for it"
-            )
+            fault = _certificate_fault(error.certificate_error, host, error.host, certificate)
+            return UntrustedPeer(f"{host} shows a certificate that is not trusted: {fault}")
         case aiohttp.ClientOSError() if _alert_of(error) in _CLIENT_CERTIFICATE:
             return UntrustedPeer(
                 f"{host} wants a client certificate that it trusts ({_alert_of(error)});"
                 " give one with --cert and --key"
+            )
+        case aiohttp.ClientConnectorSSLError() if _ssl_code(error.os_error) in _NO_TLS:
+            return UntrustedPeer(
+                f"{host} does not speak TLS, but most likely plain HTTP; if that is meant, say so with"
+                f" --plain-http {host}, or write http://{host}"
             )
         case aiohttp.ClientConnectorSSLError():
             return UntrustedPeer(
@@ -128,6 +142,32 @@ def _alert_of(error: aiohttp.ClientOSError) -> str:
     """
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__
     return getattr(cause, "reason", None) or ""
+
+
+def _certificate_fault(error: Exception, host: str, name: str, certificate: PeerCertificate | None) -> str:
+    """What is wrong with the certificate of `host`, whose `name` has no port, and what can be done."""
+    code = getattr(error, "verify_code", 0)
+    said = certificate or PeerCertificate()
+    anyway = "accept any certificate with --tls-verify=false"
+    if code == _EXPIRED and said.ends:
+        return f"it expired on {_date(said.ends)}; have it renewed, or {anyway}"
+    if code == _NOT_YET and said.begins:
+        return f"it is valid from {_date(said.begins)} on; check this machine's clock, or {anyway}"
+    if code in _OTHER_NAME and said.names:
+        return f"it is for {names_text(said.names)}, and not for {name}; use such a name, or {anyway}"
+    if code in _UNKNOWN_AUTHORITY:
+        whom = f" ({said.issuer})" if said.issuer else ""
+        who = "it is signed by itself" if code == _SELF_SIGNED else f"who signed it{whom} is not known here"
+        return f"{who}; to trust it name its CA with --ca FILE, or keep that as certs.d/{host}/ca.crt"
+    return f"{_ssl_reason(error)}; add its CA with --ca FILE, or {anyway}"
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _ssl_code(error: Exception) -> str:
+    return getattr(error, "reason", None) or ""
 
 
 def _ssl_reason(error: Exception) -> str:

@@ -20,7 +20,8 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
-from blobflow.retrying import Rule, Table, rule_for
+from blobflow.retrying import Failure, Rule, Table, begin_wait, rule_for
+from blobflow.waits import HostWaits
 
 # Seconds for which nothing is sent to the host after a 429 that does not say how long.
 DEFAULT_RETRY_AFTER = 0.25
@@ -58,16 +59,18 @@ def delay_before_next(
     *,
     fail_fast: bool = False,
     longest: float = MAX_RETRY_AFTER_SECONDS,
+    times: int | None = None,
 ) -> float | None:
     """Seconds to wait after failed `attempt` (from 1), or None: give up. `jitter` is in 0 ≤ j < 1.
 
     `fail_fast`: the same can be had elsewhere, so one more attempt has to do, and none where the host wants
-    time. `longest`: seconds that are waited at most where the host wants time.
+    time. `longest`: seconds that are waited at most where the host wants time. `times`: how often it is tried
+    again, in place of what the table says.
     """
     if not error.retryable or (fail_fast and (attempt > 1 or concerns_host(error))):
         return None
     rule = rule_for(error, POLICIES)
-    if rule is None or attempt >= rule.attempts:
+    if rule is None or attempt >= attempts_of(error, times):
         return None
     wish = retry_after_of(error)
     if wish is not None:
@@ -76,22 +79,37 @@ def delay_before_next(
     return None if concerns_host(error) and delay > longest else delay
 
 
+def attempts_of(error: BlobflowError, times: int | None = None) -> int:
+    """How many attempts there are in all; 0 for what has no rule. `times`: see `delay_before_next`."""
+    rule = rule_for(error, POLICIES)
+    if rule is None:
+        return 0
+    return rule.attempts if times is None else times + 1
+
+
 def concerns_host(error: BlobflowError) -> bool:
     """Whether the wait holds for every request of the host: it said so, or it counts requests."""
     return isinstance(error, Throttled) or retry_after_of(error) is not None
 
 
 class RequestRetries:
-    """The retry `Policy` of one request. `fail_fast`, `longest`: see `delay_before_next`. `unanswered`: it is
-    sent again also when no answer came; else it may have been done."""
+    """The retry `Policy` of one request. `fail_fast`, `longest`, `times`: see `delay_before_next`.
+    `unanswered`: it is sent again also when no answer came; else it may have been done."""
 
     def __init__(
-        self, jitter: Callable[[], float], *, fail_fast: bool, longest: float, unanswered: bool
+        self,
+        jitter: Callable[[], float],
+        *,
+        fail_fast: bool,
+        longest: float,
+        unanswered: bool,
+        times: int | None = None,
     ) -> None:
         self._jitter = jitter
         self._fail_fast = fail_fast
         self._longest = longest
         self._unanswered = unanswered
+        self._times = times
         self._attempt = 0
 
     def next_delay(self, error: BlobflowError) -> float | None:
@@ -99,23 +117,40 @@ class RequestRetries:
         self._attempt += 1
         if not (self._unanswered or isinstance(error, RegistryError)):
             return None
-        jitter, fail_fast, longest = self._jitter(), self._fail_fast, self._longest
-        return delay_before_next(error, self._attempt, jitter, fail_fast=fail_fast, longest=longest)
+        return delay_before_next(
+            error,
+            self._attempt,
+            self._jitter(),
+            fail_fast=self._fail_fast,
+            longest=self._longest,
+            times=self._times,
+        )
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`."""
+        attempts = attempts_of(error, self._times)
+        return min(attempts, 2) if self._fail_fast else attempts
 
 
 class Backoff:
-    """Until when no request is sent to one host."""
+    """Until when no request is sent to one host. Who waits for that is among the `waits`."""
 
-    def __init__(self, clock: Callable[[], float], sleep: Sleep) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Sleep, waits: HostWaits) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._waits = waits
         self._until = 0.0
+        self._cause: Failure | None = None
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for `seconds` from now."""
-        self._until = max(self._until, self._clock() + seconds)
+    def hold(self, failure: Failure) -> None:
+        """Send nothing for the failure's delay from now."""
+        until = self._clock() + failure.delay
+        if until > self._until:
+            self._until, self._cause = until, failure
 
     async def wait(self) -> None:
         """Return when the host may be asked again; at once if nothing holds."""
         while (left := self._until - self._clock()) > 0:
-            await self._sleep(left)
+            assert self._cause is not None, "something holds"
+            with begin_wait(self._waits, self._cause, kind="rest", seconds=left):
+                await self._sleep(left)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import aiohttp
 from yarl import URL
 
-from blobflow.errors import ConnectFailed, RegistryError
+from blobflow.errors import BlobflowError, ConnectFailed, RegistryError, UntrustedPeer
 from blobflow.events import HostMeter, Observer, Traced, Warned
+from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry.http.aiohttp_client import (
     head_limit,
     new_client,
@@ -35,10 +36,13 @@ from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.scheme_detection import detect_scheme
+from blobflow.transports.registry.http.tls_diagnosis import PeerCertificate, read_certificate, speaks_tls
 from blobflow.transports.registry.http.upload_body import UploadBody, UploadPayload
 from blobflow.transports.registry.origins import GuardedResolver, name_of, origin_of
+from blobflow.waits import CURRENT_WAIT, WaitKind
 
 MAX_WARNINGS = 20
+_BAD_REQUEST = 400
 
 
 class ConnectionPool:
@@ -69,6 +73,10 @@ class ConnectionPool:
         self._reading = reading
         self._guard = GuardedResolver(self.home, proxies=access.proxies.hosts)
         self._warned: set[str] = set()
+        self._certificate: PeerCertificate | None = None
+        self._certificate_asked = False
+        self._certificate_lock = asyncio.Lock()
+        self._understood = False  # whether the host has answered something that shows that it speaks HTTP
         self._client_session: aiohttp.ClientSession | None = None
 
     async def detect_scheme(self) -> None:
@@ -77,7 +85,12 @@ class ConnectionPool:
             async with self._scheme_lock:
                 if not self._scheme_known:
                     self._meter.requests += 1
-                    self.home = await detect_scheme(self._client, self.home, self._access)
+                    with self._meter.waits.begin("answer", "a first answer") as wait:
+                        current = CURRENT_WAIT.set(wait)
+                        try:
+                            self.home = await detect_scheme(self._client, self.home, self._access)
+                        finally:
+                            CURRENT_WAIT.reset(current)
                     self._scheme_known = True
 
     async def exchange(
@@ -87,8 +100,9 @@ class ConnectionPool:
         body: bytes | UploadBody | None,
         authorization: str,
         timeout: aiohttp.ClientTimeout | None = None,
+        waits_for: WaitKind = "answer",
     ) -> aiohttp.ClientResponse:
-        """One HTTP request, to wherever `url` is and may be."""
+        """One HTTP request, to wherever `url` is and may be. `waits_for`: what the answer says."""
         self._guard.check(url)
         headers = dict(request.headers)
         if authorization:
@@ -99,6 +113,10 @@ class ConnectionPool:
         timeout = timeout or self._client.timeout
         self._meter.requests += 1
         limit = head_limit(timeout, body)
+        wait = self._meter.waits.begin(waits_for, request.description, host=self.name(url))
+        if isinstance(body, UploadBody):
+            body.watched_by(wait)
+        current = CURRENT_WAIT.set(wait)
         try:
             async with limit:
                 response = await self._client.request(
@@ -112,16 +130,26 @@ class ConnectionPool:
                     timeout=timeout,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = translate_error(error, self.name(url), request.description, late=limit.expired())
+            certificate = await self._certificate_of(url, error)
+            failure = translate_error(
+                error,
+                self.name(url),
+                request.description,
+                late=limit.expired(),
+                certificate=certificate,
+            )
             if isinstance(failure, ConnectFailed):
                 failure.elsewhere = not self.is_home(url)
             raise failure from None
         finally:
+            CURRENT_WAIT.reset(current)
+            wait.end()
             if isinstance(body, UploadBody):
                 body.answer_limit = None
         if self._trace:
             shown = str(url.with_query(None))
             self._observer(Traced(request.method, shown, response.status, self._clock() - began))
+        self._understood = self._understood or (response.status != _BAD_REQUEST and self.is_home(url))
         if "Warning" in response.headers:
             self._report_warnings(response.headers.getall("Warning"))
         return response
@@ -134,16 +162,20 @@ class ConnectionPool:
         codings = codings_of(response.headers) if wanted else ()
         # What is compressed in spite of being too short for it is longer.
         limit = request.limit + (CODING_BYTES if codings else 0)
+        host = self.name(response.url)
         try:
-            await read_small(response, limit, self._reading, body)
+            if response.content.is_eof():  # as most are
+                await read_small(response, limit, self._reading, body)
+            else:
+                with self._meter.waits.begin("answer", request.description, host=host):
+                    await read_small(response, limit, self._reading, body)
         except (aiohttp.ClientError, OSError) as error:
             length = response.content_length
             raise translate_error(
-                error, self.name(response.url), request.description, received=len(body), expected=length
+                error, host, request.description, received=len(body), expected=length
             ) from None
         content = bytes(body[: limit + 1])
         if codings:
-            host = self.name(response.url)
             check_codings(codings, host, request.description)
             content = decode_body(
                 content, codings, f"{host}'s answer to {request.description}", request.limit
@@ -162,6 +194,37 @@ class ConnectionPool:
             response.headers,
             body,
             request.transient_codes,
+        )
+
+    async def _certificate_of(self, url: URL, error: Exception) -> PeerCertificate | None:
+        """What the host's own certificate says, if that was not trusted, for the sentence about it.
+
+        It is asked for once. Nothing is asked of hosts that it sends us to: their addresses would have to be
+        checked.
+        """
+        untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+        if not (untrusted and self.is_home(url)) or self._access.proxies.of(url):
+            return None
+        async with self._certificate_lock:
+            if not self._certificate_asked:
+                self._certificate_asked = True
+                self._certificate = await read_certificate(self.home)
+        return self._certificate
+
+    async def explained(self, error: BlobflowError) -> BlobflowError:
+        """The error; or, if the host was spoken to in plain HTTP and speaks TLS alone, that this is why.
+
+        Such hosts hang up, answer a TLS alert, or 400.
+        """
+        if self._understood or self.home.scheme == "https" or self._access.proxies.of(self.home):
+            return error
+        self._understood = True  # this is found out once
+        if not await speaks_tls(self.home):
+            return error
+        local = "a loopback host is spoken to without it; " if is_loopback(self.host) else ""
+        return UntrustedPeer(
+            f"{self.host} speaks TLS, and was asked in plain HTTP: {local}say --tls {self.host}, or write"
+            f" https://{self.host} (and --ca FILE for a CA of your own)"
         )
 
     def _report_warnings(self, values: list[str]) -> None:

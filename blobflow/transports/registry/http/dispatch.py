@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Sleep
-from blobflow.errors import ProtocolViolation, RegistryError, TimedOut
+from blobflow.errors import BlobflowError, ProtocolViolation, RegistryError, TimedOut
 from blobflow.events import HostMeter, Observer
 from blobflow.transports.registry.auth.challenges import Challenge
 from blobflow.transports.registry.auth.host_authorization import HostAuthorization
@@ -22,6 +22,7 @@ from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.http.pull_quota import allowance_of
 from blobflow.transports.registry.http.upload_body import UploadBody
 from blobflow.transports.registry.origins import follow_location
+from blobflow.waits import WaitKind
 
 MAX_REDIRECTS = 5
 # The host has too much to do (408: it gave up waiting for a request that it was slow to read).
@@ -59,12 +60,12 @@ class Dispatcher:
         writing: Throttle | None,
     ) -> None:
         self.allowance: Allowance | None = None
-        self.backoff = backoff.Backoff(clock, sleep)
+        self.backoff = backoff.Backoff(clock, sleep, meter.waits)
         self._host = host
         self._limiter = limiter
         self._clock = clock
         self._writing = writing
-        self._requests = throttle_of((rate_limit_of(access.requests_per_second, clock),), sleep)
+        self._requests = throttle_of((rate_limit_of(access.requests_per_second, clock),), sleep, meter.waits)
         self._pool = ConnectionPool(
             host,
             access,
@@ -76,7 +77,13 @@ class Dispatcher:
             reading=reading,
         )
         self._authorization = HostAuthorization(
-            host, self.home, access.credentials, fetch=self._fetch, clock=clock, observer=observer
+            host,
+            self.home,
+            access.credentials,
+            fetch=self._fetch,
+            clock=clock,
+            observer=observer,
+            waits=meter.waits,
         )
 
     @property
@@ -97,6 +104,10 @@ class Dispatcher:
         """See `ConnectionPool.warn`."""
         self._pool.warn(sentence)
 
+    async def explained(self, error: BlobflowError) -> BlobflowError:
+        """See `ConnectionPool.explained`."""
+        return await self._pool.explained(error)
+
     async def close(self) -> None:
         """Close every connection."""
         await self._authorization.close()
@@ -105,9 +116,11 @@ class Dispatcher:
     async def exchange(
         self, request: Request, url: URL, body: bytes | UploadBody | None, timeout: aiohttp.ClientTimeout
     ) -> tuple[aiohttp.ClientResponse, str]:
-        """One exchange with the body as it is; the response, and the Authorization that was sent."""
+        """One exchange of an upload, with the body as it is; the response, and the Authorization that was
+        sent."""
         sent = await self._header(request, url)
-        return await self._transmit(request, url, body, sent, timeout), sent
+        waits_for: WaitKind = "answer" if request.method == "PATCH" else "commit"
+        return await self._transmit(request, url, body, sent, timeout, waits_for), sent
 
     async def finish(
         self, request: Request, url: URL, response: aiohttp.ClientResponse, sent: str
@@ -183,6 +196,7 @@ class Dispatcher:
         body: bytes | UploadBody | None,
         authorization: str,
         timeout: aiohttp.ClientTimeout | None = None,
+        waits_for: WaitKind = "answer",
     ) -> aiohttp.ClientResponse:
         """One HTTP request for this host, when the host may be asked; the limiter learns how it answered."""
         at_home = self._pool.is_home(url)
@@ -192,7 +206,7 @@ class Dispatcher:
             await self._writing.wait(len(body))
         began = self._clock()
         try:
-            response = await self._pool.exchange(request, url, body, authorization, timeout)
+            response = await self._pool.exchange(request, url, body, authorization, timeout, waits_for)
         except TimedOut:
             self._limiter.congested(began)
             raise

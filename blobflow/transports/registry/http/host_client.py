@@ -20,10 +20,10 @@ import aiohttp
 from yarl import URL
 
 from blobflow.content import Allowance, Journal, NullJournal, Sleep
-from blobflow.errors import NetworkError, RegistryError, TimedOut
+from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Rejected, TimedOut
 from blobflow.events import Event, HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
-from blobflow.retrying import Failure, retrying
+from blobflow.retrying import Failure, begin_wait, retrying
 from blobflow.transports.registry.capabilities.host_capabilities import HostCapabilities
 from blobflow.transports.registry.http import backoff
 from blobflow.transports.registry.http.aiohttp_client import (
@@ -90,10 +90,10 @@ class HostClient:
         """
         self.host = host
         self.meter = meter
-        self.limiter = HostLimiter(access.connections, clock)
+        self.limiter = HostLimiter(access.connections, clock, meter.waits)
         own = rate_limit_of(access.bytes_per_second, clock)
-        self.reading = throttle_of((own, reading), sleep)
-        self.writing = throttle_of((own, writing), sleep)
+        self.reading = throttle_of((own, reading), sleep, meter.waits)
+        self.writing = throttle_of((own, writing), sleep, meter.waits)
         self._observer = observer
         self._sleep = sleep
         self._clock = clock
@@ -118,6 +118,7 @@ class HostClient:
         self.etags = Etags()
         self.read_ahead = read_ahead or ReadAhead()
         self.parallel_ranges = access.parallel_ranges
+        self._retry_times = access.retry_times
 
     @property
     def allowance(self) -> Allowance | None:
@@ -151,8 +152,9 @@ class HostClient:
 
     async def pause(self, description: str, failure: Failure) -> None:
         """Wait until the next attempt at what is described."""
-        self._observer(Retrying(description, failure.error.message, failure.attempt, failure.delay))
-        await self._sleep(failure.delay)
+        self._tell_retry(description, failure)
+        with begin_wait(self.meter.waits, failure, description):
+            await self._sleep(failure.delay)
 
     async def send(self, request: Request) -> Response:
         """Send a request without a body or with a small one, and read the whole answer; retried.
@@ -192,12 +194,9 @@ class HostClient:
                 return await self._send_patiently(request, body, body.size)
         except (NetworkError, RegistryError) as error:
             if backoff.concerns_host(error):
-                self._dispatcher.backoff.hold(
-                    min(
-                        backoff.retry_after_of(error) or backoff.DEFAULT_RETRY_AFTER,
-                        backoff.MAX_RETRY_AFTER_SECONDS,
-                    )
-                )
+                wish = backoff.retry_after_of(error) or backoff.DEFAULT_RETRY_AFTER
+                held = min(wish, backoff.MAX_RETRY_AFTER_SECONDS)
+                self._dispatcher.backoff.hold(Failure(error, 0, held))
             raise body.error or error from None
         except TimeoutError:
             self._dispatcher.silent()
@@ -287,6 +286,10 @@ class HostClient:
 
     # What surrounds an exchange
 
+    def _tell_retry(self, description: str, failure: Failure) -> None:
+        error = failure.error.message
+        self._observer(Retrying(description, error, failure.attempt, failure.delay, failure.attempts))
+
     async def _retrying(
         self,
         request: Request,
@@ -307,16 +310,21 @@ class HostClient:
 
         async def pause(failure: Failure) -> None:
             nonlocal refused
-            self._observer(
-                Retrying(request.description, failure.error.message, failure.attempt, failure.delay)
-            )
             refused = backoff.concerns_host(failure.error)
             if refused:
-                self._dispatcher.backoff.hold(failure.delay)
+                self._tell_retry(request.description, failure)
+                self._dispatcher.backoff.hold(failure)
             else:
-                await self._sleep(failure.delay)
+                await self.pause(request.description, failure)
 
         policy = backoff.RequestRetries(
-            self._random, fail_fast=request.fail_fast, longest=self._longest_wait, unanswered=retry_unanswered
+            self._random,
+            fail_fast=request.fail_fast,
+            longest=self._longest_wait,
+            unanswered=retry_unanswered,
+            times=self._retry_times,
         )
-        return await retrying(policy, attempt, pause)
+        try:
+            return await retrying(policy, attempt, pause)
+        except (ConnectionLost, ProtocolViolation, Rejected) as error:
+            raise await self._dispatcher.explained(error) from None

@@ -29,7 +29,7 @@ class HostSettings(msgspec.Struct, frozen=True):
     connections: int | None = None
     requests_per_second: float = 0
     bytes_per_second: float = 0
-    credentials: Credentials | None = None
+    credentials: Credentials | CredentialsGiver | None = None
     profile: Profile | None = None
     proxies: Proxies | None = None
     parallel_ranges: bool = True
@@ -44,7 +44,8 @@ class HostAccess(msgspec.Struct, frozen=True):
     is near, and up to four times that where it is far (`HostLimiter`). `requests_per_second` and
     `bytes_per_second` (read and written, together) apply to all requests to the host; 0 is no limit.
     `credentials` is a login, or finds one when the host first asks for it. `profile` overrides what is known
-    of the host by its name. `mirrors`: see `HostSettings`.
+    of the host by its name. `mirrors`: see `HostSettings`. `retry_times`: how often a request that failed is
+    sent again; None: as the table of `backoff` says.
     """
 
     scheme: Literal["https", "http"] = "https"
@@ -58,3 +59,4 @@ class HostAccess(msgspec.Struct, frozen=True):
     proxies: Proxies = DIRECT
     mirrors: tuple[str, ...] = ()
     parallel_ranges: bool = True
+    retry_times: int | None = None

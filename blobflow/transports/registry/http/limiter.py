@@ -29,6 +29,7 @@ from contextlib import asynccontextmanager, suppress
 from blobflow.content import Sleep
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
 from blobflow.transports.registry.http.round_trip import RoundTrip
+from blobflow.waits import HostWaits
 
 # A window that was refused right after it was known to be good is one too large: it closes by little, and
 # stays near the limit. One that is refused before it was ever used whole is much too large.
@@ -41,6 +42,8 @@ PROBE = 40.0
 # Seconds of an unused allowance that are not lost: timers come late by about a millisecond, and without this
 # every such lateness would make the rate slower than the one set.
 BURST_SECONDS = 0.1
+# A limit makes every chunk wait; nobody is told of what is shorter than this (seconds).
+TOLD_SECONDS = 0.5
 
 
 class CongestionWindow:
@@ -98,9 +101,10 @@ class HostLimiter:
     many more in all. `clock` in seconds.
     """
 
-    def __init__(self, connections: int, clock: Callable[[], float]) -> None:
+    def __init__(self, connections: int, clock: Callable[[], float], waits: HostWaits | None = None) -> None:
         self._connections = connections
         self._clock = clock
+        self._waits = waits or HostWaits()
         self._near_ceiling = 2 * connections
         # One more than the blobs, so that all of them can start at once where nothing is known yet.
         self.window = CongestionWindow(connections + 1, self._near_ceiling)
@@ -164,7 +168,8 @@ class HostLimiter:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(granted)
         try:
-            await granted
+            with self._waits.begin("permit"):
+                await granted
         except asyncio.CancelledError:
             if granted.cancelled():
                 with suppress(ValueError):
@@ -203,7 +208,8 @@ class HostLimiter:
             permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._refused.append(permit)
             try:
-                await permit
+                with self._waits.begin("permit"):
+                    await permit
             except asyncio.CancelledError:
                 if permit.cancelled():
                     with suppress(ValueError):
@@ -343,23 +349,30 @@ class RateLimit:
 
 
 class Throttle:
-    """Waits until every one of some rate limits allows it. `rate`: the slowest one's."""
+    """Waits until every one of some rate limits allows it. `rate`: the slowest one's. Where that takes long
+    enough to be told it is among the `waits`."""
 
-    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep) -> None:
+    def __init__(self, limits: Sequence[RateLimit], sleep: Sleep, waits: HostWaits | None = None) -> None:
         self._limits = limits
         self._sleep = sleep
+        self._waits = waits or HostWaits()
         self.rate = min(limit.rate for limit in limits)
 
     async def wait(self, amount: float) -> None:
         delay = max(limit.reserve(amount) for limit in self._limits)
-        if delay > 0:
+        if delay >= TOLD_SECONDS:
+            with self._waits.begin("rate", seconds=delay):
+                await self._sleep(delay)
+        elif delay > 0:
             await self._sleep(delay)
 
 
-def throttle_of(limits: Sequence[RateLimit | None], sleep: Sleep) -> Throttle | None:
+def throttle_of(
+    limits: Sequence[RateLimit | None], sleep: Sleep, waits: HostWaits | None = None
+) -> Throttle | None:
     """A throttle for the limits that are set; None if none is, so that what is not limited costs nothing."""
     given = [limit for limit in limits if limit is not None]
-    return Throttle(given, sleep) if given else None
+    return Throttle(given, sleep, waits) if given else None
 
 
 def rate_limit_of(rate: float, clock: Callable[[], float]) -> RateLimit | None:

@@ -19,6 +19,7 @@ from blobflow.errors import BlobflowError, ConnectionLost, SizeMismatch, Storage
 from blobflow.events import HostMeter
 from blobflow.transports.registry.http.limiter import Throttle
 from blobflow.transports.sendfile import FileCutShort, send_inline
+from blobflow.waits import OpenWait, WaitKind
 
 # A peer slower than this (bytes a second) counts as standing still: one chunk of 1 MiB gets a minute more.
 SLOWEST = 16 * 1024
@@ -51,6 +52,13 @@ class UploadBody:
         self._puller: asyncio.Task[object] | None = None
         self._chunk_size = 0
         self._watch: asyncio.TimerHandle | None = None
+        self._wait: OpenWait | None = None
+        self._answer: WaitKind = "answer"
+
+    def watched_by(self, wait: OpenWait) -> None:
+        """The wait for the answer is one for the body's bytes until the last of them was taken."""
+        self._wait, self._answer = wait, wait.wait.kind
+        wait.become("send")
 
     @property
     def done(self) -> bool:
@@ -92,6 +100,8 @@ class UploadBody:
             if self.sent != self.size:
                 self.error = SizeMismatch(self._what, expected=self.size, actual=self.sent)
                 raise self.error from None
+            if self._wait is not None:
+                self._wait.become(self._answer)
             if self.answer_limit is not None:
                 self.answer_limit.reschedule(asyncio.get_running_loop().time() + self.answer_seconds)
             return b""

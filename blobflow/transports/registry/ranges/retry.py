@@ -37,3 +37,7 @@ class RangeRetries:
         if rule is None or self.fruitless >= rule.attempts:
             return None
         return rule.delay(self.fruitless, self._jitter()) if self.fruitless else 0.0
+
+    def attempts_for(self, error: BlobflowError) -> int:
+        """See `Policy.attempts_for`: what brings bytes begins the count anew."""
+        return 0

@@ -1,0 +1,145 @@
+"""`blobflow config`: what holds and why, checks of files, and the schemas that are published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from blobflow.cli import cli
+from blobflow.cli.effective_settings import effective_settings
+from blobflow.cli.inputs.spec_keys import spec_schema
+from blobflow.config_file import config_schema
+from tools.checkout import TOP
+
+CONFIG = """\
+[registry."Docker.IO"]
+mirrors = ["m.example", "n.example/hub"]
+proxy = "http://joe:hush@p.example:1"
+
+[registry."r.example:5000".profile]
+rungs = ["single"]
+"""
+
+
+def blobflow(*words: str, **environ: str) -> Result:
+    return CliRunner(env=environ).invoke(cli, words)
+
+
+def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(CONFIG)
+    environ = {
+        "HOME": str(tmp_path),
+        "BLOBFLOW_CONFIG": str(file),
+        "BLOBFLOW_TLS_VERIFY": "no",
+        "BLOBFLOW_PLAIN_HTTP": "b:1 a:1",
+        "BLOBFLOW_SOURCE_CREDS": "joe:hush",
+        "https_proxy": "http://joe:hush@q.example:2",
+        "XDG_CACHE_HOME": "/var/cache",
+    }
+    found = effective_settings(environ)
+    shown = {each.name: (each.value, each.origin) for each in found}
+    for name, value, origin in (
+        ("config", str(file), "BLOBFLOW_CONFIG"),
+        ("plain-http", "a:1 b:1", "BLOBFLOW_PLAIN_HTTP"),
+        ("tls-verify", "false", "BLOBFLOW_TLS_VERIFY"),
+        ("ca", "the system's", "default"),
+        ("source-creds", "given, not shown", "BLOBFLOW_SOURCE_CREDS"),
+        ("target-creds", "none", "default"),
+        ("cache-dir", "/var/cache/blobflow", "XDG_CACHE_HOME"),
+        ("https-proxy", "http://q.example:2", "https_proxy"),
+        ("docker.io mirrors", "m.example n.example/hub", f"{file} line 2"),
+        ("docker.io proxy", "http://p.example:1", f"{file} line 3"),
+        ("r.example:5000 profile", "rungs=single", f"{file} line 5"),
+    ):
+        assert shown[name] == (value, origin)
+    assert "hush" not in repr(found)
+    logins = [each.value for each in found if each.name == "logins"]
+    assert logins[0] == f"{tmp_path}/.docker/config.json (absent)"
+
+
+def test_a_file_that_is_named_goes_before_the_environment_s(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(CONFIG)
+    done = blobflow("config", "show", "--json", "--config", str(file), BLOBFLOW_CONFIG="/nowhere.toml")
+    assert done.exit_code == 0
+    shown: list[dict[str, str]] = json.loads(done.stdout)
+    assert {"name": "config", "value": str(file), "origin": "--config"} in shown
+    plain = blobflow("config", "show", "--config", str(file))
+    assert len(plain.stdout.splitlines()) == len(shown)
+
+
+SPEC = "version: 1\ndefaults: {targets: ['t:1'], every: 1h}\nimages: [a, {image: b, tags: {newest: 1}}]\n"
+SKOPEO = "r.example.com: {images: {a: ['1']}}\n"
+REGSYNC = "sync: [{source: a, target: 't:1/a', type: image, interval: 1h}]\n"
+ACCESS = '[[allow]]\nwho = "a"\nrepositories = "b"\ndo = "pull"\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "said"),
+    [
+        ("c.toml", CONFIG, (), "2 registry tables"),
+        ("m.yaml", SPEC, (), "1 image, 1 by rules, 2 with a time of their own"),
+        ("m.yaml", SKOPEO, (), "1 image"),
+        ("m.yaml", REGSYNC, (), "1 image, 1 with a time of their own"),
+        ("a.toml", ACCESS, ("--of", "access"), "1 rule"),
+        ("c", CONFIG, ("--of", "config"), "2 registry tables"),
+    ],
+)
+def test_a_good_file_is_told_in_a_line(
+    name: str, text: str, options: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    done = blobflow("config", "check", str(tmp_path / name), *options)
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / name}: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("c.toml", CONFIG.replace("mirrors", "mirors"), 'line 2: [registry."Docker.IO"]: unknown key'),
+        ("m.yaml", SPEC.replace("newest", "newst"), "line 3: unknown key `newst`; did you mean `newest`?"),
+        (
+            "m.yaml",
+            SPEC.replace("{image: b, tags: {newest: 1}}", "a"),
+            "line 3: docker.io/library/a:latest is",
+        ),
+    ],
+)
+def test_a_bad_file_is_told_with_its_lines(name: str, text: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    done = blobflow("config", "check", str(tmp_path / name))
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"blobflow: {tmp_path / name} {line}")
+
+
+def test_without_a_file_the_one_in_use_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "blobflow").mkdir()
+    (tmp_path / "blobflow" / "config.toml").write_text(CONFIG)
+    used = blobflow("config", "check", XDG_CONFIG_HOME=str(tmp_path))
+    assert used.stdout == f"{tmp_path}/blobflow/config.toml: 2 registry tables\n"
+    none = blobflow("config", "check", XDG_CONFIG_HOME="/nowhere", BLOBFLOW_CONFIG="")
+    assert (none.exit_code, "no configuration file in use" in none.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("kind", "made"), [("spec", spec_schema()), ("config", config_schema())])
+def test_the_published_schemas_are_those_of_the_code(kind: str, made: dict[str, object]) -> None:
+    done = blobflow("config", "schema", "--of", kind)
+    assert json.loads(done.stdout) == json.loads(json.dumps(made))
+    published = (TOP / "docs" / "schemas" / f"{kind}.json").read_text()
+    assert published == done.stdout, "run python -m tools.schemas"
+
+
+def test_the_configuration_s_schema_knows_every_key_and_describes_it() -> None:
+    document: Any = config_schema()
+    for name, part in document["$defs"].items():
+        assert part["additionalProperties"] is False, name
+        assert part["description"], name
+    table = document["$defs"]["HostTable"]["properties"]
+    assert all(key["description"] for key in table.values())
+    assert {"$ref": "#/$defs/Profile"} in table["profile"]["anyOf"]
+    assert "ecr" in table["profile"]["anyOf"][0]["enum"]
