@@ -136,13 +136,17 @@ def _run(report: Report) -> str:
     ]
     facts = [
         ("Started", _moment(run.started)),
-        ("Ended", f"{_moment(run.ended)}, after {seconds_text(report.totals.seconds)}" if run.ended else ""),
+        ("Ended", _moment(run.ended) + _span_text(run.started, run.ended)),
         ("Command", f"<code>{page_text(command_text(run.command))}</code>" if run.command else ""),
         ("Version", page_text(f"blobflow {run.blobflow}") if run.blobflow else ""),
         ("Hosts", ", ".join(hosts)),
     ]
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
     return f'<dl id="run">{rows}</dl>' if rows else ""
+
+
+def _span_text(started: datetime | None, ended: datetime | None) -> str:
+    return f", after {seconds_text((ended - started).total_seconds())}" if started and ended else ""
 
 
 def _moment(at: datetime | None) -> str:

@@ -82,7 +82,7 @@ def _properties(report: Report) -> str:
     facts = {
         "blobflow.version": run.blobflow,
         "blobflow.command": command_text(run.command),
-        "blobflow.ended": run.ended.isoformat() if run.ended else "",
+        "blobflow.ended": f"{run.ended:%Y-%m-%dT%H:%M:%SZ}" if run.ended else "",
         "blobflow.bytes_read": str(totals.bytes_read),
         "blobflow.bytes_written": str(totals.bytes_written),
         "blobflow.requests": str(totals.requests),

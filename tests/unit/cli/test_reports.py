@@ -146,6 +146,20 @@ def test_images_that_were_present_have_their_platforms_in_everything_that_is_tol
     assert {name.split(" ")[0][:11] for each in chosen for name in each["platforms"]} == {"linux/arm64"}
 
 
+@pytest.mark.parametrize("index", ["keep", "prune"])
+def test_a_part_of_an_index_that_was_present_has_the_platforms_of_that_part(place: Place, index: str) -> None:
+    file = place.folder / "run.json"
+    argv = ("sync", *place.set(), "--platform", "linux/arm64", "--index", index, "--report", str(file))
+    statuses, platforms = [], []
+    for _ in range(2):
+        blobflow(*argv)
+        images = json.loads(file.read_bytes())["images"]
+        statuses.append({each["status"] for each in images})
+        platforms.append([each["platforms"] for each in images])
+    assert statuses == [{"done"}, {"present"}]
+    assert platforms[0] == platforms[1] and all(len(each) == 1 for each in platforms[1])
+
+
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
