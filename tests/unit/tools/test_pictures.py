@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from tools.pictures import svg_of
+from tools.terminal_pictures import svg_of
 
 
 class Screen:
