@@ -192,7 +192,7 @@ class HostMeter:
         self.bytes_written = 0
 
 
-class Count:
+class PhaseCount:
     """How far something is: `done` of `total` things."""
 
     __slots__ = ("done", "total")
@@ -224,7 +224,7 @@ class Meter:
         self.hosts: dict[str, HostMeter] = _HostMeters(self.waits)
         self.active: dict[int, int] = {}
         self.bytes_resent = 0
-        self.counts: defaultdict[str, Count] = defaultdict(Count)
+        self.counts: defaultdict[str, PhaseCount] = defaultdict(PhaseCount)
 
     @property
     def requests(self) -> int:

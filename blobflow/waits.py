@@ -24,9 +24,11 @@ import msgspec
 #   tls       the handshake on a new connection
 #   login     credentials: a helper program
 #   answer    a request was sent: the host's answer, or the rest of it
-#   send      a blob's bytes are on their way up: no wait while they move
+#   send      the target, to take a blob's next bytes: no wait while they move
+#   pull      the next bytes of a blob that is to be sent, from wherever it comes: the same
 #   commit    the target has all bytes of a blob, and makes it content
-#   stall     the next byte of a blob, for some seconds already
+#   stall     the next byte of a blob, for some seconds already; source-stall and target-stall where it is
+#             known who of the two gives or takes none
 #   read      a local archive or layout is read, and hashed
 #   rate      a limit of ours on bytes or requests a second
 #   permit    a limit of ours on requests in flight
@@ -42,8 +44,11 @@ WaitKind = Literal[
     "login",
     "answer",
     "send",
+    "pull",
     "commit",
     "stall",
+    "source-stall",
+    "target-stall",
     "read",
     "rate",
     "permit",
@@ -74,11 +79,19 @@ class Wait(msgspec.Struct, frozen=True):
 class OpenWait:
     """A wait that has begun. Used with `with`, or ended by `end`, once or more often."""
 
-    __slots__ = ("_waits", "wait")
+    __slots__ = ("_waits", "pulls", "wait")
 
     def __init__(self, waits: Waits, wait: Wait) -> None:
         self._waits = waits
         self.wait = wait
+        # Whether what is to be sent has to come first; it changes with every chunk, and is only looked at.
+        self.pulls: Callable[[], bool] | None = None
+
+    def look(self) -> Wait:
+        """What it is at this moment."""
+        if self.pulls is not None and self.wait.kind == "send" and self.pulls():
+            return msgspec.structs.replace(self.wait, kind="pull")
+        return self.wait
 
     def become(self, kind: WaitKind) -> None:
         """From now on it is for something else, at the same host."""
@@ -117,7 +130,11 @@ class Waits:
         """A wait begins. `seconds`: how long it will take, if that is known. The rest as in `Wait`."""
         now = self.clock()
         until = None if seconds is None else now + seconds
-        opened = OpenWait(self, Wait(kind, host, what, now, until, error, attempt, attempts))
+        return self.start(Wait(kind, host, what, now, until, error, attempt, attempts))
+
+    def start(self, wait: Wait) -> OpenWait:
+        """A wait begins, as it is said."""
+        opened = OpenWait(self, wait)
         self._open[opened] = None
         return opened
 
@@ -127,7 +144,7 @@ class Waits:
 
     def now(self) -> list[Wait]:
         """The waits of this moment, the oldest first."""
-        return [opened.wait for opened in tuple(self._open)]
+        return [opened.look() for opened in tuple(self._open)]
 
     def at(self, host: str) -> HostWaits:
         """Waits for one host."""
@@ -155,15 +172,10 @@ class HostWaits:
         attempts: int = 0,
     ) -> OpenWait:
         """See `Waits.begin`. `host`: another one, to which this one leads."""
-        return self._waits.begin(
-            kind,
-            host or self.host,
-            what,
-            seconds=seconds,
-            error=error,
-            attempt=attempt,
-            attempts=attempts,
-        )
+        waits = self._waits
+        now = waits.clock()
+        until = None if seconds is None else now + seconds
+        return waits.start(Wait(kind, host or self.host, what, now, until, error, attempt, attempts))
 
 
 # The wait of the request that this task is about: a library in between knows nothing of it.

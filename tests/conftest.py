@@ -4,6 +4,7 @@
     contract     what every Source, Sink and Cache promises, and every registry server
     integration  whole runs in this process, between places in memory or registries on loopback
     e2e          blobflow as a program, beside real registries, proxies and tools
+    docs         README and docs/: every command, block, link and printed line
     scenarios    what whole runs begin with, for several tests; no test imports from another
     fakes        doubles of what blobflow talks to, for several tests
 
@@ -27,7 +28,7 @@ settings.load_profile("no clock")
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
 # Workers take files in this order: those that take minutes begin first, and the many short ones fill the end.
-FOLDERS = ("e2e", "integration", "contract", "unit")
+FOLDERS = ("e2e", "integration", "docs", "contract", "unit")
 BY_NAME = ("soak", "clients")
 IN_CI = os.environ.get("CI") == "true"
 
@@ -47,6 +48,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Bytes are called by their length: gzip's have the time in them, and names are the same everywhere."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much of the documentation was tried, where it was."""
+    if any(_is_of_docs(report) for reports in terminalreporter.stats.values() for report in reports):
+        from tools.documentation.counts import counts_text
+
+        terminalreporter.write_line(counts_text())
+
+
+def _is_of_docs(report: object) -> bool:
+    return isinstance(report, pytest.TestReport) and report.nodeid.startswith("tests/docs/")
 
 
 def _only_by_name(mark: pytest.Mark | None) -> bool:

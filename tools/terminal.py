@@ -73,10 +73,18 @@ class Terminal:
         """The text of the screen as soon as all these words are in it."""
         return await self.until(lambda text: all(each in text for each in words))
 
-    def resize(self, columns: int) -> None:
-        """Give the window other columns, of which the process hears by SIGWINCH or by looking."""
+    async def resized(self, columns: int, *words: str) -> str:
+        """Give the window other columns. Returns the text of the screen as soon as it was drawn for these,
+        and all the words are in it."""
+        before = len(self.written)
         self._screen.resize(LINES, columns)
         _set_size(self._fd, columns)
+
+        def shows(text: str) -> bool:
+            drawn = len(self.written) > before and max(map(len, self.lines), default=0) < columns
+            return drawn and all(word in text for word in words)
+
+        return await self.until(shows)
 
     def interrupt(self) -> None:
         """Ctrl-C, as the terminal does it."""

@@ -8,7 +8,7 @@ from blobflow.errors import BlobflowError, RunIncomplete
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
-# Code → what it means; the README has the same table, and a test compares the two.
+# Code → what it means; docs/exit-codes.md has the same table, and a test compares the two.
 EXIT_CODES = {
     0: "all done (`plan --exit-code`: the mirror is current)",
     1: "`plan --exit-code`: something is missing; otherwise an error of no other kind",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.exit_codes import error_of_set
-from blobflow.cli.options.command_line import command_line
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
@@ -26,11 +25,9 @@ from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, with_unresolved
-from blobflow.engine.results.run_record import utc_now
 from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
 from blobflow.events import Meter, Observer, RunStarted
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
-from blobflow.version import __version__
 
 if TYPE_CHECKING:
     from blobflow.client import Client
@@ -85,15 +82,18 @@ class RunRecorder:
 
     Called with pairs and notes it makes the run that a signal winds down; `take` does that with another one.
     `unresolved`: pairs that could not even be planned, and why. `tags`: what became of tags that were too
-    many.
+    many. `command`: the command line, without its secrets.
     """
 
     def __init__(self, run: RunOptions, observe: Observer, meter: Meter) -> None:
+        from blobflow.cli.options.command_line import command_line
+        from blobflow.engine.results.run_record import utc_now
+
         self._run = run
         self._observe = observe
         self._meter = meter
         self._notes: tuple[str, ...] = ()
-        self._command = command_line()
+        self.command = command_line()
         self._started = utc_now()
         self.flow: Flow = self._flow(())
         self.unresolved: Mapping[Pair, BlobflowError] = {}
@@ -118,15 +118,23 @@ class RunRecorder:
         """Add to the report's notes."""
         self._notes += tuple(notes)
 
-    def report(self) -> Report:
-        """The report as of now."""
+    def report(self, ended: BaseException | None = None) -> Report:
+        """The report as of now. `ended`: what ended the work, if something did."""
         report = with_unresolved(self.flow.report(), self.unresolved)
         return msgspec.structs.replace(
             report,
             notes=(*self._notes, *report.notes),
             tags=tuple(self.tags),
-            run=msgspec.structs.replace(report.run, started=self._started, command=self._command),
+            run=msgspec.structs.replace(
+                report.run, started=self._started, command=self.command, error=_ending(ended)
+            ),
         )
+
+
+def _ending(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return str(error) if isinstance(error, BlobflowError) else "interrupted"
 
 
 # A verb's work: it starts a run, with notes for the report, awaits its end, and returns further notes.
@@ -190,9 +198,8 @@ async def _run_recorded(
     SHUTDOWN.get().waits = meter.waits
     async with show_progress(output, meter, hosts=len(hosts.targets)) as show:
         timeline = Timeline(show)
-        sources, targets = sorted(hosts.sources), sorted(hosts.targets)
-        show(RunStarted(__version__, command_line(), tuple(sources), tuple(targets)))
         recorder = RunRecorder(run, timeline, meter)
+        show(_run_started(recorder.command, hosts))
         ended: BaseException | None = None
         try:
             used = settings()  # imports faster than the client would, which is imported after that
@@ -202,7 +209,7 @@ async def _run_recorded(
                 recorder.note(await work(client, recorder))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
-    report = recorder.report()
+    report = recorder.report(ended)
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
     failed = isinstance(ended, BlobflowError) or bool(recorder.flow.errors)
@@ -218,6 +225,12 @@ async def _run_recorded(
     if SHUTDOWN.get().requested:  # a signal that came too late to cancel the work still ends the process
         raise asyncio.CancelledError
     return RunOutcome(report, {**recorder.flow.errors, **recorder.unresolved})
+
+
+def _run_started(command: tuple[str, ...], hosts: Hosts) -> RunStarted:
+    from blobflow.version import __version__
+
+    return RunStarted(__version__, command, tuple(sorted(hosts.sources)), tuple(sorted(hosts.targets)))
 
 
 def _writes_stdout(hosts: Hosts) -> bool:

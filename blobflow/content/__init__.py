@@ -33,7 +33,7 @@ retried by the engine, through their reader.
 succeed.
 
 A Source or a Sink is one `Site`: a repository of a registry, or a path. One of your own is passed to `mirror`
-in `blobflow.CustomTransports`; README shows one, and `blobflow.contract` tries it.
+in `blobflow.CustomTransports`; docs/tasks/own-places.md shows one, and `blobflow.contract` tries it.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from blobflow.oci.local_reference import TRANSPORTS
 from blobflow.transports.local import LocalTransports
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
+from tests.documentation import shelf
 from tests.fakes.memory_registry import MemoryRegistry
-from tests.readme import shelf
 from tools.processes import docker_registry
 from tools.registry.faulty import journalling
 
@@ -64,7 +64,7 @@ class Places:
 
 
 class Shelves(Places):
-    """What README shows to those who write a place of their own."""
+    """What the documentation shows to those who write a place of their own."""
 
     mounts = False
     asks = False

@@ -14,8 +14,8 @@ from blobflow.content import BlobReader, BlobStream, Chunk, Site
 from blobflow.contract import ContractBroken, check_sink, check_source
 from blobflow.oci import Descriptor, digest_of
 from tests.contract.implementations import CONTENT, OURS, blob_of, image_of, index_of, open_places
+from tests.documentation import shelf
 from tests.fakes.registry import Bytes
-from tests.readme import shelf
 
 BLOB, CONFIG = blob_of(CONTENT), blob_of(b"{}")
 IMAGE, RAW = image_of(CONFIG, BLOB)

@@ -124,7 +124,9 @@ def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> 
     pushed = world.client.push(world.at(served))
     assert pushed.content
     assert world.client.pull(world.at(served)) == pushed.content
-    assert world.client.odd(manifest_at(served, pushed.images[0])), "the README's table is no longer right"
+    assert world.client.odd(manifest_at(served, pushed.images[0])), (
+        "the table of docs/clients.md is no longer right"
+    )
     for number, (place, image) in enumerate(world.client.writes.items()):
         world.copy(world.file(place), f"{served.host}/read/file:{number}")
         read, made = manifest_at(served, f"read/file:{number}"), manifest_at(served, image)
@@ -146,8 +148,8 @@ def test_what_a_client_pushes_it_pulls_and_is_carried_as_it_is(world: World) -> 
     assert world.client.pull(world.at(third)) == pushed.content
 
 
-def test_the_readme_has_every_client_with_the_version_that_was_tried() -> None:
-    table = (TOP / "README.md").read_text()
+def test_the_documentation_has_every_client_with_the_version_that_was_tried() -> None:
+    table = (TOP / "docs" / "clients.md").read_text()
     for client in (*PYPI, *NPM):
         version = client.requirement.removeprefix(client.name).lstrip("=@")
         assert f"\n| {client.name} {version}" in table

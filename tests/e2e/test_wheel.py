@@ -41,7 +41,7 @@ def other_pythons() -> dict[str, Path]:
     return found
 
 
-# What runs these tests is the oldest here, or one of them; the newest is tried always, and those between by name.
+# What runs these tests is the oldest here; the newest is tried always, and those between by name.
 OTHER_PYTHONS = [
     pytest.param(path, id=name, marks=[] if last else [pytest.mark.clients])
     for number, (name, path) in enumerate(sorted(other_pythons().items()), start=1)

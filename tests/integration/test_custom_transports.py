@@ -1,4 +1,4 @@
-"""A Source and a Sink of a user's own in whole runs: README's, as it stands there, and others."""
+"""A Source and a Sink of a user's own in whole runs: the documented one, as it stands there, and others."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from blobflow.errors import ConnectionLost, NotFound
 from blobflow.events import Meter
 from blobflow.oci import Descriptor, digest_of
 from blobflow.settings import Settings
+from tests.documentation import block_with, shelf
 from tests.library import inspect, mirror, plan, verify
-from tests.readme import block_with, shelf
 from tests.scenarios.custom_transports import IMAGES, pairs_of
 from tests.scenarios.fault_rows import tag_at
 from tests.scenarios.registries import fill, registries
@@ -40,7 +40,7 @@ def tags_at(target: JournallingRegistry) -> Mapping[str, str | None]:
 WANTED = {name: stored.digest for name, stored in IMAGES.images.items()}
 
 
-async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> None:
+async def test_the_documented_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> None:
     mine = shelf(tmp_path / "shelf")
     transports = CustomTransports(sources={"shelf": mine}, sinks={"shelf": mine})
     settings = Settings(cache_dir=tmp_path / "cache")
@@ -62,12 +62,12 @@ async def test_readme_s_shelf_is_a_target_and_then_a_source(tmp_path: Path) -> N
         assert tags_at(target) == WANTED
 
 
-async def test_readme_s_lines_run_as_they_stand(tmp_path: Path) -> None:
+async def test_the_documented_lines_run_as_they_stand(tmp_path: Path) -> None:
     names: dict[str, Any] = {"Shelf": shelf(tmp_path / "shelf")}
     async with two(tmp_path) as (source, _):
         name = next(iter(IMAGES.images))
         text = block_with("CustomTransports(sources").replace("127.0.0.1:5000/app:1", f"{source.host}/{name}")
-        exec(compile(text, "README.md", "exec"), names)
+        exec(compile(text, "own-places.md", "exec"), names)
         report = await names["main"]()
     assert statuses(report) == ["done"]
     kept = tmp_path / "shelf" / "team/app"

@@ -110,7 +110,7 @@ def test_no_function_has_more_than_60_lines() -> None:
 
 def test_what_is_mentioned_is_there() -> None:
     sources = {name: file.read_text() for name, file in modules().items()}
-    texts = [*files(), TOP / "README.md", TOP / "CONTRIBUTING.md"]
+    texts = [*files(), *TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")]
     lost = {str(file.relative_to(TOP)): lost_mentions(file.read_text(), sources) for file in texts}
     assert {name: found for name, found in lost.items() if found} == {}
 

@@ -103,12 +103,12 @@ def _convert(file: Path, form: ReportForm, out: Path | None) -> None:
 
     if out is not None:
         check_writable(out, "--out")
-    rendered = render_report(_read_report(file), form)
+    report = _read_report(file)
     if out is not None:
-        write_atomic(out, rendered)
+        write_atomic(out, render_report(report, form))
     else:
         with ignore_closed_pipe():
-            write_stdout(rendered, nl=False)
+            write_stdout(render_report(report, form), nl=False)
 
 
 def _read_report(file: Path) -> Report:

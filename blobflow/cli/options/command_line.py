@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from blobflow.lazy_pattern import LazyPattern
@@ -33,6 +35,13 @@ def command_line() -> tuple[str, ...]:
     context = click.get_current_context(silent=True)
     arguments = context.meta.get(_KEY) if context else None
     return () if arguments is None else (_PROGRAM, *without_secrets(arguments))
+
+
+def command_text(words: Sequence[str]) -> str:
+    """A command line as it is typed, with its secrets hidden."""
+    import shlex
+
+    return shlex.join(words).replace(f"'{HIDDEN}'", HIDDEN)
 
 
 def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:

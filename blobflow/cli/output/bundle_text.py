@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError
 from blobflow.oci.index_grouping import parse_image_name
+from blobflow.transports.archive.parts import part_number
 
 if TYPE_CHECKING:
     from blobflow.oci import Digest
@@ -126,11 +128,10 @@ def parts_lines(bundles: Sequence[BundleFiles], found: Sequence[BundleFile]) -> 
     """A line a file in order, those that are missing among them."""
     rows: list[tuple[str, ...]] = []
     for bundle, files in _by_bundle(bundles, found):
-        missing = {last: (first, last) for first, last in bundle.missing}
-        for file in files:
-            rows += [(_run_text(*run), "", "missing") for last, run in missing.items() if last < file.path]
-            missing = {last: run for last, run in missing.items() if last > file.path}
-            rows.append((one_line(str(file.path)), size_text(file.size), _file_text(file)))
+        there = [(file.path, (str(file.path), size_text(file.size), _file_text(file))) for file in files]
+        missing = [(last, (_run_text(first, last), "", "missing")) for first, last in bundle.missing]
+        in_order = sorted((*there, *missing), key=lambda row: part_number(row[0]))
+        rows += [tuple(map(one_line, row)) for _, row in in_order]
         if bundle.numbered and files[-1].error is None and not files[-1].images:
             rows.append((one_line(str(bundle.following)), "", "missing, and what comes after it"))
     return table(rows)
@@ -169,13 +170,13 @@ def _by_bundle(
         at += len(bundle.there)
 
 
-def _run_text(first: object, last: object) -> str:
-    return one_line(str(first) if first == last else f"{first} to {last}")
+def _run_text(first: Path, last: Path) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _file_text(file: BundleFile) -> str:
     if file.error is not None:
-        return one_line(str(file.error))
+        return str(file.error)
     return f"names {count_text(file.images, 'image')}" if file.images else "there"
 
 

@@ -12,11 +12,11 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from blobflow.cli.options.command_line import command_text
 from blobflow.cli.output.dedup_stats import DedupStats, collect_dedup_stats
 from blobflow.cli.output.html_timeline import TIMELINE_STYLE, draw_timeline
 from blobflow.cli.output.timeline import RangeSpan, StepSpan
 from blobflow.cli.output.units import (
-    command_text,
     count_text,
     one_line,
     seconds_text,
@@ -69,6 +69,7 @@ def render_html_report(
     blobs that were read by several at once."""
     failed = sum(image.status == "failed" for image in report.images)
     title = f"blobflow: {count_text(len(report.images), 'image')}, {failed} failed"
+    title += ", ended early" if report.run.error else ""
     sections = [
         ("failures", "Failures", _failures(report, spans)),
         ("all-images", "Images", _images(report.images)),
@@ -135,13 +136,17 @@ def _run(report: Report) -> str:
     ]
     facts = [
         ("Started", _moment(run.started)),
-        ("Ended", f"{_moment(run.ended)}, after {seconds_text(report.totals.seconds)}" if run.ended else ""),
+        ("Ended", _moment(run.ended) + _span_text(run.started, run.ended)),
         ("Command", f"<code>{page_text(command_text(run.command))}</code>" if run.command else ""),
         ("Version", page_text(f"blobflow {run.blobflow}") if run.blobflow else ""),
         ("Hosts", ", ".join(hosts)),
     ]
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
     return f'<dl id="run">{rows}</dl>' if rows else ""
+
+
+def _span_text(started: datetime | None, ended: datetime | None) -> str:
+    return f", after {seconds_text((ended - started).total_seconds())}" if started and ended else ""
 
 
 def _moment(at: datetime | None) -> str:
@@ -154,15 +159,18 @@ def _moment(at: datetime | None) -> str:
 
 
 def _failures(report: Report, spans: Sequence[StepSpan]) -> str:
-    """Images that failed, tags that could not be removed, and steps that failed on their way."""
+    """What ended the run, images that failed, tags that could not be removed, and steps that failed."""
     rows = [
         (page_text(image.source), page_text(image.target), page_text(image.error))
         for image in report.images
         if image.status == "failed"
     ]
     rows += [("", page_text(tag.target), page_text(tag.why)) for tag in report.tags if tag.status == "failed"]
+    ended = (
+        f'<p id="ended">The run ended early: {page_text(report.run.error)}</p>' if report.run.error else ""
+    )
     if not rows:
-        return ""
+        return ended
     steps = [
         (
             page_text(span.kind),
@@ -174,7 +182,8 @@ def _failures(report: Report, spans: Sequence[StepSpan]) -> str:
         if span.end == "failed"
     ]
     below = "<h3>Steps that failed</h3>" + _table("failed-steps", ("Step", "What", "Where", "Why"), steps)
-    return _table("failed-images", ("Source", "Target", "Why"), rows) + (below if steps else "")
+    images = _table("failed-images", ("Source", "Target", "Why"), rows)
+    return ended + images + (below if steps else "")
 
 
 def _images(images: Sequence[ImageRecord]) -> str:
@@ -186,11 +195,18 @@ def _images(images: Sequence[ImageRecord]) -> str:
             page_text(image.target),
             f'<span class="{image.status}">{image.status}</span>',
             _digest(image.digest),
-            page_text(image.reason) if image.reason else ", ".join(map(page_text, image.platforms)),
+            _platforms(image),
         )
         for image in sorted(images, key=lambda image: image.status != "failed")
     ]
     return _table("images", ("Source", "Target", "Status", "Digest", "Platforms"), rows)
+
+
+def _platforms(image: ImageRecord) -> str:
+    """The platforms of an image, or why it was skipped; why it failed stands above."""
+    if image.status == "skipped":
+        return page_text(image.reason or image.error)
+    return ", ".join(map(page_text, image.platforms))
 
 
 def _digest(digest: str) -> str:

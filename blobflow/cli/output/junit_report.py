@@ -14,7 +14,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from blobflow.cli.output.units import command_text, one_line
+from blobflow.cli.options.command_line import command_text
+from blobflow.cli.output.units import one_line
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import ImageRecord, Report, TagRecord
@@ -70,7 +71,10 @@ def _suite(number: int, host: str, report: Report, cases: Sequence[_Case]) -> st
     }
     words = " ".join(f"{name}={_attribute(value)}" for name, value in attributes.items())
     body = "\n".join((f"<properties>{_properties(report)}</properties>", *(case.xml for case in cases)))
-    return f"<testsuite {words}>\n{body}\n<system-out></system-out><system-err></system-err></testsuite>"
+    ended = escape(one_line(report.run.error))
+    return (
+        f"<testsuite {words}>\n{body}\n<system-out></system-out><system-err>{ended}</system-err></testsuite>"
+    )
 
 
 def _properties(report: Report) -> str:
@@ -78,7 +82,7 @@ def _properties(report: Report) -> str:
     facts = {
         "blobflow.version": run.blobflow,
         "blobflow.command": command_text(run.command),
-        "blobflow.ended": run.ended.isoformat() if run.ended else "",
+        "blobflow.ended": f"{run.ended:%Y-%m-%dT%H:%M:%SZ}" if run.ended else "",
         "blobflow.bytes_read": str(totals.bytes_read),
         "blobflow.bytes_written": str(totals.bytes_written),
         "blobflow.requests": str(totals.requests),

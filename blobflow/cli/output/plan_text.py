@@ -61,9 +61,10 @@ def plan_lines(planned: Planned) -> list[str]:
     """A plan's cost."""
     cost = planned.cost
     if_refused = sum(target.bytes_if_mounts_fail for target in cost.targets.values())
+    failed = f"; {len(planned.failures)} failed" if planned.failures else ""
     skipped = f"; {len(planned.skipped)} skipped" if planned.skipped else ""
     figures = [
-        ("images", f"{cost.images}, of which {cost.images_current} current{skipped}"),
+        ("images", f"{cost.images}, of which {cost.images_current} current{failed}{skipped}"),
         (
             "blobs",
             f"{cost.blobs_unique} unique, {cost.blobs_shared} shared, {cost.blobs_present} present",

@@ -91,7 +91,7 @@ class ProgressBars:
 
     def _waits(self, width: int) -> Iterable[Line]:
         least = _SHOWN_AT_REST if self._state.rests(_REST) else _SHOWN_AFTER
-        now, waits = self._state.clock(), self._state.meter.waits.now()
+        now, waits = self._state.clock(), self._state.waits()
         for text in wait_sentences(waits, now, least=least, most=_WAIT_ROWS):
             for line in wrap(text, width - 2, max_lines=2, placeholder="…", subsequent_indent="  "):
                 yield (Part(f"  {line}", "warn"),)

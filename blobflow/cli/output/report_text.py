@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.output.units import command_text, count_text, one_line, seconds_text, size_text, table
+from blobflow.cli.output.event_text import registry_of
+from blobflow.cli.output.units import count_text, one_line, seconds_text, size_text, table
 from blobflow.oci.local_reference import ARCHIVES, transport_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def run_lines(report: Report) -> list[str]:
-    """When the run was, what was typed, and by which version; of a report that tells of that."""
+    """When the run was, what was typed, by which version, and what ended it; of a report that tells that."""
+    from blobflow.cli.options.command_line import command_text
+
     run = report.run
     if run.started is None or run.ended is None:
         return []
@@ -24,6 +27,7 @@ def run_lines(report: Report) -> list[str]:
         f"{run.started:%Y-%m-%d %H:%M:%S} to {run.ended:%Y-%m-%d %H:%M:%S} UTC, by blobflow {run.blobflow}"
     ]
     lines += [command_text(run.command)] if run.command else []
+    lines += [f"it ended early: {run.error}"] if run.error else []
     return list(map(one_line, lines))
 
 
@@ -48,7 +52,8 @@ def summary_lines(report: Report) -> list[str]:
     lines += _range_lines(report)
     lines += _referrer_lines(report)
     if len(report.targets) > 1:
-        lines += table([_target_row(target) for target in report.targets])
+        left = Counter(registry_of(image.target) for image in report.images if _is_left(image))
+        lines += table([_target_row(target, left[target.target]) for target in report.targets])
     lines += tag_lines(report.tags)
     lines += [
         one_line(f"skipped: {image.source} -> {image.target}: {image.reason}")
@@ -101,7 +106,8 @@ def left_lines(report: Report) -> list[str]:
     if not left:
         return []
     there = sum(image.status in ("done", "present") for image in images)
-    done = f"{there} of {count_text(len(images), 'image')} {'is' if there == 1 else 'are'} at the target"
+    verb = "is" if 1 in (there, len(images)) else "are"
+    done = f"{there} of {count_text(len(images), 'image')} {verb} at the target"
     if all(transport_of(image.target) in ARCHIVES for image in left):
         going_on = "the same command begins the archive anew"
     else:
@@ -115,8 +121,9 @@ def _statuses_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in statuses if counts[status])
 
 
-def _target_row(target: TargetRecord) -> tuple[str, ...]:
+def _target_row(target: TargetRecord, left: int) -> tuple[str, ...]:
     counts = msgspec.structs.asdict(target)
+    counts |= {"skipped": target.skipped - left, "left": left}
     return one_line(target.target), _statuses_text(counts), f"{size_text(target.bytes_written)} written"
 
 

@@ -19,7 +19,7 @@ _PLANNING = {
     "manifests": "manifests read",
     "contents": "contents asked for",
 }
-_OF_IMAGES = ("transfer", "verify", "warm")
+_OF_IMAGES = ("transfer", "verify")
 # Whoever waits for one of these moves no byte, which is no stall then.
 _REASONS: frozenset[WaitKind] = frozenset({"rest", "retry", "rate", "connect", "tls", "quota"})
 
@@ -44,6 +44,8 @@ class RunState:
         """Learn of an event."""
         self.transfers.take(event)
         match event:
+            case PhaseStarted(phase="audit"):  # a part of the survey, of one target
+                pass
             case PhaseStarted():
                 self._phase, self._images = one_line(event.phase), event.images
                 if event.phase in ("warm", "export", "archives"):
@@ -70,7 +72,7 @@ class RunState:
         """What is waited for, and what stands still without another reason."""
         waits = self.meter.waits.now()
         excused = {wait.host for wait in waits if wait.kind in _REASONS}
-        return waits + [stall for stall in self.transfers.stalls() if stall.host not in excused]
+        return waits + [stall for stall in self.transfers.stalls(waits) if stall.host not in excused]
 
     def figures(self) -> list[str]:
         """What goes on and how far it is, and then what else is to be said, the most telling first."""

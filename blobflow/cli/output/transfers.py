@@ -3,7 +3,7 @@ it stands still. Sans-IO; `clock` in seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from blobflow.cli.output.event_text import image_name, registry_of
@@ -11,7 +11,7 @@ from blobflow.cli.output.pace import Rate, Stillness
 from blobflow.cli.output.units import one_line, short_digest, size_text
 from blobflow.cli.output.wait_text import span_text
 from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted
-from blobflow.waits import Wait
+from blobflow.waits import Wait, WaitKind
 
 
 class BlobTransfer:
@@ -22,6 +22,7 @@ class BlobTransfer:
         self.digest = event.digest
         self.size = event.size
         self.name = one_line(image_name(event.image) if event.image else short_digest(event.digest))
+        self.source = one_line(registry_of(event.image) or "its source")
         self.target = one_line(registry_of(event.target))
         self.moved = 0
         self._rate = Rate()
@@ -82,11 +83,18 @@ class Transfers:
         for each in self:
             each.saw(active.get(each.step, 0), now)
 
-    def stalls(self) -> list[Wait]:
-        """Those that stand still, as waits for their targets."""
-        now = self._clock()
-        return [
-            Wait("stall", each.target, f"{each.name} ({each.amount_text()})", now - still)
-            for each in self
-            if (still := each.stalled(now))
-        ]
+    def stalls(self, waits: Iterable[Wait]) -> list[Wait]:
+        """Those that stand still, as waits for who keeps them. `waits`: all others, which know that."""
+        now, found = self._clock(), []
+        sending = [wait for wait in waits if wait.kind in ("send", "pull")]
+        for each in self:
+            if not (still := each.stalled(now)):
+                continue
+            kind: WaitKind = "stall"
+            host = each.target
+            for wait in sending:
+                if each.digest in wait.what and wait.host == each.target:
+                    pulls = wait.kind == "pull"
+                    kind, host = ("source-stall", each.source) if pulls else ("target-stall", each.target)
+            found.append(Wait(kind, host, f"{each.name} ({each.amount_text()})", now - still))
+        return found

@@ -5,10 +5,8 @@ Text from elsewhere passes through `one_line` before it is printed.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from blobflow.cli.options.command_line import HIDDEN
 from blobflow.printable import printable
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
@@ -46,11 +44,6 @@ def seconds_text(seconds: float) -> str:
 def count_text(count: int, thing: str) -> str:
     """`1 image`, `2 images`."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def command_text(words: Sequence[str]) -> str:
-    """A command line as it is typed, with its secrets hidden: see `options.command_line`."""
-    return shlex.join(words).replace(f"'{HIDDEN}'", HIDDEN)
 
 
 def short_digest(digest: str) -> str:

@@ -40,6 +40,8 @@ _ORDER: tuple[WaitKind, ...] = (
     "tls",
     "answer",
     "commit",
+    "source-stall",
+    "target-stall",
     "stall",
     "read",
     "work",
@@ -69,13 +71,17 @@ class WaitGroup(msgspec.Struct, frozen=True):
 
 
 def group_waits(waits: Iterable[Wait]) -> list[WaitGroup]:
-    """The waits by kind and host, in the order in which they matter."""
+    """The waits by kind and host, in the order in which they matter. Who waits for a permit waits for what
+    those wait for who have one, if that is known."""
     groups: dict[tuple[WaitKind, str], list[Wait]] = {}
     for wait in waits:
         if wait.kind in _RANKS:
             groups.setdefault((wait.kind, wait.host), []).append(wait)
+    explained = {host for kind, host in groups if kind != "permit"}
     found = []
-    for each in groups.values():
+    for (kind, host), each in groups.items():
+        if kind == "permit" and host in explained:
+            continue
         ends = [wait.until for wait in each if wait.until is not None]
         latest = max(each, key=lambda wait: (wait.attempt, wait.since))
         since = min(wait.since for wait in each)
@@ -158,8 +164,16 @@ def _commit(group: WaitGroup, now: float) -> str:
 
 
 def _stall(group: WaitGroup, now: float) -> str:
-    what = f"{group.count} blobs" if group.count > 1 else group.latest.what
-    return f"0 B/s for {_lasted(group, now)}: {what} to {group.latest.host}"
+    wait = group.latest
+    what = f"{group.count} blobs" if group.count > 1 else wait.what
+    lasted = _lasted(group, now)
+    match wait.kind:
+        case "source-stall":
+            return f"0 B/s for {lasted}: {wait.host} sends nothing of {what}"
+        case "target-stall":
+            return f"0 B/s for {lasted}: {wait.host} takes nothing of {what}"
+        case _:
+            return f"0 B/s for {lasted}: {what} to {wait.host}"
 
 
 def _permit(group: WaitGroup, now: float) -> str:
@@ -196,6 +210,8 @@ _SENTENCES: dict[WaitKind, Callable[[WaitGroup, float], str]] = {
     "tls": _plainly("TLS handshake with {host}"),
     "answer": _answer,
     "commit": _commit,
+    "source-stall": _stall,
+    "target-stall": _stall,
     "stall": _stall,
     "read": _plainly("reading and hashing {host}"),
     "work": _plainly("{what}"),

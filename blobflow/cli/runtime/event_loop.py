@@ -88,7 +88,7 @@ class Shutdown:
             self._tell("finishing what is under way", self.grace)
             asyncio.get_running_loop().call_later(self.grace, task.cancel)
         else:
-            self._tell("interrupted: leaving what is under way such that it can be gone on with")
+            self._tell("interrupted: leaving what is under way for a later run to go on with")
             task.cancel()
 
     def _tell(self, what: str, seconds: float | None = None) -> None:

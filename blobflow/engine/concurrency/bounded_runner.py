@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from blobflow.events import Count
+from blobflow.events import PhaseCount
 
 # Small requests in flight over all hosts, for one task; each host's limiter bounds them as well. Those whose
 # answers have a body of up to some MiB are fewer than those whose have none: of these a far source and a far
@@ -28,7 +28,11 @@ class BoundedRunner:
         self._width = width
 
     async def for_each(
-        self, act: Callable[[Item], Awaitable[None]], items: Iterable[Item], *, count: Count | None = None
+        self,
+        act: Callable[[Item], Awaitable[None]],
+        items: Iterable[Item],
+        *,
+        count: PhaseCount | None = None,
     ) -> None:
         """`count`: how far this is, of all that count there."""
         if count is not None:

@@ -146,7 +146,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     is what it took), the version of blobflow, and with which hosts it dealt.
 
     `command`: the command line, a word each, with `***` in place of what may be secret; empty for a run that
-    a program began through the library. None and empty fields: written by a version that did not tell.
+    a program began through the library. `error`: what ended the run before its images were done or had
+    failed, each for itself; "" if nothing did. None and empty fields otherwise: a version that did not tell.
     """
 
     started: datetime | None = None
@@ -154,6 +155,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     blobflow: str = ""
     command: tuple[str, ...] = ()
     hosts: tuple[HostRecord, ...] = ()
+    error: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -82,7 +82,13 @@ class SavedPlanning(Planning[list[int]]):
             services.meter.waits if self.policy.wait else None,
         )
         admit = one_at_a_time(self._quota)
-        self._reader = GraphReader(services.source_at, admit, services.manifest_budget, self.observe)
+        self._reader = GraphReader(
+            services.source_at,
+            admit,
+            services.manifest_budget,
+            self.observe,
+            services.meter.counts["manifests"],
+        )
         hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
         return (self._ask(services, host) for host in hosts)
 

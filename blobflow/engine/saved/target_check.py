@@ -44,6 +44,7 @@ class TargetCheck:
         self._policy = policy
         self._services = services
         self._runner = runner
+        self._counts = services.meter.counts
         self._found = found
         self._images = [n for n, image in enumerate(saved.images) if image.pair.target.host == host]
         self._steps = [n for n, step in enumerate(saved.steps) if step.target.registry == host]
@@ -54,10 +55,10 @@ class TargetCheck:
 
     async def go(self) -> None:
         """Ask the registry. A site that can't be asked fails its images. Writes nothing anywhere."""
-        await self._runner.for_each(self._ask_tag, sorted(self._aims()))
+        await self._runner.for_each(self._ask_tag, sorted(self._aims()), count=self._counts["survey"])
         self._judge_tags()
         await self._runner.for_each(self._ask_empty, sorted(self._untagged()))
-        await self._runner.for_each(self._ask_manifest, self._open(Put))
+        await self._runner.for_each(self._ask_manifest, self._open(Put), count=self._counts["contents"])
         await self._ask_blobs()
         self._close_puts()
         await self._runner.for_each(self._ask_referrers, self._open(Attach))
@@ -224,7 +225,7 @@ class TargetCheck:
         self._found.present.update(standing)
         while wanted := {n for n in wanted if n not in self._found.over and n not in self._asked}:
             self._asked |= wanted
-            await self._runner.for_each(self._ask_blob, sorted(wanted))
+            await self._runner.for_each(self._ask_blob, sorted(wanted), count=self._counts["contents"])
             missing = wanted - self._found.over
             needs = (need for number in missing for need in self._saved.needs[number])
             wanted = {need.step for need in needs if need.kind != NeedKind.AFTER}

@@ -30,7 +30,7 @@ from blobflow.errors import (
     own_copy,
     without_frames,
 )
-from blobflow.events import Count, Observer, Warned, ignore
+from blobflow.events import Observer, PhaseCount, Warned, ignore
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media
 from blobflow.oci.local_reference import transport_of
 from blobflow.oci.platform_choice import (
@@ -188,7 +188,7 @@ class GraphReader:
         admit: AdmitReads = unlimited,
         manifest_budget: ManifestBudget | None = None,
         observe: Observer = ignore,
-        count: Count | None = None,
+        count: PhaseCount | None = None,
     ) -> None:
         """`admit` is asked before a level is read; what it raises ends that reading. `observe` is told, once
         a manifest, of those that are not what they are called. `count`: how many were read."""

@@ -18,7 +18,7 @@ from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.errors import BlobflowError, UsageError, error_side, without_frames
-from blobflow.events import Count
+from blobflow.events import PhaseCount
 from blobflow.oci import Descriptor, Reference
 
 
@@ -56,7 +56,7 @@ async def resolve_roots(
     meanwhile: Callable[[Reference], Coroutine[Any, Any, None]] = _nothing_more,
     *,
     named: RootLookups | None = None,
-    count: Count | None = None,
+    count: PhaseCount | None = None,
 ) -> ResolvedRoots:
     """Pin each source to the digest that it names now, by one small request each. `meanwhile` is called for
     each that is asked for. `named`: lookups that are shared with others. `count`: how far this is."""

@@ -21,7 +21,7 @@ from blobflow.engine.pairs import Lookup, Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
-from blobflow.events import Count
+from blobflow.events import PhaseCount
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 
@@ -127,7 +127,7 @@ async def survey_tags(
     trust_root: bool = False,
     foreign: bool = False,
     referrers: Callable[[Pair], Lookup] = lambda pair: "off",
-    count: Count | None = None,
+    count: PhaseCount | None = None,
 ) -> TagSurvey:
     """Ask each target what the pair's tag (or, without a tag, its root's digest) names.
 
@@ -182,7 +182,7 @@ async def survey_content(
     runner: BoundedRunner,
     *,
     deep: bool = False,
-    count: Count | None = None,
+    count: PhaseCount | None = None,
 ) -> ContentSurvey:
     """Find out which parts of the pairs' desired images their targets have.
 

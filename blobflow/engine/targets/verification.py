@@ -23,7 +23,7 @@ from blobflow.engine.policy import VerifyLevel
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
-from blobflow.events import Count
+from blobflow.events import PhaseCount
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.platform_choice import certain
 
@@ -40,7 +40,7 @@ class Verification:
         *,
         read_at_once: int,
         manifest_budget: ManifestBudget | None = None,
-        count: Count | None = None,
+        count: PhaseCount | None = None,
     ) -> None:
         self._source_at = source_at
         self._sink_at = sink_at

@@ -116,13 +116,11 @@ async def verify_bundle(
         archives = [archive_of(services, item) for item in inputs]
         services.observe(PhaseStarted("verify", len(found.content)))
         damaged: dict[Digest, BlobflowError] = {}
-        seen: set[Digest] = set()
         for archive, item in zip(archives, inputs, strict=True):
             for digest in sorted(await archive.held()):
                 # What several archives have is looked at in each: any of them may be what is loaded.
                 if error := await _damage(archive, item.label, digest):
                     damaged[digest] = error
-                seen.add(digest)
         return found, damaged
 
 

@@ -155,6 +155,7 @@ class _Gathering:
         self._all = UnionSource(tuple(self._archives.values()), {}, absent=self._lacking)
         self._notes: dict[str, None] = {}
         self._examined = 0
+        self._count = services.meter.counts["archives"]
         self._others: dict[ImageName, str] = {}
 
     async def gather(
@@ -163,11 +164,13 @@ class _Gathering:
         """`examined` is called with what each archive holds once that is known, if there are several, and if
         it took a while to know: it had to be brought into the store."""
         found: dict[ImageName, list[_Find]] = {}
+        self._count.total += len(self._inputs)
         for item in self._inputs:
             archive = self._archives[item]
             before = archive.taken_in
             part = await self._look(item, wanted)
             self._examined += 1
+            self._count.done += 1
             for name, find in part.items():
                 found.setdefault(name, []).append(find)
             if part and len(self._inputs) > 1 and archive.taken_in > before:

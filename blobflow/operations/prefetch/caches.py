@@ -18,6 +18,7 @@ from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.sources.roots import ResolvedRoots
 from blobflow.errors import BlobflowError
 from blobflow.events import (
+    PhaseCount,
     PhaseStarted,
 )
 from blobflow.oci import Descriptor, Digest, Reference
@@ -59,7 +60,9 @@ async def warm_caches(
     """
     registries, observer = client.registries, client.observer
     observer(PhaseStarted("resolve", len(pairs)))
-    found = await find_images(pairs, lambda pair: pair.target, *_asked_of(registries))
+    found = await find_images(
+        pairs, lambda pair: pair.target, *_asked_of(registries, client.meter.counts["resolve"])
+    )
     observer(PhaseStarted("warm", len(found.blobs)))
     attempts = Attempts(observer, client.meter, sleep, times=client.settings.retry_times)
     pulling = CachePull(registries, attempts, client.settings.concurrency, again=again)
@@ -74,9 +77,10 @@ async def warm_caches(
     return told
 
 
-def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
+def _asked_of(registries: Registries, count: PhaseCount) -> tuple[SourceAt, Resolve]:
     """How edges are asked: each one itself, and for a tag by GET. For many caches a HEAD is no pull, and an
-    image that was only asked for by digest has no tag there once the source is gone."""
+    image that was only asked for by digest has no tag there once the source is gone. `count`: how many
+    were."""
 
     async def resolve(references: set[Reference]) -> ResolvedRoots:
         roots: dict[Reference, Descriptor] = {}
@@ -89,7 +93,7 @@ def _asked_of(registries: Registries) -> tuple[SourceAt, Resolve]:
             except BlobflowError as error:
                 failures[reference] = error
 
-        await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, sorted(references))
+        await BoundedRunner(MAX_SMALL_REQUESTS).for_each(ask, sorted(references), count=count)
         return ResolvedRoots(roots, failures)
 
     return registries.repository, resolve
@@ -131,6 +135,7 @@ class CachePull:
         self._attempts = attempts
         self._concurrency = concurrency
         self._again = again
+        self._count = attempts.count
 
     async def pull(self, wanted: Mapping[Pair, Iterable[Descriptor]]) -> None:
         """Have every edge fetch the blobs that it has not stored, several at once, the largest first."""
@@ -142,7 +147,7 @@ class CachePull:
 
         async def of_edge(blobs: Iterable[dict[Site, Descriptor]]) -> None:
             largest = sorted(blobs, key=lambda at: -next(iter(at.values())).size)
-            await BoundedRunner(self._concurrency).for_each(self._pull_everywhere, largest)
+            await BoundedRunner(self._concurrency).for_each(self._pull_everywhere, largest, count=self._count)
 
         await run_together(of_edge(blobs.values()) for blobs in edges.values())
 

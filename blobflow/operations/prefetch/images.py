@@ -131,6 +131,7 @@ class Attempts:
         self._observe = observer
         self._active = meter.active
         self._waits = meter.waits
+        self.count = meter.counts["warm"]
         self._sleep = sleep
         self._times = times
         self._steps = 0

@@ -38,7 +38,12 @@ async def warm_store(
     observer = client.observer
     async with client.using(cache="all") as keeping, keeping.services() as services:
         observer(PhaseStarted("resolve", len(pairs)))
-        resolve = partial(resolve_roots, source_at=services.source_at, runner=BoundedRunner(MAX_LOOKUPS))
+        resolve = partial(
+            resolve_roots,
+            source_at=services.source_at,
+            runner=BoundedRunner(MAX_LOOKUPS),
+            count=services.meter.counts["resolve"],
+        )
         found = await find_images(pairs, lambda pair: pair.source, services.source_at, resolve)
         observer(PhaseStarted("warm", len(found.blobs)))
         attempts = Attempts(observer, client.meter, sleep, times=services.retry_times)
@@ -69,7 +74,7 @@ class StoreFill:
         }
         missing = [each for each in origins.values() if not await self._cache.has(each[0])]
         missing.sort(key=lambda each: (-each[0].size, each[0].digest))
-        await BoundedRunner(concurrency).for_each(self._read, missing)
+        await BoundedRunner(concurrency).for_each(self._read, missing, count=self._attempts.count)
 
     async def _read(self, blob_and_site: tuple[Descriptor, Site]) -> None:
         blob, site = blob_and_site

@@ -20,7 +20,7 @@ from blobflow.oci.referrers import subject_in_tag
 from blobflow.operations.tags.extra import ExtraTag, PruneLimit, RepositoryState, find_extra_tags
 from blobflow.operations.tags.inspect import inspect_repository
 from blobflow.operations.tags.names import check_registry
-from blobflow.transports.registry import Registries, Repository
+from blobflow.transports.registry import Repository
 
 
 class WantedTag(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ async def prune(
         check_registry(image.target)
         kept[site_of(image.target)].append(image)
     client.observer(PhaseStarted("clear", len(kept)))
-    places = await _look(client.registries, kept)
+    places = await _look(client, kept)
     surplus, tags = sum(len(place.surplus) for place in places), sum(place.tags for place in places)
     too_many = "" if limit.allows(surplus, tags) else f"more than --max-delete {limit} allows"
     if dry_run:
@@ -83,14 +83,14 @@ async def prune(
             yield record
 
 
-async def _look(registries: Registries, kept: Mapping[Site, Sequence[WantedTag]]) -> list[_Place]:
+async def _look(client: Client, kept: Mapping[Site, Sequence[WantedTag]]) -> list[_Place]:
     found: dict[Site, _Place] = {}
 
     async def one(site: Site) -> None:
         with error_side("target"):
-            found[site] = await _surplus_at(registries.repository(site), site, kept[site])
+            found[site] = await _surplus_at(client.registries.repository(site), site, kept[site])
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(one, sorted(kept))
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(one, sorted(kept), count=client.meter.counts["clear"])
     return [found[site] for site in sorted(found)]
 
 

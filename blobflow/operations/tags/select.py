@@ -45,7 +45,7 @@ async def select_tags(
     async def look(search: TagSearch) -> None:
         found[search] = await _look(client.registries, search)
 
-    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, asked)
+    await BoundedRunner(MAX_SMALL_REQUESTS).for_each(look, asked, count=client.meter.counts["choose"])
     return {search: found[search] for search in asked}
 
 

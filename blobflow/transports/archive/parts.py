@@ -162,8 +162,13 @@ class BundleFiles(msgspec.Struct, frozen=True):
     @property
     def following(self) -> Path:
         """The part that comes after the last one that is there."""
-        last = _PART_NAME.fullmatch(self.there[-1].name) if self.there else None
-        return part_path(self.path, int(last["number"]) + 1 if last else 1)
+        return part_path(self.path, part_number(self.there[-1]) + 1 if self.there else 1)
+
+
+def part_number(path: Path) -> int:
+    """The number of a part; 0 for a file that is none."""
+    match = _PART_NAME.fullmatch(path.name)
+    return int(match["number"]) if match else 0
 
 
 def files_of_bundle(path: Path) -> BundleFiles:

@@ -174,7 +174,10 @@ def _raw(fd: int, name: str) -> RawInput:
 def is_file_at_start(fd: int) -> bool:
     """Whether a descriptor that was handed to us is a file of which nothing has been read: then it can be
     read anywhere. A pipe, a device or the rest of a file is read once."""
-    return stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0
+    except OSError:  # it is closed, which whoever reads it is told
+        return False
 
 
 def begins_compressed(fd: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.runtime.event_loop import Shutdown, run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.runtime.listen_address import parse_listen_address
 from blobflow.cli.settings import run_policy
@@ -35,6 +36,7 @@ from blobflow.errors import (
     UsageError,
 )
 from blobflow.variables import places_of, xdg_folder
+from blobflow.waits import Waits
 from tests.deadlines import HANGS_AFTER
 
 VERBS = (
@@ -424,6 +426,38 @@ def test_sigterm_lets_what_is_under_way_end_and_is_an_interruption_all_the_same(
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("ended by itself\ninterrupted\n", 130)
+
+
+@pytest.mark.parametrize(
+    ("number", "winds_down", "words", "seconds"),
+    [
+        (
+            signal.SIGINT,
+            True,
+            "interrupted: leaving what is under way for a later run to go on with",
+            None,
+        ),
+        (
+            signal.SIGTERM,
+            False,
+            "interrupted: leaving what is under way for a later run to go on with",
+            None,
+        ),
+        (signal.SIGTERM, True, "finishing what is under way", 25.0),
+    ],
+)
+async def test_that_a_run_is_ending_is_among_what_it_waits_for(
+    number: int, words: str, seconds: float | None, *, winds_down: bool
+) -> None:
+    shutdown = Shutdown()
+    shutdown.waits, shutdown.grace = Waits(), 25.0
+    shutdown.wind_down = lambda: winds_down
+    task = asyncio.create_task(asyncio.Event().wait())
+    shutdown.begin(number, task)
+    (wait,) = shutdown.waits.now()
+    left = None if wait.until is None else wait.until - wait.since
+    assert (wait.kind, wait.what, left) == ("end", words, seconds)
+    task.cancel()
 
 
 def test_signals_are_as_before_after_a_run() -> None:

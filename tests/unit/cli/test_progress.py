@@ -32,6 +32,7 @@ from blobflow.events import (
     Traced,
     Warned,
 )
+from blobflow.waits import WaitKind
 
 D = "sha256:" + "0123456789abcdef" * 4
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -217,6 +218,18 @@ def test_planning_shows_how_much_of_it_is_done(screen: Screen) -> None:
     assert screen.lines[0].startswith("survey 40/90  ━") and "manifests read 0/7" in screen.lines[0]
 
 
+def test_an_audit_is_a_part_of_the_survey(screen: Screen) -> None:
+    screen.meter.counts["survey"].total = 9
+    screen.show(PhaseStarted("survey", 9), PhaseStarted("audit", 2))
+    assert screen.lines[0].startswith("survey 0/9")
+
+
+def test_what_else_is_counted_is_counted_by_its_own_things(screen: Screen) -> None:
+    screen.show(PhaseStarted("warm", 3))
+    screen.meter.counts["warm"].total, screen.meter.counts["warm"].done = 60, 12
+    assert screen.lines[0].startswith("warm 12/60  ━")
+
+
 def test_a_blob_that_arrived_leaves_its_row(screen: Screen) -> None:
     done = StepDone(step=0, kind="copy", digest=D, target="r:1/x", size=1000)
     screen.show(PLANNED, started(0), done)
@@ -247,6 +260,23 @@ def test_a_blob_that_stands_still_shows_0_bytes_a_second_and_since_when(screen: 
     screen.meter.active[0] += 1
     screen.pass_on(0.25)
     assert "for" not in screen.lines[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pull", "docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("send", "r:1 takes nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("commit", "rancher/pause:3.1 (0 B of 1.0 kB) to r:1"),
+    ],
+)
+def test_of_a_blob_that_stands_still_it_is_said_who_keeps_it(
+    screen: Screen, kind: WaitKind, words: str
+) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
+    screen.meter.waits.begin(kind, "r:1", f"upload of blob {D} to mirror/x")
+    screen.pass_on(5)
+    assert f"  0 B/s for 5 s: {words}" in screen.lines
 
 
 def test_a_blob_that_was_sent_whole_waits_for_its_target_and_does_not_stand_still(screen: Screen) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def test_a_report_and_events_say_when_by_what_with_whom(place: Place) -> None:
     assert len(ET.parse(files[2]).findall("testsuite/testcase")) == len(NAMES)
 
 
+def test_a_run_that_ends_early_says_why_in_every_report(place: Place) -> None:
+    files = [place.folder / f"run.{suffix}" for suffix in ("json", "html", "xml")]
+    reports = [word for file in files for word in ("--report", str(file))]
+    rules = place.folder / "spec.yaml"
+    rules.write_text("version: 1\ndefaults: {source: 127.0.0.1:1, targets: [127.0.0.1:2]}\nimages: [a:1]\n")
+    blobflow("sync", str(rules), "--cache-dir", str(rules / "store"), *reports, code=8)
+    error = json.loads(files[0].read_bytes())["run"]["error"]
+    assert str(rules) in error
+    page = unescape(files[1].read_text().replace("<wbr>", ""))
+    assert f"The run ended early: {error}" in page
+    assert "<title>blobflow: 1 image, 0 failed, ended early</title>" in page
+    shown = blobflow("report", "show", str(files[0])).stdout
+    assert f"it ended early: {error}" in shown.splitlines()
+    assert "not finished" in render_html_report(
+        report(image("x:1", "skipped", error="not finished: the run ended before"))
+    )
+
+
 def test_images_that_were_present_have_their_platforms_in_everything_that_is_told(place: Place) -> None:
     file = place.folder / "run.json"
     argv = ("sync", *place.set(), "--report", str(file))
@@ -125,6 +144,20 @@ def test_images_that_were_present_have_their_platforms_in_everything_that_is_tol
     chosen = json.loads(file.read_bytes())["images"]
     assert [each["status"] for each in chosen] == ["present"] * len(NAMES)
     assert {name.split(" ")[0][:11] for each in chosen for name in each["platforms"]} == {"linux/arm64"}
+
+
+@pytest.mark.parametrize("index", ["keep", "prune"])
+def test_a_part_of_an_index_that_was_present_has_the_platforms_of_that_part(place: Place, index: str) -> None:
+    file = place.folder / "run.json"
+    argv = ("sync", *place.set(), "--platform", "linux/arm64", "--index", index, "--report", str(file))
+    statuses, platforms = [], []
+    for _ in range(2):
+        blobflow(*argv)
+        images = json.loads(file.read_bytes())["images"]
+        statuses.append({each["status"] for each in images})
+        platforms.append([each["platforms"] for each in images])
+    assert statuses == [{"done"}, {"present"}]
+    assert platforms[0] == platforms[1] and all(len(each) == 1 for each in platforms[1])
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,15 @@ def test_a_failed_set_exits_with_3_also_when_nobody_reads_the_summary(place: Pla
     assert f"failed: {place.source}/shop/none:1 -> {place.target}/m/shop/none:1: source: " in done.stderr
 
 
+@pytest.mark.parametrize("form", [(), ("--quiet",), ("--verify", "content")])
+def test_of_one_copy_that_failed_one_sentence_is_said(place: Place, form: tuple[str, ...]) -> None:
+    source = f"{place.source}/shop/none:1"
+    done = blobflow("copy", source, f"{place.target}/m/none:1", *form, code=5)
+    (line,) = done.stderr.splitlines()
+    assert done.output == done.stderr
+    assert line.startswith(f"blobflow: source: {place.source} has no manifest shop/none:1")
+
+
 def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
     """The source takes the connection and never answers, so that the run is surely under way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -263,7 +272,10 @@ def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=HANGS_AFTER)
     assert process.returncode == 130
-    assert errors.endswith("blobflow: interrupted\n")
+    assert errors.splitlines() == [
+        "0 of 1 image is at the target, 1 left (0 B written); the same command goes on",
+        "blobflow: interrupted",
+    ]
     assert "Traceback" not in errors
     (image,) = json.loads(report.read_bytes())["images"]
     assert (image["source"], image["status"]) == (f"{host}/a:1", "skipped")

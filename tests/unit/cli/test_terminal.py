@@ -145,7 +145,8 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
         assert line.isprintable()
 
 
-# What may be printed as it is: JSON in ASCII, bytes that were asked for raw, and our own help.
+# What may be printed as it is: JSON in ASCII, bytes that were asked for raw, pages and XML whose text is made
+# harmless (see `test_printable`), and our own help.
 AS_IT_IS = (
     "json.dumps(",
     "found.root.raw",
@@ -153,7 +154,7 @@ AS_IT_IS = (
     "profile_toml(",
     "raw_config",
     "context.get_help(",
-    "rendered",
+    "render_report(",
 )
 PRINTING = ("click.echo", "click.secho", "write_stdout")
 OUR_OWN = ("completion", "help", "stdio")

@@ -77,7 +77,15 @@ OTHERS: list[tuple[Wait, str]] = [
     (Wait("login", H, "", 0), f"asking files and credential helpers for the login at {H}, for 12 s now"),
     (Wait("answer", H, "a token for r", 0), f"{H} has not answered for 12 s: a token for r"),
     (Wait("commit", H, "x", 0), f"{H} has all bytes of a blob, and has not answered for 12 s"),
-    (Wait("stall", H, "a:1 (1 B of 2 B)", 0), f"0 B/s for 12 s: a:1 (1 B of 2 B) to {H}"),
+    (Wait("stall", H, "a:1 (1 of 2 B)", 0), f"0 B/s for 12 s: a:1 (1 of 2 B) to {H}"),
+    (
+        Wait("source-stall", H, "a:1 (1 of 2 B)", 0),
+        f"0 B/s for 12 s: {H} sends nothing of a:1 (1 of 2 B)",
+    ),
+    (
+        Wait("target-stall", H, "a:1 (1 of 2 B)", 0),
+        f"0 B/s for 12 s: {H} takes nothing of a:1 (1 of 2 B)",
+    ),
     (Wait("read", "/a.tar", "", 0), "reading and hashing /a.tar, for 12 s now"),
     (Wait("work", "", "tidying the store", 0), "tidying the store, for 12 s now"),
     (
@@ -96,22 +104,28 @@ def test_every_wait_has_its_words(wait: Wait, words: str) -> None:
 
 def test_no_kind_of_wait_is_without_words() -> None:
     tested = {wait.kind for wait, _ in OTHERS} | {"retry", "rest"}
-    assert {*get_args(WaitKind)} - tested == {"send"}, "bytes on their way are no wait"
-    assert told(Wait("send", H, "", 0)) == []
+    assert {*get_args(WaitKind)} - tested == {"send", "pull"}, "bytes on their way are no wait"
+    assert told(Wait("send", H, "", 0), Wait("pull", H, "", 0)) == []
 
 
 def test_several_of_a_kind_are_counted() -> None:
-    twice = [Wait(kind, H, "x", 0) for kind in ("answer", "commit", "stall", "permit")] * 2
+    twice = [Wait(kind, H, "x", 0) for kind in ("answer", "commit", "stall")] * 2
+    twice += [Wait("permit", "other.example", "x", 0)] * 2
     assert told(*twice, now=9.0) == [
         f"{H} has not answered for 9 s: 2 requests",
         f"{H} has all bytes of 2 blobs, and has not answered for 9 s",
         f"0 B/s for 9 s: 2 blobs to {H}",
-        f"2 requests wait until earlier ones to {H} have ended, for 9 s now",
+        "2 requests wait until earlier ones to other.example have ended, for 9 s now",
     ]
 
 
+def test_who_waits_for_a_permit_waits_for_what_others_wait_for_at_that_host() -> None:
+    waits = [Wait("permit", H, "", 0), Wait("answer", H, "manifest a:1", 1), Wait("permit", H, "", 0)]
+    assert told(*waits, now=9.0) == [f"{H} has not answered for 8 s: manifest a:1"]
+
+
 def test_what_matters_most_comes_first_and_what_is_too_much_is_counted() -> None:
-    waits = [Wait("permit", H, "", 0), Wait("answer", H, "x", 0), Wait("rest", H, "", 0, 9, Throttled("x"))]
+    waits = [Wait("work", "", "x", 0), Wait("answer", H, "x", 0), Wait("rest", H, "", 0, 9, Throttled("x"))]
     lines = wait_sentences(waits, 5.0, least=1.0, most=2)
     assert lines == [f"{H} answers 429, trying again in 4 s", "and 2 other waits"]
 

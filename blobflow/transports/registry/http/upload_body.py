@@ -58,6 +58,7 @@ class UploadBody:
     def watched_by(self, wait: OpenWait) -> None:
         """The wait for the answer is one for the body's bytes until the last of them was taken."""
         self._wait, self._answer = wait, wait.wait.kind
+        wait.pulls = lambda: self.pulling
         wait.become("send")
 
     @property

@@ -1,6 +1,6 @@
 """Takes the pictures of our pages that the documentation shows, in Debian's chromium.
 
-    python -m tools.pictures [FOLDER]      # by default docs/pictures
+    python -m tools.page_pictures [FOLDER]      # by default docs/pictures
 
 The pages are real, and what they show is made up: `sample_run_page` and `sample_registry` have names, sizes
 and failures as one meets them, always the same.
