@@ -2,7 +2,7 @@
 
 Each line is an object with the kind of the event under `event`, and under `time` when it was written (UTC,
 RFC 3339, always with milliseconds, so that lines sort as text). Beside the events of a run there are those of
-the command itself. A reader should pass over kinds and fields that it does not know: later versions have more.
+the command itself. A reader passes over kinds and fields that it does not know: later versions have more.
 """
 
 from __future__ import annotations
