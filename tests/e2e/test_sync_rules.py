@@ -306,7 +306,7 @@ def test_files_of_skopeo_and_regsync_are_read_as_they_are(
     path.write_text(REGSYNC.format(host=source.host, target=target.host))
     done = run("sync", path)
     assert done.exit_code == 0, done.output
-    assert f"`blobflow sync {path} --every 60m`" in done.stderr
+    assert f"`blobflow sync {path} --every spec`" in done.stderr
     assert tags_of(target, "regsync/one") == ["mine"]
     assert tags_of(target, "regsync/some") == ["1.1.0", "1.2.0"]
     assert tags_of(target, "regsync/all/app") == ["latest"]
@@ -334,7 +334,7 @@ def test_sets_of_tags_are_one_choice_and_times_are_told_once(
     assert done.exit_code == 0, done.output
     assert tags_of(target, "sets") == ["2.0.0", "2.0.0-rc.1", "latest"]
     (told,) = [line for line in done.stderr.splitlines() if "--every" in line or "--cron" in line]
-    assert f"`blobflow sync {path} --every 12h` (line 3), `blobflow sync {path} --cron '15 3 * * *'`" in told
+    assert f"are kept, each entry's own, by `blobflow sync {path} --every spec`" in told
     path.write_text(path.read_text().replace("tagSets", "tagSet"))
     refused = run("sync", path)
     assert refused.exit_code == 2
