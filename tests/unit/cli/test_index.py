@@ -75,7 +75,7 @@ def test_what_can_not_be_created_is_told_before_anything_is_asked(
 def test_a_staged_index_is_not_created_over(tmp_path: Path) -> None:
     done = index("create", TARGET, IMAGE, code=2)
     assert f"{TARGET} is staged already; --amend adds to it, `blobflow index rm` drops it" in done.stderr
-    assert index("create", TARGET, "oci:gone:1", "--amend", code=5).stderr.startswith("blobflow: source: ")
+    assert index("create", TARGET, "oci:gone:1", "--amend", code=2).stderr.startswith("blobflow: source: ")
     assert member().descriptor.digest == DIGEST, "an amendment that fails changes nothing"
 
 
