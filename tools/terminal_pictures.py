@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 from xml.sax.saxutils import escape
 
 from tools import screens
 from tools.screens import Scene
-from tools.terminal import Terminal
 
 # Pixels of a character and of a line; colours of a terminal that is dark.
 _WIDTH, _HEIGHT, _MARGIN = 8.4, 19, 14
@@ -37,7 +37,16 @@ SCENES: tuple[tuple[Callable[[Path], AbstractAsyncContextManager[Scene]], tuple[
 )
 
 
-def svg_of(terminal: Terminal, names: dict[str, str], title: str) -> str:
+class Screen(Protocol):
+    """What is drawn of a `tools.terminal.Terminal`."""
+
+    @property
+    def columns(self) -> int: ...
+    @property
+    def cells(self) -> Sequence[Sequence[tuple[str, str, bool]]]: ...
+
+
+def svg_of(terminal: Screen, names: dict[str, str], title: str) -> str:
     """The terminal's screen as a picture. `names`: what is called otherwise there."""
     rows = [_row(cells, names) for cells in terminal.cells]
     while rows and not rows[0]:

@@ -120,3 +120,25 @@ def test_no_page_is_about_this_project_s_making() -> None:
     words = re.compile(r"\.\./shared|/work/|\bworktree\b|pypi\.org|issue #?\d+", re.IGNORECASE)
     pages = [*TOP.glob("*.md"), *DOCS.rglob("*.md")]
     assert {str(page): found for page in pages if (found := words.findall(Path(page).read_text()))} == {}
+
+
+RUNS = {"cold": "cold", "cold, long path": "long-path", "nothing changed": "unchanged"}
+
+
+def _rows(document: Path) -> list[list[str]]:
+    lines = [line for line in document.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_what_is_compared_is_what_was_measured(page: str) -> None:
+    recorded = _rows(TOP / "bench" / "README.md")
+    (heading,) = [row for row in recorded if row[:2] == ["run", "subject"]]
+    wanted = [heading.index(name) for name in ("wall s", "CPU s", "peak MB", "dst requests")]
+    measured = {
+        (row[0], row[1]): [row[place] for place in wanted] for row in recorded if len(row) == len(heading)
+    }
+    shown = [row for row in _rows(TOP / page) if row[0] in RUNS]
+    assert len(shown) == 2 * len(RUNS)
+    for scenario, tool, *figures in shown:
+        assert figures == measured[RUNS[scenario], tool.split()[0]]

@@ -1,8 +1,8 @@
 """Events as JSON lines on stderr, as `--log-format json` asks for: what is written, and its schema.
 
 Each line is an object with the kind of the event under `event`, and under `time` when it was written (UTC,
-RFC 3339, to the millisecond). Beside the events of a run there are those of the command itself. A reader
-should pass over kinds and fields that it does not know: later versions have more.
+RFC 3339, always with milliseconds, so that lines sort as text). Beside the events of a run there are those of
+the command itself. A reader passes over kinds and fields that it does not know: later versions have more.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class MetricsServed(Event, frozen=True, tag="metrics"):
 def event_document(event: Event) -> dict[str, Any]:
     """An event with the time, now, as it is written."""
     built: dict[str, Any] = msgspec.to_builtins(event)
-    return {"time": msgspec.to_builtins(utc_now()), **built}
+    return {"time": utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z"), **built}
 
 
 def print_event(event: Event) -> None:

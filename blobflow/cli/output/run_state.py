@@ -10,7 +10,7 @@ from blobflow.cli.output.transfers import Transfers
 from blobflow.cli.output.units import one_line, size_text
 from blobflow.cli.output.wait_text import span_text
 from blobflow.events import Event, ImageDone, Meter, PhaseStarted, PlanMade
-from blobflow.waits import Wait, WaitKind
+from blobflow.waits import Wait
 
 # Parts of planning, as they are called here; they go on at the same time, for several targets.
 _PLANNING = {
@@ -20,8 +20,6 @@ _PLANNING = {
     "contents": "contents asked for",
 }
 _OF_IMAGES = ("transfer", "verify")
-# Whoever waits for one of these moves no byte, which is no stall then.
-_REASONS: frozenset[WaitKind] = frozenset({"rest", "retry", "rate", "connect", "tls", "quota"})
 
 
 class RunState:
@@ -71,8 +69,7 @@ class RunState:
     def waits(self) -> list[Wait]:
         """What is waited for, and what stands still without another reason."""
         waits = self.meter.waits.now()
-        excused = {wait.host for wait in waits if wait.kind in _REASONS}
-        return waits + [stall for stall in self.transfers.stalls(waits) if stall.host not in excused]
+        return waits + self.transfers.stalls(waits)
 
     def figures(self) -> list[str]:
         """What goes on and how far it is, and then what else is to be said, the most telling first."""

@@ -3,7 +3,7 @@ it stands still. Sans-IO; `clock` in seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from blobflow.cli.output.event_text import image_name, registry_of
@@ -11,7 +11,11 @@ from blobflow.cli.output.pace import Rate, Stillness
 from blobflow.cli.output.units import one_line, short_digest, size_text
 from blobflow.cli.output.wait_text import span_text
 from blobflow.events import Event, Meter, StepDone, StepFailed, StepStarted
+from blobflow.oci.local_reference import transport_of
 from blobflow.waits import Wait, WaitKind
+
+# Whoever waits for one of these at a host moves no byte there, which is no stall then.
+_REASONS: frozenset[WaitKind] = frozenset({"rest", "retry", "rate", "connect", "tls", "quota"})
 
 
 class BlobTransfer:
@@ -84,17 +88,26 @@ class Transfers:
             each.saw(active.get(each.step, 0), now)
 
     def stalls(self, waits: Iterable[Wait]) -> list[Wait]:
-        """Those that stand still, as waits for who keeps them. `waits`: all others, which know that."""
-        now, found = self._clock(), []
-        sending = [wait for wait in waits if wait.kind in ("send", "pull")]
+        """Those that stand still, as waits for who keeps them. `waits`: all others; what one of these is
+        about is explained by it."""
+        now, found, about = self._clock(), [], list(waits)
+        excused = {wait.host for wait in about if wait.kind in _REASONS}
         for each in self:
-            if not (still := each.stalled(now)):
-                continue
-            kind: WaitKind = "stall"
-            host = each.target
-            for wait in sending:
-                if each.digest in wait.what and wait.host == each.target:
-                    pulls = wait.kind == "pull"
-                    kind, host = ("source-stall", each.source) if pulls else ("target-stall", each.target)
-            found.append(Wait(kind, host, f"{each.name} ({each.amount_text()})", now - still))
+            if (still := each.stalled(now)) and not excused & {each.source, each.target}:
+                own = [wait for wait in about if each.digest in wait.what]
+                kind = _stall_of(each, own)
+                if kind is not None:
+                    host = each.source if kind == "source-stall" else each.target
+                    found.append(Wait(kind, host, f"{each.name} ({each.amount_text()})", now - still))
         return found
+
+
+def _stall_of(blob: BlobTransfer, waits: Sequence[Wait]) -> WaitKind | None:
+    """Who keeps a blob that stands still, of which these waits are; None: they say it themselves."""
+    kinds = {wait.kind for wait in waits}
+    if kinds - {"send", "pull"}:
+        return None
+    if "send" in kinds:
+        return "target-stall"
+    # A small blob is read whole before anything is sent. Of what happens in files nothing is known.
+    return "source-stall" if kinds or not transport_of(blob.target) else "stall"

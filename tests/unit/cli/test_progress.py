@@ -265,18 +265,29 @@ def test_a_blob_that_stands_still_shows_0_bytes_a_second_and_since_when(screen: 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("pull", "docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
-        ("send", "r:1 takes nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
-        ("commit", "rancher/pause:3.1 (0 B of 1.0 kB) to r:1"),
+        ("pull", "0 B/s for 5 s: docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("send", "0 B/s for 5 s: r:1 takes nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        (None, "0 B/s for 5 s: docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"),
+        ("answer", f"r:1 has not answered for 5 s: upload of blob {D} to mirror/x"),
     ],
 )
 def test_of_a_blob_that_stands_still_it_is_said_who_keeps_it(
-    screen: Screen, kind: WaitKind, words: str
+    monkeypatch: pytest.MonkeyPatch, kind: WaitKind | None, words: str
 ) -> None:
+    screen = Screen(monkeypatch, 160)
     screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
-    screen.meter.waits.begin(kind, "r:1", f"upload of blob {D} to mirror/x")
+    if kind is not None:
+        screen.meter.waits.begin(kind, "r:1", f"upload of blob {D} to mirror/x")
     screen.pass_on(5)
-    assert f"  0 B/s for 5 s: {words}" in screen.lines
+    assert screen.lines[2:] == [f"  {words}"]
+
+
+def test_of_a_blob_on_its_way_to_a_file_it_is_not_known_who_keeps_it(
+    screen: Screen,
+) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0, target="oci:/layout"))
+    screen.pass_on(5)
+    assert screen.lines[2:] == ["  0 B/s for 5 s: rancher/pause:3.1 (0 B of 1.0 kB) to oci:/layout"]
 
 
 def test_a_blob_that_was_sent_whole_waits_for_its_target_and_does_not_stand_still(screen: Screen) -> None:
@@ -464,7 +475,9 @@ def test_a_log_is_told_of_a_blob_that_stands_still_unless_its_host_rests() -> No
     assert stream.getvalue() == "connecting to r:1, for 5 s now\n"
     connecting.end()
     lines.look()
-    assert stream.getvalue().splitlines()[1:] == ["0 B/s for 7 s: rancher/pause:3.1 (0 B of 1.0 kB) to r:1"]
+    assert stream.getvalue().splitlines()[1:] == [
+        "0 B/s for 7 s: docker.io sends nothing of rancher/pause:3.1 (0 B of 1.0 kB)"
+    ]
 
 
 def test_of_one_image_that_failed_only_its_error_is_told() -> None:

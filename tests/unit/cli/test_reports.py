@@ -90,7 +90,7 @@ def test_a_report_and_events_say_when_by_what_with_whom(place: Place) -> None:
     for figure in ("requests", "bytes_read", "bytes_written"):
         assert sum(host[figure] for host in hosts.values()) == totals[figure]
 
-    assert all(RFC_3339.fullmatch(event["time"]) for event in events)
+    assert all(RFC_3339.fullmatch(event["time"]) and len(event["time"]) == 24 for event in events)
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)
     first, last = events[0], events[-1]
     assert (first["event"], first["command"]) == ("run", command)
