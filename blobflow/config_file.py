@@ -296,8 +296,7 @@ def config_schema() -> dict[str, object]:
     for part in parts.values():
         part["description"] = cleandoc(part["description"])
     fields = parts["Profile"]
-    names = {key: value for key, value in fields["properties"].items() if key != "name"}
-    parts["Profile"] = {**fields, "properties": names, "required": [], "additionalProperties": False}
+    parts["Profile"] = {**fields, "required": [], "additionalProperties": False}
     known = parts["HostTable"]["properties"]["profile"]
     known["anyOf"] = [{"enum": [*profiles_by_name()]}, profile]
     return {

@@ -43,7 +43,10 @@ class Tags(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _described("The newest by version, or by date: that costs two requests for each tag that is left."),
     ] = "version"
     prereleases: Annotated[
-        bool, _described("Take prereleases (1.2.0-rc.1) for versions as any other; else no range has them.")
+        bool,
+        _described(
+            "Take prereleases (1.2.0-rc.1) for versions as any other; else a range has only what it names."
+        ),
     ] = False
     anywhere: Annotated[
         bool, _described("`include` and `exclude` may match any part of a tag, as skopeo's expressions do.")

@@ -69,7 +69,7 @@ Of an image:
                  include, exclude   regular expressions that match a tag from end to end
                  anywhere: true     they may match any part of it
                  semver             a range of versions as npm has it, or several: ">=1.2 <2", "^3.1"
-                 prereleases: true  versions as 1.2.0-rc.1 count as any other; else no range has them
+                 prereleases: true  1.2.0-rc.1 counts as any other version; else only where a range names it
                  newest: N          so many at most, by version, or with
                  by: created        by the date of their creation, which costs two requests a tag
   target       its repository behind each target's prefix

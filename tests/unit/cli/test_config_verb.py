@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.cli.effective_settings import effective_settings
+from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.cli.inputs.spec_keys import spec_schema
-from blobflow.config_file import config_schema
+from blobflow.config_file import config_schema, parse_config
+from blobflow.errors import UsageError
 from tools.checkout import TOP
 
 CONFIG = """\
@@ -132,6 +137,41 @@ def test_the_published_schemas_are_those_of_the_code(kind: str, made: dict[str, 
     assert json.loads(done.stdout) == json.loads(json.dumps(made))
     published = (TOP / "docs" / "schemas" / f"{kind}.json").read_text()
     assert published == done.stdout, "run python -m tools.schemas"
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "fits"),
+    [
+        (config_schema(), CONFIG, True),
+        (config_schema(), '[registry.r]\nprofile = "ecr"\nbytes_per_second = "2MB"', True),
+        (config_schema(), '[registry.r.profile]\nname = "ours"\nrungs = ["stream"]', True),
+        (config_schema(), '[registry.r]\nprofile = "erc"', False),
+        (config_schema(), "[registry.r]\nmirors = []", False),
+        (config_schema(), "[registry.r]\nconnections = 0", False),
+        (spec_schema(), SPEC, True),
+        (
+            spec_schema(),
+            SPEC.replace("newest: 1", "semver: ^3, newest: 2, by: created, anywhere: true"),
+            True,
+        ),
+        (spec_schema(), SPEC.replace("newest", "newst"), False),
+        (spec_schema(), SPEC.replace("[a,", "[1.10,"), False),
+        (spec_schema(), SPEC.replace("version: 1", ""), False),
+    ],
+)
+def test_a_schema_takes_what_the_code_takes(schema: dict[str, object], text: str, fits: bool) -> None:
+    is_spec = schema["title"] == "blobflow spec"
+    document = yaml.safe_load(text) if is_spec else tomllib.loads(text)
+    assert jsonschema.Draft202012Validator(schema).is_valid(document) is fits
+    try:
+        if is_spec:
+            read_spec(text, "f")
+        else:
+            parse_config(text, "f", Path("/etc"))
+    except UsageError:
+        assert not fits
+    else:
+        assert fits
 
 
 def test_the_configuration_s_schema_knows_every_key_and_describes_it() -> None:
