@@ -205,6 +205,14 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
     if located := split_local_reference(text):
         host, tag, digest = located
         return Reference(host, "", tag, digest)
+    if text == "-":
+        raise InvalidReference("'-' does not say what the stream is; write docker-archive:- or oci-archive:-")
+    if text.startswith(("/", "./", "../", "~/")):
+        path = text[:300]
+        raise InvalidReference(
+            f"{path!r} is a path; a folder is oci:{path}, a file is docker-archive:{path} or "
+            f"oci-archive:{path}"
+        )
     body = text.removeprefix("docker://")
     if body == text and (colon := text.find(":")) > 0:
         transport = text[:colon]

@@ -78,8 +78,8 @@ def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
 def verify(files: tuple[str, ...], output: OutputOptions) -> None:
     """Read everything, and compare each layer, config and manifest with its digest and size.
 
-    A line an image on stdout; with --quiet only those that are wrong. What belongs to no image is checked as
-    well. With a bundle that was saved --since another, give that one, too.
+    A line for each name of an image on stdout; with --quiet only those that are wrong. What belongs to no
+    image is checked as well. With a bundle that was saved --since another, give that one, too.
 
     \b
       blobflow bundle verify bundle.tar

@@ -66,8 +66,8 @@ def verb(
 
     A line an image says what would be done for it and how many bytes that writes; what several images share
     is told with the first. Then the totals: bytes to read and to write are exact as long as the target grants
-    every mount; "at most" is the figure if it grants none. Rules that choose tags are followed now, and
-    what that cost is noted.
+    every mount; "at most" is the figure if it grants none; requests are those of moving it. Rules that choose
+    tags are followed now, and what that cost is noted.
     """
     from blobflow.cli.dry_run import make_dry_run
     from blobflow.cli.expand_request import may_skip_all

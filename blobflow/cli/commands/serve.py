@@ -89,7 +89,7 @@ def _check(options: ServeOptions) -> None:
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):
-        could = "read" if options.read_only else "change"
+        could = "read" if options.read_only or options.upstream else "change"
         raise UsageError(
             f"on {options.listen} anyone who reaches this machine could {could} the registry; listen on "
             f"{LISTEN}, ask for logins with --htpasswd FILE, or say --anonymous"

@@ -100,8 +100,5 @@ def _existing_parts(path: Path) -> list[Path]:
         return [path]
     files = files_of_bundle(path)
     if files.missing:
-        raise NoSuchFile(
-            f"{path} comes in parts, and of these beside {files.there[-1].name} are missing: "
-            f"{missing_parts(files)}"
-        )
+        raise NoSuchFile(f"parts of {path} are missing: {missing_parts(files)}")
     return [*files.there] or [path]

@@ -75,8 +75,8 @@ def _at_source(host: str, path: str, source: RegistryPrefix, image: str) -> tupl
     local = not source.host or bool(transport_of(source.host))
     if not local and host != source.host:
         raise _ForeignHost(
-            f"{image[:300]} is of {host}, and --from is {source}; give --from {host}, leave the line out, or "
-            f"take what {source} has of that name with --any-host"
+            f"{image[:300]} is of {host}, and --from is {source}; leave --from out to take each image from "
+            f"the host in its name, or take what {source} has of that name with --any-host"
         )
     if host == DOCKER_HUB and "/" not in path:
         path = f"library/{path}"

@@ -17,6 +17,7 @@ from blobflow.errors import UsageError
 from blobflow.validation_messages import closest
 
 _OURS = {"version", "defaults", "images"}
+_SAVED_PLAN = re.compile(r'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"sum"\s*:')  # as `planfile` has it
 
 
 def read_spec(
@@ -53,7 +54,12 @@ def read_spec(
 
 
 def detect_format(text: str, name: str) -> SpecFormat:
-    """The format of a file. Ours if in doubt, so that errors are in its words."""
+    """The format of a file. Ours if in doubt, so that errors are in its words.
+
+    Raises UsageError for a saved plan, of which YAML would only tell what is no key of a spec.
+    """
+    if _SAVED_PLAN.match(text):
+        raise UsageError(f"{name} is a saved plan, not a spec; `blobflow apply {name}` carries it out")
     node = compose(text, name)
     lists = [str(key.value) for key, value in node.value if isinstance(value, yaml.SequenceNode)]
     if child(node, "images") is None and any(closest(key, ("sync", "images")) == "sync" for key in lists):

@@ -20,15 +20,16 @@ _UNNAMED = "(no name)"
 
 
 def content_lines(files: Sequence[BundleFiles], found: BundleContent) -> list[str]:
-    """A line an image, and the sum."""
+    """A line for each name of an image, and the sum."""
     rows = [
         (
-            one_line(_name(image)),
+            one_line(name),
             image.root.digest if image.root else "-",
             one_line(_platforms_text(image)),
             _state_text(image),
         )
         for image in found.images
+        for name in _names(image)
     ]
     return [*(table(rows) if rows else ()), *total_lines(files, found)]
 
@@ -37,8 +38,11 @@ def total_lines(files: Sequence[BundleFiles], found: BundleContent) -> list[str]
     """What all of it comes to."""
     count = sum(len(bundle.there) for bundle in files)
     parts = any(bundle.numbered for bundle in files)
+    names = sum(len(_names(image)) for image in found.images)
+    named = f" under {names} names" if names > len(found.images) else ""
     total = (
-        f"{count_text(len(found.images), 'image')}: {count_text(len(found.content), 'blob')} and manifests, "
+        f"{count_text(len(found.images), 'image')}{named}: "
+        f"{count_text(len(found.content), 'blob')} and manifests, "
         f"{size_text(sum(found.content.values()))}, in {count_text(count, 'part' if parts else 'file')}"
     )
     return [total]
@@ -47,7 +51,8 @@ def total_lines(files: Sequence[BundleFiles], found: BundleContent) -> list[str]
 def verdict_lines(
     found: BundleContent, damaged: Mapping[Digest, BlobflowError], *, quiet: bool, incomplete: bool
 ) -> Iterator[str]:
-    """A line an image, as `verify` has it; `quiet`: of those that are wrong. Then what belongs to none.
+    """A line for each name of an image, as `verify` has it; `quiet`: of those that are wrong. Then what
+    belongs to none.
 
     `incomplete`: parts are missing, so that a platform that is not there need not have been left out.
     """
@@ -55,17 +60,20 @@ def verdict_lines(
     for image in found.images:
         used |= image.content.keys()
         wrong = [damaged[digest] for digest in image.content if digest in damaged]
-        name = one_line(_name(image))
+        fault = ""
         if image.error is not None:
-            yield f"wrong: {name}: {image.error.message}"
+            fault = image.error.message
         elif wrong:
-            yield f"wrong: {name}: {wrong[0]}{_more(wrong)}"
+            fault = f"{wrong[0]}{_more(wrong)}"
         elif image.missing:
-            yield f"wrong: {name}: {next(iter(image.missing))} is missing{_more(image.missing)}"
+            fault = f"{next(iter(image.missing))} is missing{_more(image.missing)}"
         elif incomplete and image.left_out:
-            yield f"wrong: {name}: {', '.join(image.left_out)} is not there"
-        elif not quiet:
-            yield f"right: {name}"
+            fault = f"{', '.join(image.left_out)} is not there"
+        for name in map(one_line, _names(image)):
+            if fault:
+                yield f"wrong: {name}: {fault}"
+            elif not quiet:
+                yield f"right: {name}"
     for digest in damaged.keys() - used:
         yield f"wrong: {damaged[digest]}; it belongs to no image"
 
@@ -79,14 +87,14 @@ def damage_text(found: BundleContent, damaged: Mapping[Digest, BlobflowError]) -
     if damaged:
         return f"damaged: {len(damaged)} of {count_text(len(found.content), 'blob')} and manifests"
     unread = [image for image in found.images if isinstance(image.error, IntegrityError | StorageError)]
-    return f"damaged: {one_line(_name(unread[0]))}: {_said(unread[0])}{_more(unread)}" if unread else ""
+    return f"damaged: {one_line(_names(unread[0])[0])}: {_said(unread[0])}{_more(unread)}" if unread else ""
 
 
 def missing_text(found: BundleContent) -> str:
     """What images lack; "" if nothing."""
     unread = [image for image in found.images if isinstance(image.error, NotFound)]
     if unread:
-        return f"{one_line(_name(unread[0]))}: {_said(unread[0])}{_more(unread)}"
+        return f"{one_line(_names(unread[0])[0])}: {_said(unread[0])}{_more(unread)}"
     missing = found.missing
     if not missing:
         return ""
@@ -180,9 +188,9 @@ def _file_text(file: BundleFile) -> str:
     return f"names {count_text(file.images, 'image')}" if file.images else "there"
 
 
-def _name(image: BundledImage) -> str:
-    first, *others = _distinct(image.names) or (_UNNAMED,)
-    return f"{first} ({len(others)} more {'name' if len(others) == 1 else 'names'})" if others else first
+def _names(image: BundledImage) -> list[str]:
+    """What people ask for, so all of them are shown: images that are equal are one image in a bundle."""
+    return _distinct(image.names) or [_UNNAMED]
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

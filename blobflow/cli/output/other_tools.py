@@ -238,6 +238,12 @@ OPTIONS: Final = {
     "--force": "nothing: a tag that names something else is moved, unless `--no-overwrite`",
     "--schedule": "`--cron '0 3 * * *'`",
     "--interval": "`--every 6h`",
+    # docker run, registries
+    "serve --port": "`--listen 127.0.0.1:5000`",
+    "serve -p": "`--listen 127.0.0.1:5000`",
+    "serve --host": "`--listen 127.0.0.1:5000`",
+    "serve --address": "`--listen 127.0.0.1:5000`",
+    "serve --remote": "`--upstream HOST`",
 }
 
 

@@ -144,7 +144,7 @@ def _run_as_daemon(
         except BlobflowError as error:
             _print_event(output, "error", f"{error}; going on with what was asked for before")
         else:
-            _print_event(output, "reread", "what is asked for was read anew")
+            _print_event(output, "reread", "the spec or list was read again")
 
     def announce(start: float) -> None:
         if not output.quiet:

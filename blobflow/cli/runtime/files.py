@@ -12,6 +12,10 @@ from blobflow.errors import InvalidConfig, UsageError
 
 _FILE_MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
 
+# What archives begin with, to tell somebody who gave one for a spec or a list.
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_GZIP_MAGIC = b"\x1f\x8b"
+
 
 def read_text(path: Path) -> str:
     """The text of a file, or of stdin for `-`. Raises InvalidConfig naming the file and what is wrong."""
@@ -21,6 +25,9 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
+        if raw[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC) or raw.startswith(_GZIP_MAGIC):
+            archives = "`blobflow load` and `blobflow bundle` take archives"
+            raise InvalidConfig(f"{path} is an archive, and text is needed here; {archives}") from None
         raise InvalidConfig(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 

@@ -99,6 +99,21 @@ def test_ls_for_programs_has_bytes_and_all_names(save: Save, small_set: imageset
     assert all(len(image["names"]) == 2 for image in found["images"])
 
 
+def test_equal_images_are_shown_by_all_their_names(tmp_path: Path, small_set: imageset.Layout) -> None:
+    first, *_ = small_set.images
+    for name in ("team/one:1", "team/two:1"):
+        done("copy", f"oci:{small_set.path}:{first}", f"oci:{tmp_path / 'layout'}:{name}")
+    (tmp_path / "list.txt").write_text("team/one:1\nteam/two:1\n")
+    bundle = tmp_path / "equal.tar"
+    done("save", "--from", f"oci:{tmp_path / 'layout'}", "--images", tmp_path / "list.txt", "-o", bundle)
+    *rows, total = done("bundle", "ls", bundle)
+    assert [row.split()[0] for row in rows] == ["team/one:1", "team/two:1"]
+    assert total.startswith("1 image under 2 names: ")
+    *verdicts, total = done("bundle", "verify", bundle)
+    assert verdicts == ["right: team/one:1", "right: team/two:1"]
+    assert total.startswith("1 image under 2 names: ")
+
+
 def test_what_was_left_out_is_told_and_not_missing(save: Save) -> None:
     bundle = save("b.tar", "--platform", "linux/arm64", images=1)
     image, _ = done("bundle", "ls", bundle)

@@ -3,6 +3,8 @@ end."""
 
 from __future__ import annotations
 
+import gzip
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.image_list import parse_image_list
 from blobflow.cli.inputs.manifest_tool import parse_manifest_tool
 from blobflow.cli.inputs.requests import RegistryPrefix
+from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.inputs.spec_formats import read_spec
+from blobflow.cli.options.images import SelectionOptions
 from blobflow.config_file import parse_config
 from blobflow.errors import InvalidFile, UsageError
 from blobflow.file_errors import MAX_LISTED
@@ -257,3 +261,18 @@ def test_all_images_that_are_there_twice_are_told() -> None:
         "f line 6: docker.io/library/a:latest is listed already, at f line 4",
         "f line 7: docker.io/library/b:latest is listed already, at f line 5",
     )
+
+
+def test_an_archive_or_a_saved_plan_in_place_of_a_spec_is_told_from_one(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "bundle.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("oci-layout"))
+    (tmp_path / "bundle.tar").write_bytes(
+        (tmp_path / "bundle.tar").read_bytes().replace(b"\0" * 8, b"\xff" * 8)
+    )
+    (tmp_path / "bundle.tgz").write_bytes(gzip.compress(b"bundle"))
+    (tmp_path / "plan.lock").write_text('{"version":2,"sum":"sha256:00",\n"plan":{}}')
+    for name in ("bundle.tar", "bundle.tgz"):
+        with pytest.raises(UsageError, match="is an archive, and text is needed here; `blobflow load`"):
+            read_request(SelectionOptions(spec=tmp_path / name))
+    with pytest.raises(UsageError, match="is a saved plan, not a spec; `blobflow apply "):
+        read_request(SelectionOptions(spec=tmp_path / "plan.lock"))

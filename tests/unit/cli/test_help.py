@@ -25,7 +25,7 @@ from blobflow.oci import parse_reference
 from tests.deadlines import HANGS_AFTER
 from tools.checkout import TOP
 
-README = (TOP / "README.md").read_text()
+EXIT_CODES_PAGE = TOP / "docs" / "exit-codes.md"
 
 
 def run(*arguments: str) -> Result:
@@ -168,9 +168,8 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
     assert {0, INTERRUPTED} | codes == EXIT_CODES.keys()
 
 
-def test_the_readme_says_the_same_of_exit_codes() -> None:
-    table = README.partition("### Exit codes")[2].partition("\n\nVerbs")[0]
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE)
+def test_the_documentation_says_the_same_of_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", EXIT_CODES_PAGE.read_text(), re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
@@ -235,27 +234,3 @@ def test_bash_is_told_what_fits(words: str, fitting: list[str], tmp_path: Path) 
         check=True,
     )
     assert sorted(done.stdout.split()) == fitting
-
-
-def readme_commands() -> list[str]:
-    """The examples of the README, a command each; lines that end in a backslash go on."""
-    text = README.replace("\\\n", " ")
-    return [
-        line.strip().partition("  #")[0] for line in text.splitlines() if line.startswith("    blobflow ")
-    ]
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_the_options_in_the_readme_are_those_of_the_verbs(line: str) -> None:
-    words = line.partition("|")[0].split()[1:]
-    command: click.Command = cli
-    context = click.Context(cli)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words.pop(0))
-        assert found is not None, line
-        command = found
-    known = {
-        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
-    }
-    used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
-    assert used <= known

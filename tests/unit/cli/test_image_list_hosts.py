@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from blobflow.cli import cli
 
 LIST = "docker.io/library/alpine:3\n\n# ours\nquay.io/x/y:1\n"
-SAID = "line 4: quay.io/x/y:1 is of quay.io, and --from is docker.io; give --from quay.io, "
+SAID = "line 4: quay.io/x/y:1 is of quay.io, and --from is docker.io; leave --from out to take "
 VERBS = {
     "sync": ["sync", "--from", "docker.io", "--to", "127.0.0.1:1/m"],
     "sync, dry": ["sync", "--from", "docker.io", "--to", "127.0.0.1:1/m", "--dry-run"],

@@ -144,6 +144,11 @@ def test_it_stays_on_loopback_unless_logins_or_the_lack_of_them_are_chosen(
     assert not (tmp_path / "r").exists()
 
 
+def test_what_is_pulled_through_could_be_read_and_not_changed(tmp_path: Path) -> None:
+    line = refused("--listen", "0.0.0.0:0", "--root", str(tmp_path / "r"), "--upstream", "docker.io")
+    assert "anyone who reaches this machine could read the registry" in line
+
+
 def test_what_can_not_be_meant_is_said_before_anything_is_made(htpasswd: Path, tmp_path: Path) -> None:
     root = tmp_path / "r"
     md5 = tmp_path / "md5"

@@ -318,13 +318,13 @@ STRAYS = {
     "another registry": (
         "a/b:1\n\nquay.io/x/y:1",
         HUB,
-        "L line 3: quay.io/x/y:1 is of quay.io, and --from is docker.io; give --from quay.io, leave the line "
-        "out, or take what docker.io has of that name with --any-host",
+        "L line 3: quay.io/x/y:1 is of quay.io, and --from is docker.io; leave --from out to take each "
+        "image from the host in its name, or take what docker.io has of that name with --any-host",
     ),
     "docker.io by another of its names": (
         "registry-1.docker.io/x/y:1",
         RegistryPrefix("r:1"),
-        "L line 1: registry-1.docker.io/x/y:1 is of docker.io, and --from is r:1; give --from docker.io, ",
+        "L line 1: registry-1.docker.io/x/y:1 is of docker.io, and --from is r:1; leave --from out ",
     ),
     "several, told of once": ("q.io/a\nb\nr.io/c\ns.io/d", HUB, "L line 1: q.io/a is of q.io, "),
     "another port": (

@@ -315,3 +315,15 @@ def test_reading_a_manifest_raises_nothing_outside_the_tree(raw: bytes) -> None:
         parse_manifest(raw)
     except BlobflowError:
         pass
+
+
+@pytest.mark.parametrize("path", ["./out", "../out", "/srv/out.tar", "~/out"])
+def test_a_path_is_told_how_paths_are_written(path: str) -> None:
+    with pytest.raises(InvalidReference, match="is a path; a folder is oci:") as caught:
+        parse_reference(path)
+    assert f"oci-archive:{path}" in str(caught.value)
+
+
+def test_a_stream_is_told_that_its_kind_must_be_said() -> None:
+    with pytest.raises(InvalidReference, match="write docker-archive:- or oci-archive:-"):
+        parse_reference("-")
