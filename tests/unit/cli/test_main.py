@@ -374,7 +374,7 @@ def start(after: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_cancels_and_lets_the_work_clean_up(number: int) -> None:
     process = start("pass")
     process.send_signal(number)
@@ -391,6 +391,27 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("", 130)
+
+
+def test_a_terminal_that_goes_away_cancels_once_however_often_that_is_told() -> None:
+    process = start("await asyncio.sleep(0.1)")
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
+    assert (out, process.returncode) == ("cleaning\ninterrupted\n", 130)
+
+
+def test_a_terminal_that_goes_away_ends_nothing_that_nohup_began() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    try:
+        run_loop(work())
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 WINDING = """
@@ -461,14 +482,15 @@ async def test_that_a_run_is_ending_is_among_what_it_waits_for(
 
 
 def test_signals_are_as_before_after_a_run() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
 
     async def work() -> int:
         assert signal.getsignal(signal.SIGTERM) is not before[1]
         return 7
 
     assert run_loop(work()) == 7
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
