@@ -343,6 +343,25 @@ def test_a_result_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> 
         check_writable(tmp_path / "no" / "report.json", "--report")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--log-format", "json", "--bogus"), "No such option '--bogus'"),
+        (("--bogus", "--log-format=json"), "No such option '--bogus'"),
+        (("--concurrency", "0", "--log-format", "json"), "Invalid value for '--concurrency'"),
+        (("--log-format", "json"), "Missing argument"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_a_line_of_json_for_who_reads_that(
+    words: tuple[str, ...], says: str
+) -> None:
+    done = CliRunner().invoke(cli.cli, ["copy", *words])
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["exit_code"], done.exit_code) == ("error", 2, 2)
+    assert says in told["message"]
+
+
 # Signals
 
 WORK = """
