@@ -2,7 +2,7 @@
 
 Ctrl-C      cancels the work: it takes back or writes down what it began, and the report is still written
 SIGHUP      the same, where nobody takes it for something else: the terminal went away. Where it is ignored
-            (nohup) it stays so
+            (nohup), or means another thing (a schedule), it stays so
 SIGTERM     the same, but what is under way may end first, for so many seconds: nothing new is started
 Ctrl-Z      stops it, and leaves the terminal as a shell wants it
 a second    ends the process at once; not a second SIGHUP, since a shell sends another one to its jobs
@@ -146,7 +146,7 @@ def _signals_shut_down(task: asyncio.Task[Any], shutdown: Shutdown) -> Iterator[
         before = {
             number: signal.signal(number, on_signal)
             for number in _SHUTDOWN_SIGNALS
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+            if number != signal.SIGHUP or signal.getsignal(number) is signal.SIG_DFL
         }
         if sys.stderr.isatty() and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, on_stop)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -420,15 +421,16 @@ def test_a_terminal_that_goes_away_cancels_once_however_often_that_is_told() -> 
     assert (out, process.returncode) == ("cleaning\ninterrupted\n", 130)
 
 
-def test_a_terminal_that_goes_away_ends_nothing_that_nohup_began() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("taken", [signal.SIG_IGN, lambda number, frame: None], ids=["nohup", "schedule"])
+def test_sighup_ends_nothing_where_it_means_something_else(taken: Any) -> None:
+    before = signal.signal(signal.SIGHUP, taken)
 
     async def work() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
     try:
         run_loop(work())
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is taken
     finally:
         signal.signal(signal.SIGHUP, before)
 
