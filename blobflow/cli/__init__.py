@@ -165,16 +165,14 @@ class VerbGroup(click.Group):
             raise usage from None
         except BlobflowError as error:
             raise _report_error(ctx, str(error), error.exit_code, error) from None
-        except KeyboardInterrupt as error:
-            from blobflow.cli.exit_codes import INTERRUPTED
-
-            raise _report_error(ctx, "interrupted", INTERRUPTED, error) from None
+        except (KeyboardInterrupt, click.Abort) as error:  # Abort: where click asks for something
+            raise _report_interruption(ctx, error) from None
         except BrokenPipeError:
             from blobflow.cli.output.stdio import discard_stdout
 
             discard_stdout()
             raise click.exceptions.Exit(0) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
             _report_stdout_failure(ctx, error)
@@ -203,6 +201,17 @@ def _report_error(
     else:
         print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
+
+
+def _report_interruption(context: click.Context, error: BaseException) -> click.exceptions.Exit:
+    """As `_report_error`; also where the signal came while a module was imported, which is broken then."""
+    from blobflow.cli.exit_codes import INTERRUPTED
+
+    try:
+        return _report_error(context, "interrupted", INTERRUPTED, error)
+    except (ImportError, NameError, AttributeError):
+        click.echo("blobflow: interrupted", err=True)
+        return click.exceptions.Exit(INTERRUPTED)
 
 
 def _log_format(context: click.Context) -> str:

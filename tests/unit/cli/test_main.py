@@ -435,6 +435,46 @@ def test_sighup_ends_nothing_where_it_means_something_else(taken: Any) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+IMPORTING = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupted(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == broken:
+            os.kill(os.getpid(), signal.SIGINT)
+
+broken = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupted())
+from blobflow.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["click", "blobflow.cli.commands.report", "blobflow.reportfile", "msgspec"]
+)
+def test_ctrl_c_while_modules_are_imported_is_an_interruption_as_well(module: str, tmp_path: Path) -> None:
+    words = ["report", "show", str(tmp_path / "no.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, module, *words],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "blobflow: interrupted\n", 130)
+
+
+def test_ctrl_c_at_a_question_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*_: object, **__: object) -> str:
+        raise click.Abort
+
+    monkeypatch.setattr("blobflow.cli.options.credentials.prompt", ask)
+    done = CliRunner().invoke(cli.cli, ["login", "r.example"])
+    assert (done.stderr, done.exit_code) == ("blobflow: interrupted\n", 130)
+
+
 WINDING = """
 import asyncio
 from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
