@@ -158,20 +158,21 @@ class VerbGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            raise _unknown_option(error) from None
+        except click.UsageError as error:
+            usage = _unknown_option(error) if isinstance(error, click.NoSuchOption) else error
+            if _log_format(ctx) == "json":
+                raise _report_error(ctx, usage.format_message(), usage.exit_code, usage) from None
+            raise usage from None
         except BlobflowError as error:
             raise _report_error(ctx, str(error), error.exit_code, error) from None
-        except KeyboardInterrupt as error:
-            from blobflow.cli.exit_codes import INTERRUPTED
-
-            raise _report_error(ctx, "interrupted", INTERRUPTED, error) from None
+        except (KeyboardInterrupt, click.Abort) as error:  # Abort: where click asks for something
+            raise _report_interruption(ctx, error) from None
         except BrokenPipeError:
             from blobflow.cli.output.stdio import discard_stdout
 
             discard_stdout()
             raise click.exceptions.Exit(0) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:  # noqa: BLE001  a bug of ours: still a sentence, and how to see more
             _report_stdout_failure(ctx, error)
@@ -188,19 +189,35 @@ def _report_error(
 
     Returns what to raise.
     """
-    from blobflow.cli.options.log_format import log_format
     from blobflow.cli.output.stdio import print_lines
 
     sentences = error.errors if isinstance(error, InvalidFile) else (sentence,)
     if os.environ.get("BLOBFLOW_DEBUG"):
         print_lines(*"".join(traceback.format_exception(error)).splitlines(), err=True)
-    if log_format(context) == "json":
+    if _log_format(context) == "json":
         from blobflow.cli.output.json_events import RunError, print_event
 
         print_event(RunError(sentence, exit_code))
     else:
         print_lines(*(f"blobflow: {each}" for each in sentences), err=True)
     return click.exceptions.Exit(exit_code)
+
+
+def _report_interruption(context: click.Context, error: BaseException) -> click.exceptions.Exit:
+    """As `_report_error`; also where the signal came while a module was imported, which is broken then."""
+    from blobflow.cli.exit_codes import INTERRUPTED
+
+    try:
+        return _report_error(context, "interrupted", INTERRUPTED, error)
+    except (ImportError, NameError, AttributeError):
+        click.echo("blobflow: interrupted", err=True)
+        return click.exceptions.Exit(INTERRUPTED)
+
+
+def _log_format(context: click.Context) -> str:
+    from blobflow.cli.options.log_format import log_format
+
+    return log_format(context)
 
 
 def _report_stdout_failure(context: click.Context, error: BaseException) -> None:

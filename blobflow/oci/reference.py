@@ -30,6 +30,8 @@ _HOST = re.compile(
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
 )
 _MAX_NAME = 255
+# What stands behind the `@` of `repository@digest`, right or wrong.
+_LIKE_DIGEST = re.compile(r"[A-Za-z0-9+._-]+:[0-9A-Za-z]{16,}|sha\d+(?::|\Z)")
 _FILES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
 
 # Transports of other tools, and how to get the same done here.
@@ -76,8 +78,25 @@ class Reference(msgspec.Struct, frozen=True, order=True, gc=False):
         return f"{self.host}/{self.repository}{tag}{digest}"
 
 
+def refuse_login(text: str) -> None:
+    """Raise InvalidReference, which does not quote it, if a login stands before a host, as
+    `user:password@host/repository`, or `https://user@host`: many would read it."""
+    is_url = "://" in text and not text.startswith("docker://")
+    before, at, behind = text.rpartition("@")
+    if at and _LIKE_DIGEST.match(behind):
+        before, at, behind = before.rpartition("@")
+    host = behind.partition("/")[0]
+    if at and (is_url or "/" in behind or "." in host or host.partition(":")[0] == "localhost"):
+        raise InvalidReference(
+            f"'***@{behind[:300]}': a login in front of a host is read by everybody; keep it with "
+            "`blobflow login HOST`, or give it in a file, as --source-creds @FILE"
+        )
+
+
 def check_host(text: str) -> str:
     """Check `host[:port]` and return its canonical form (Docker Hub's other names become docker.io)."""
+    if "@" in text:
+        refuse_login(text)
     if not _HOST.match(text):
         raise InvalidReference(f"{text[:150]!r} is not a registry host")
     if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
@@ -175,6 +194,8 @@ def split_name(text: str) -> tuple[str, str, str, str]:
 
     Checks every part that is there; applies no defaults. Raises InvalidReference.
     """
+    if "@" in text:
+        refuse_login(text)
     if not text or text != text.strip():
         raise InvalidReference(f"{text[:300]!r} is not a reference: it is empty or has spaces around it")
     rest, at, digest = text.partition("@")
@@ -213,6 +234,8 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
             f"{path!r} is a path; a folder is oci:{path}, a file is docker-archive:{path} or "
             f"oci-archive:{path}"
         )
+    if "@" in text:
+        refuse_login(text)
     body = text.removeprefix("docker://")
     if body == text and (colon := text.find(":")) > 0:
         transport = text[:colon]

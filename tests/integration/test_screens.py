@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -76,6 +77,10 @@ async def test_a_503_is_told_with_its_time_and_after_ctrl_c_the_same_command_goe
             assert re.search(re.escape(words) + r"(20|1\d) s \(2 of 5\)", text)
             for columns in WIDTHS:
                 await resized(terminal, columns, "answers 503")
+            terminal.process.send_signal(signal.SIGTSTP)
+            await terminal.until(lambda text: terminal.cursor_is_shown and "answers 503" not in text)
+            terminal.process.send_signal(signal.SIGCONT)
+            await terminal.shows("answers 503")
             terminal.interrupt()
             assert await terminal.ended() == 130
             assert terminal.cursor_is_shown and "━" not in terminal.text

@@ -42,6 +42,7 @@ EXAMPLES: dict[str, Any] = {
     "url": "http://127.0.0.1:5000/v2/",
     "window": "2 GiB",
     "reason": "the whole blob",
+    "errors": ("spec.yaml line 1: no such key", "spec.yaml line 3: no image"),
     "headers": {"Retry-After": "3"},
     "more": (ErrorEntry("UNKNOWN", "and this"),),
 }

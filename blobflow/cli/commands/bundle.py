@@ -37,7 +37,7 @@ def verb() -> None:
 
     Several files count together, as for `load`: all parts of a bundle, or one that was saved --since another
     and that one. A part's name, or the bundle's without a number, stands for all its parts; - is standard
-    input.
+    input, for ls and verify.
 
     Exit codes: 2 something is missing, 7 it is no archive, 8 it is damaged.
     """

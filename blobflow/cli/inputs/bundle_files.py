@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.inputs.archives import archive_input, missing_parts, split_platform, spooled_archives
-from blobflow.errors import NoSuchFile
+from blobflow.errors import NoSuchFile, UsageError
 from blobflow.oci.local_reference import ARCHIVES, STREAM
 from blobflow.transports.archive import BundleFiles, files_of_bundle
 
@@ -48,8 +48,17 @@ async def open_bundles(client: Client, arguments: Sequence[str]) -> Bundles:
 
 
 def find_bundles(arguments: Iterable[str]) -> list[BundleFiles]:
-    """The files of the bundles that arguments name, each bundle once. Raises NoSuchFile where nothing is."""
-    found = [_files_of(split_platform(text)[0]) for text in arguments]
+    """The files of the bundles that arguments name, each bundle once.
+
+    Raises NoSuchFile where nothing is, UsageError for what is one file whatever it holds.
+    """
+    names = [split_platform(text)[0] for text in arguments]
+    for name in names:
+        if name == STREAM:
+            raise UsageError("standard input is one file, and has no parts; `bundle ls -` looks into it")
+        if name.partition(":")[0] in ARCHIVES:
+            raise UsageError(f"{name} is one file; for its parts give {name.partition(':')[2]}")
+    found = [_files_of(name) for name in names]
     return [*{bundle.path: bundle for bundle in found}.values()]
 
 

@@ -16,10 +16,9 @@ _SECRET_OPTION = LazyPattern(
     r"--?(.*-)?(creds|credentials?|passw(or)?d|passphrase|token|secret|headers?|api-?key)"
 )
 # `user:password@` before a host, behind a scheme or without one; behind the `@` of a digest is none.
-_URL_LOGIN = LazyPattern(r"(?<=//)[^/?#\s]*@")
-_BARE_LOGIN = LazyPattern(
-    r"^(?P<transport>[a-z0-9+.-]+://)?[^/@\s:]+:[^/@\s]*@(?![a-z0-9+._-]+:[0-9a-f]{32,})"
-)
+_DIGEST = r"[a-z0-9+._-]+:[0-9a-f]{32,}"
+_URL_LOGIN = LazyPattern(rf"(?<=//)\S*@(?!{_DIGEST})")
+_BARE_LOGIN = LazyPattern(rf"^(?P<transport>[a-z0-9+.-]+://)?[^/@\s:]+:[^/\s]*@(?!{_DIGEST})")
 # The query and the fragment of a URL: signatures and tokens are there.
 _URL_QUERY = LazyPattern(r"(?<=//)([^?#\s]+)([?#])\S+")
 # A header that was given in some other way: `Authorization: Bearer …`.

@@ -31,9 +31,11 @@ class Place(click.types.StringParamType):
         scheme, there, rest = text.partition("://")
         if not there or scheme.lower() not in _SCHEMES or ctx is None:
             return text
+        if "@" in rest:
+            from blobflow.oci.reference import refuse_login
+
+            refuse_login(text)
         host = rest.replace("=", "/").partition("/")[0]  # an upstream is HOST=PREFIX
-        if "@" in host:
-            self.fail("a login in a URL is seen by everybody; give it by --creds @FILE", param, ctx)
         said: dict[str, str] = ctx.meta.setdefault(_KEY, {})
         if said.setdefault(host.lower(), scheme.lower()) != scheme.lower():
             self.fail(f"{host} is given as https:// and as http://; give it one of them", param, ctx)

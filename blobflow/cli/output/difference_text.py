@@ -55,10 +55,6 @@ def _totals(before: Report, after: Report) -> list[str]:
     return table(rows)
 
 
-def _bytes_row(name: str, old: int, new: int) -> tuple[str, str, str, str]:
-    return name, size_text(old), size_text(new), _times(old, new)
-
-
 def _moment(report: Report) -> str:
     started = report.run.started
     return f"{started:%Y-%m-%d %H:%M:%S} UTC" if started else "not told"

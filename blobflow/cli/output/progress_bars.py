@@ -38,6 +38,8 @@ _BARS_FROM, _DIGESTS_FROM = 90, 140
 _SPEED, _LONGEST_SPEED = len("not confirmed yet"), len("0 B/s for 59 min 59 s")
 _NARROWEST_NAME = 12
 _FEW_DIGITS = 7
+# Columns that `wrap` takes, whatever a terminal has; the area cuts what is too much.
+_NARROWEST_WAIT = 8
 
 
 class ProgressBars:
@@ -93,7 +95,8 @@ class ProgressBars:
         least = _SHOWN_AT_REST if self._state.rests(_REST) else _SHOWN_AFTER
         now, waits = self._state.clock(), self._state.waits()
         for text in wait_sentences(waits, now, least=least, most=_WAIT_ROWS):
-            for line in wrap(text, width - 2, max_lines=2, placeholder="…", subsequent_indent="  "):
+            room = max(_NARROWEST_WAIT, width - 2)
+            for line in wrap(text, room, max_lines=2, placeholder="…", subsequent_indent="  "):
                 yield (Part(f"  {line}", "warn"),)
 
     def _total(self, width: int) -> Line:

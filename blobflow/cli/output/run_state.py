@@ -31,7 +31,7 @@ class RunState:
         self.transfers = Transfers(meter, clock)
         self.share = 0.0
         self._phase = "starting"
-        self._done = self._images = 0
+        self._done = self._images = self._left_over = 0
         self._bytes: int | None = None
         self._rate = Rate()
         self._remaining = Remaining()
@@ -51,7 +51,9 @@ class RunState:
             case PlanMade():
                 self._bytes = event.bytes_to_write
             case ImageDone():
-                self._done, self._images = event.done, event.images
+                # One that the end of the run left is settled, and not done.
+                self._left_over += event.status == "skipped" and not event.reason
+                self._done, self._images = event.done - self._left_over, event.images
 
     def look(self) -> None:
         """Take the meter's figures."""

@@ -1,8 +1,11 @@
 """The event loop of the process, and the signals that end it.
 
 Ctrl-C      cancels the work: it takes back or writes down what it began, and the report is still written
+SIGHUP      the same, where nobody takes it for something else: the terminal went away. Where it is ignored
+            (nohup), or means another thing (a schedule), it stays so
 SIGTERM     the same, but what is under way may end first, for so many seconds: nothing new is started
-a second    ends the process at once
+Ctrl-Z      stops it, and leaves the terminal as a shell wants it
+a second    ends the process at once; not a second SIGHUP, since a shell sends another one to its jobs
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _T = TypeVar("_T")
 # What a process may have open: many times the connections that a machine of this kind can answer, and as many
 # blobs on their way to a slow target as most sets have.
 MAX_OPEN_FILES = 65_536
-_SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A progress display may have drawn below the cursor, and hidden it (DECTCEM).
 _LEAVE_DISPLAY = "\r\x1b[J\x1b[?25h"
 
@@ -111,6 +114,12 @@ async def _interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     return result
 
 
+def _leave_display() -> None:
+    if sys.stderr.isatty():
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), _LEAVE_DISPLAY.encode())
+
+
 @contextmanager
 def _signals_shut_down(task: asyncio.Task[Any], shutdown: Shutdown) -> Iterator[None]:
     """While inside, the first signal begins the end and the second ends the process.
@@ -121,15 +130,26 @@ def _signals_shut_down(task: asyncio.Task[Any], shutdown: Shutdown) -> Iterator[
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if shutdown.requested and number == signal.SIGHUP:
+            return
         if shutdown.requested:
-            if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), _LEAVE_DISPLAY.encode())
+            _leave_display()
             os._exit(INTERRUPTED)
         shutdown.requested = True
         loop.call_soon_threadsafe(shutdown.begin, number, task)
 
+    def on_stop(number: int, frame: FrameType | None) -> None:
+        _leave_display()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
     try:
-        before = {number: signal.signal(number, on_signal) for number in _SHUTDOWN_SIGNALS}
+        before = {
+            number: signal.signal(number, on_signal)
+            for number in _SHUTDOWN_SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) is signal.SIG_DFL
+        }
+        if sys.stderr.isatty() and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, on_stop)
     except ValueError:
         before = {}
     try:

@@ -296,7 +296,7 @@ async def test_what_a_store_remembers_of_an_earlier_way_keeps_its_digest(
     ],
 )
 def test_every_verb_that_may_read_a_docker_archive_takes_every_mode(words: str) -> None:
-    said = CliRunner().invoke(cli, [*words.split(), "--help"]).output
+    said = CliRunner().invoke(cli, [*words.split(), "--help-all"]).output
     assert "--compress [gzip|gzip-portable|zstd|none]" in said
 
 

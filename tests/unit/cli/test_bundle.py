@@ -192,6 +192,17 @@ def test_missing_parts_are_named(save: Save, verb: str) -> None:
         assert found["last_is_missing"] is True
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("-", "standard input is one file, and has no parts"),
+        ("oci-archive:b.tar", "oci-archive:b.tar is one file; for its parts give b.tar"),
+    ],
+)
+def test_what_is_one_file_has_no_parts_to_tell_of(name: str, says: str) -> None:
+    assert says in failed(2, "bundle", "parts", name).stderr
+
+
 def test_a_file_with_a_year_in_its_name_is_no_part(save: Save) -> None:
     bundle = save("b.2026.tar", images=1)
     assert done("bundle", "parts", bundle) == [f"{bundle}  {size_text(bundle.stat().st_size)}  names 1 image"]

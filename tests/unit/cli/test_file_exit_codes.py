@@ -40,6 +40,12 @@ ARCHIVES = {
     "bundle parts": "bundle parts FILE",
 }
 PLANS = {"apply": "apply FILE", "apply --dry-run": "apply --dry-run FILE"}
+REPORTS = {
+    "show": "report show FILE",
+    "html": "report html FILE",
+    "junit": "report junit FILE -o DIR/run.xml",
+    "diff": "report diff DIR/whole.report FILE",
+}
 LAYOUTS = {
     "copy": "copy oci:FILE:NAME AWAY:x",
     "inspect": "inspect oci:FILE:NAME",
@@ -95,7 +101,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
             patch.setenv(variable, str(folder / "home"))
         save = "save --from oci:SET --images LIST -o FILE"
         plan = "plan --from oci:SET --to AWAY --images LIST --out FILE"
-        for command, whole, kind in ((save, "whole.tar", "cut.tar"), (plan, "whole.plan", "cut.plan")):
+        run = "sync --from oci:SET --to oci:DIR/there --images LIST --report FILE"
+        for command, whole, kind in (
+            (save, "whole.tar", "cut.tar"),
+            (plan, "whole.plan", "cut.plan"),
+            (run, "whole.report", "cut.report"),
+        ):
             assert files.run(command, folder / whole)[0] == 0
             content = (folder / whole).read_bytes()
             (folder / kind).write_bytes(content[: len(content) // 2])
@@ -108,8 +119,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
 def check(files: Files, command: str, file: str, code: int) -> None:
     found, told = files.run(command, files.folder / file)
     assert found == code, told
-    last = told.splitlines()[-1]
-    assert last.startswith("blobflow: ") and file in last and "Traceback" not in told
+    errors = [line for line in told.splitlines() if line.startswith("blobflow: ")]
+    assert errors and file in errors[0] and "Traceback" not in told
 
 
 @pytest.mark.parametrize(
@@ -126,6 +137,15 @@ def test_an_archive(files: Files, command: str, file: str, code: int) -> None:
 )
 @pytest.mark.parametrize("command", PLANS.values(), ids=PLANS)
 def test_a_plan(files: Files, command: str, file: str, code: int) -> None:
+    check(files, command, file, code)
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("missing.json", MISSING), ("foreign", FOREIGN), ("whole.plan", FOREIGN), ("cut.report", DAMAGED)],
+)
+@pytest.mark.parametrize("command", REPORTS.values(), ids=REPORTS)
+def test_a_report(files: Files, command: str, file: str, code: int) -> None:
     check(files, command, file, code)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -343,6 +344,25 @@ def test_a_result_without_a_folder_is_refused_before_the_run(tmp_path: Path) -> 
         check_writable(tmp_path / "no" / "report.json", "--report")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--log-format", "json", "--bogus"), "No such option '--bogus'"),
+        (("--bogus", "--log-format=json"), "No such option '--bogus'"),
+        (("--concurrency", "0", "--log-format", "json"), "Invalid value for '--concurrency'"),
+        (("--log-format", "json"), "Missing argument"),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_a_line_of_json_for_who_reads_that(
+    words: tuple[str, ...], says: str
+) -> None:
+    done = CliRunner().invoke(cli.cli, ["copy", *words])
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["exit_code"], done.exit_code) == ("error", 2, 2)
+    assert says in told["message"]
+
+
 # Signals
 
 WORK = """
@@ -374,7 +394,7 @@ def start(after: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_cancels_and_lets_the_work_clean_up(number: int) -> None:
     process = start("pass")
     process.send_signal(number)
@@ -391,6 +411,68 @@ def test_the_second_signal_ends_at_once(after: str) -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=HANGS_AFTER)
     assert (out, process.returncode) == ("", 130)
+
+
+def test_a_terminal_that_goes_away_cancels_once_however_often_that_is_told() -> None:
+    process = start("await asyncio.sleep(0.1)")
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=HANGS_AFTER)
+    assert (out, process.returncode) == ("cleaning\ninterrupted\n", 130)
+
+
+@pytest.mark.parametrize("taken", [signal.SIG_IGN, lambda number, frame: None], ids=["nohup", "schedule"])
+def test_sighup_ends_nothing_where_it_means_something_else(taken: Any) -> None:
+    before = signal.signal(signal.SIGHUP, taken)
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    try:
+        run_loop(work())
+        assert signal.getsignal(signal.SIGHUP) is taken
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+IMPORTING = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupted(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == broken:
+            os.kill(os.getpid(), signal.SIGINT)
+
+broken = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupted())
+from blobflow.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["click", "blobflow.cli.commands.report", "blobflow.reportfile", "msgspec"]
+)
+def test_ctrl_c_while_modules_are_imported_is_an_interruption_as_well(module: str, tmp_path: Path) -> None:
+    words = ["report", "show", str(tmp_path / "no.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, module, *words],
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "blobflow: interrupted\n", 130)
+
+
+def test_ctrl_c_at_a_question_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*_: object, **__: object) -> str:
+        raise click.Abort
+
+    monkeypatch.setattr("blobflow.cli.options.credentials.prompt", ask)
+    done = CliRunner().invoke(cli.cli, ["login", "r.example"])
+    assert (done.stderr, done.exit_code) == ("blobflow: interrupted\n", 130)
 
 
 WINDING = """
@@ -461,14 +543,15 @@ async def test_that_a_run_is_ending_is_among_what_it_waits_for(
 
 
 def test_signals_are_as_before_after_a_run() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
 
     async def work() -> int:
         assert signal.getsignal(signal.SIGTERM) is not before[1]
         return 7
 
     assert run_loop(work()) == 7
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -194,6 +194,23 @@ def test_the_bars_show_images_bytes_and_blobs_under_way(screen: Screen) -> None:
     assert "250 B of 1.0 kB" in row
 
 
+def test_images_that_the_end_of_the_run_leaves_are_not_counted_as_done(screen: Screen) -> None:
+    left = [ImageDone("a", f"b:{n}", "", "skipped", "interrupted", done=n, images=8) for n in (4, 5)]
+    chosen = ImageDone("a", "b:6", "", "skipped", "", done=6, images=8, reason="has no linux/arm64")
+    screen.show(PhaseStarted("transfer", 8), PLANNED, image(), *left, chosen)
+    assert screen.lines[0].startswith("transfer 4/8 images  ")
+
+
+@pytest.mark.parametrize("columns", range(1, 12))
+def test_the_narrowest_terminal_ends_no_display(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    screen = Screen(monkeypatch, columns=columns)
+    screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))
+    with screen.meter.waits.begin("retry", "far.example", seconds=20, attempt=2, attempts=5):
+        assert max(map(len, screen.lines)) < columns
+        screen.resize(100)
+        assert "far.example" in screen.text
+
+
 def test_with_several_targets_a_row_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(monkeypatch, hosts=2)
     screen.show(PhaseStarted("transfer", 8), PLANNED, started(0))

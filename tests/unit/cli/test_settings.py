@@ -21,7 +21,7 @@ from blobflow.cli.settings import Hosts, connection_settings, hosts_of, run_sett
 from blobflow.cli.verb import Verb
 from blobflow.engine.pairs import Pair
 from blobflow.environment import login_file
-from blobflow.errors import InvalidConfig, UsageError
+from blobflow.errors import InvalidConfig, InvalidReference, UsageError
 from blobflow.oci import parse_reference
 from blobflow.settings import Settings, host_access, logins_of
 from blobflow.transports.registry import Credentials, HostSettings
@@ -415,7 +415,6 @@ def test_a_scheme_says_whether_a_host_speaks_tls(home: Path) -> None:
     ("argv", "words"),
     [
         (("https://r.example", "http://r.example/x"), "r.example is given as https:// and as http://"),
-        (("https://joe:hush@r.example",), "a login in a URL is seen by everybody"),
     ],
 )
 def test_schemes_that_contradict_each_other_are_bad_usage(
@@ -424,7 +423,16 @@ def test_schemes_that_contradict_each_other_are_bad_usage(
     with pytest.raises(click.UsageError) as raised:
         told_by(*argv)
     assert words in raised.value.format_message()
-    assert "hush" not in raised.value.format_message()
+
+
+@pytest.mark.parametrize(
+    "rest", ["r.example", "r.example/x", "host", "host:5000=prefix", f"r.example/x@sha256:{'1' * 64}"]
+)
+@pytest.mark.parametrize("login", ["joe:hush", "joe:hu/hush", "hush", "j@e:hush"])
+def test_a_login_in_a_url_is_refused_and_not_quoted(home: Path, login: str, rest: str) -> None:
+    with pytest.raises(InvalidReference, match="a login in front of a host is read by everybody") as raised:
+        told_by(f"https://{login}@{rest}")
+    assert "hush" not in str(raised.value)
 
 
 def test_a_scheme_that_contradicts_the_configuration_is_told(home: Path) -> None:

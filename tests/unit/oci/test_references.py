@@ -74,6 +74,25 @@ def test_what_is_no_reference_is_refused_with_the_rule_that_it_breaks(text: str,
         parse_reference(text)
 
 
+@pytest.mark.parametrize("scheme", ["", "docker://", "https://", "http://"])
+@pytest.mark.parametrize("digest", ["", f"@{SHA}"])
+@pytest.mark.parametrize("name", ["host/a", "host:5000/a:1", "r.example/a", "r.example", "localhost:5000"])
+@pytest.mark.parametrize("login", ["joe:hush", "hush", "joe:hu/hush", "joe:h@hush", "joe:h:hush", ":hush"])
+def test_a_login_before_the_host_is_refused_and_not_quoted(
+    scheme: str, digest: str, name: str, login: str
+) -> None:
+    with pytest.raises(InvalidReference, match="a login in front of a host") as caught:
+        parse_reference(f"{scheme}{login}@{name}{digest}")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a:1@latest", f"a/b.c@{SHA}x", "a@sha256:", "a@sha256:12/3", "a@sha512"])
+def test_a_digest_that_is_none_is_no_login(text: str) -> None:
+    with pytest.raises(InvalidReference, match="is not a reference") as caught:
+        parse_reference(text)
+    assert "login" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "example"),
     [
