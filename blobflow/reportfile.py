@@ -45,14 +45,14 @@ def load_report(content: bytes, name: str) -> Report:
         if _BEGINNING.match(content):
             raise DamagedFile(f"{name} is not as it was written, but cut or spoilt: {error}") from None
         raise ForeignFile(f"{name} is not a report of blobflow: {error}; {_GIVE}") from None
+    if head.totals is msgspec.UNSET:
+        plan = "; it is what `plan --json` prints" if head.price is not msgspec.UNSET else ""
+        raise ForeignFile(f"{name} is not a report of a run{plan}; {_GIVE}")
     if head.version > REPORT_VERSION:
         raise InvalidConfig(
             f"{name} is a report of version {head.version}, by a newer blobflow; this one reads version "
             f"{REPORT_VERSION}"
         )
-    if head.totals is msgspec.UNSET:
-        plan = "; it is what `plan --json` prints" if head.price is not msgspec.UNSET else ""
-        raise ForeignFile(f"{name} is not a report of a run{plan}; {_GIVE}")
     try:
         report = msgspec.json.decode(content, type=Report)
         return msgspec.structs.replace(report, run=_in_utc(report.run))
