@@ -29,6 +29,8 @@ _HOST = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)"
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
 )
+# What follows the last @ where a login stands before it: a path, a port, a name with a dot; in no digest.
+_BEHIND_LOGIN = re.compile(r"[^/]*/|[^:]*:[0-9]{1,5}\Z|[^:]*\.[^:]*\Z|localhost\Z")
 _MAX_NAME = 255
 _FILES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
 
@@ -76,8 +78,19 @@ class Reference(msgspec.Struct, frozen=True, order=True, gc=False):
         return f"{self.host}/{self.repository}{tag}{digest}"
 
 
+def check_no_login(text: str) -> None:
+    """Raise InvalidReference for `user:password@host…`, in which the login is not shown."""
+    before, at, there = text.rpartition("@")
+    if at and before and _BEHIND_LOGIN.match(there):
+        raise InvalidReference(
+            f"a login stands before @{there[:150]}, where everybody sees it; leave it out, and keep it with"
+            " `blobflow login HOST` or give it by --creds @FILE"
+        )
+
+
 def check_host(text: str) -> str:
     """Check `host[:port]` and return its canonical form (Docker Hub's other names become docker.io)."""
+    check_no_login(text)
     if not _HOST.match(text):
         raise InvalidReference(f"{text[:150]!r} is not a registry host")
     if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
@@ -177,6 +190,7 @@ def split_name(text: str) -> tuple[str, str, str, str]:
     """
     if not text or text != text.strip():
         raise InvalidReference(f"{text[:300]!r} is not a reference: it is empty or has spaces around it")
+    check_no_login(text)
     rest, at, digest = text.partition("@")
     if at:
         try:
