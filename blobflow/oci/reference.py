@@ -30,7 +30,7 @@ _HOST = re.compile(
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
 )
 # What follows the last @ where a login stands before it: a path, a port, a name with a dot; in no digest.
-_BEHIND_LOGIN = re.compile(r"[^/]*/|[^:]*:[0-9]{1,5}\Z|[^:]*\.[^:]*\Z|localhost\Z")
+_BEHIND_LOGIN = re.compile(r"[^/]*/|(?!sha|md5|blake)[^:]*:[0-9]{1,5}\Z|[^:]*\.[^:]*\Z|localhost\Z")
 _MAX_NAME = 255
 _FILES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
 
@@ -191,6 +191,10 @@ def split_name(text: str) -> tuple[str, str, str, str]:
     if not text or text != text.strip():
         raise InvalidReference(f"{text[:300]!r} is not a reference: it is empty or has spaces around it")
     check_no_login(text)
+    if "://" in text:
+        raise InvalidReference(
+            f"{text[:300]!r} is not a reference: a name has no ://; write HOST/repository:tag"
+        )
     rest, at, digest = text.partition("@")
     if at:
         try:

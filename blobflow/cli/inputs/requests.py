@@ -186,6 +186,13 @@ def repository_request(text: str, *, scoped: bool) -> ImageRequest:
 
     Raises InvalidReference; UsageError for a place that is no repository.
     """
+    last = text.rpartition("/")[2]
+    if "/" in text.removeprefix("docker://") and (":" in last or "@" in last) and not transport_of(text):
+        check_no_login(text)
+        raise UsageError(
+            f"{text[:300]!r} is one image, and sync --from takes all tags of a repository; `blobflow copy`"
+            " brings one"
+        )
     place = parse_registry_prefix(text)
     if transport_of(place.host):
         raise UsageError(f"{place} is no registry; say with --images LIST which of its images are meant")

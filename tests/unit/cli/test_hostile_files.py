@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from blobflow import bounded_file
-from blobflow.cli.inputs.requests import parse_place
+from blobflow.cli.inputs.image_list import parse_image_list
+from blobflow.cli.inputs.requests import parse_place, repository_request
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.options.credentials import join_login
 from blobflow.cli.runtime.files import read_text
@@ -90,7 +91,7 @@ def test_a_login_before_a_host_is_refused_and_not_shown(there: str) -> None:
             assert "hu" not in str(caught.value).replace("`", "")
 
 
-@pytest.mark.parametrize("digest", ["sha256:abc", "md5:" + "0" * 32, "deadbeef"])
+@pytest.mark.parametrize("digest", ["sha256:abc", "sha256:123", "md5:" + "0" * 32, "deadbeef"])
 def test_a_bad_digest_is_no_host(digest: str) -> None:
     with pytest.raises(InvalidReference, match=r"digest|algorithm"):
         parse_reference(f"a:1@{digest}")
@@ -101,3 +102,28 @@ def test_the_two_options_of_a_login_name_no_file(username: str) -> None:
     assert join_login("@joe", "@hush", "source", None).username == "@joe"
     with pytest.raises(UsageError, match="the source's username is empty or has a colon"):
         join_login(username, "hush", "source", None)
+
+
+def test_an_image_with_a_scheme_is_told_where_that_goes() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_spec(
+            "version: 1\ndefaults: {targets: [r.example]}\nimages: ['https://s.example/a:1']", "s.yaml"
+        )
+    assert str(caught.value) == (
+        "s.yaml line 3: an image has no https:// before its host; write `source: https://HOST` beside it"
+    )
+
+
+@pytest.mark.parametrize("text", ["docker://r.example/a:1", "r.example:5000/a/b@sha256:" + "0" * 64])
+def test_one_image_is_no_repository_to_sync(text: str) -> None:
+    with pytest.raises(UsageError, match="is one image, and sync --from takes all tags"):
+        repository_request(text, scoped=False)
+
+
+def test_a_host_with_a_port_and_a_repository_is_no_image() -> None:
+    assert repository_request("docker://r.example:5000/a/b", scoped=False).path == "a/b"
+
+
+def test_a_line_of_a_list_with_a_scheme_is_told_so() -> None:
+    with pytest.raises(InvalidReference, match="a name has no ://; write HOST/repository:tag"):
+        parse_image_list("https://r.example/a:1\n", "l.txt", None, any_host=False)
