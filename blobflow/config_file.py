@@ -31,6 +31,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from blobflow.bounded_file import read_bounded
 from blobflow.byte_size import parse_size
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.file_errors import FileErrors
@@ -127,7 +128,7 @@ def read_values(path: Path) -> list[ConfiguredValue]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_bounded(path).decode()
     except OSError as error:
         raise InvalidConfig(f"can't read the configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError:

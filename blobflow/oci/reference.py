@@ -198,6 +198,10 @@ def split_name(text: str) -> tuple[str, str, str, str]:
         refuse_login(text)
     if not text or text != text.strip():
         raise InvalidReference(f"{text[:300]!r} is not a reference: it is empty or has spaces around it")
+    if "://" in text:
+        raise InvalidReference(
+            f"{text[:300]!r} is not a reference: a name has no ://; write HOST/repository:tag"
+        )
     rest, at, digest = text.partition("@")
     if at:
         try:

@@ -41,6 +41,7 @@ ROOMS = {
     "waits": Room((), ("msgspec",)),
     "printable": Room(("lazy_pattern",)),
     "bounded_cache": Room(()),
+    "bounded_file": Room(("errors",)),
     "single_flight": Room(("errors",)),
     "content": Room(SEAM, ("msgspec",)),
     "contract": Room(SEAM),
@@ -51,7 +52,7 @@ ROOMS = {
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
     "transports.registry.auth": Room(
-        (*SEAM, "bounded_cache", "transports.registry.origins"), ("msgspec", "yarl")
+        (*SEAM, "bounded_cache", "bounded_file", "transports.registry.origins"), ("msgspec", "yarl")
     ),
     "transports.registry.capabilities": Room((*SEAM, "bounded_cache"), ("msgspec",)),
     # What inflates layers also undoes Content-Encoding.
@@ -138,6 +139,7 @@ ROOMS = {
         (
             *SEAM,
             "transports",
+            "bounded_file",
             "byte_size",
             "file_errors",
             "toml_lines",

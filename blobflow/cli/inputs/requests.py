@@ -18,7 +18,7 @@ from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import split_local_reference, transport_of
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
-from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository
+from blobflow.oci.reference import DOCKER_HUB, check_host, check_repository, refuse_login
 from blobflow.oci.tag_selection.rules import ALL_TAGS, TagRules
 from blobflow.operations.tags.search import TagSearch
 
@@ -147,6 +147,7 @@ def parse_registry_prefix(text: str) -> RegistryPrefix:
         if digest:
             raise InvalidReference(f"{text[:300]!r} names one image by its digest; leave that out")
         return RegistryPrefix(host, prefix)
+    refuse_login(text)
     host, slash, prefix = text.strip().removeprefix("docker://").rstrip("/").partition("/")
     return RegistryPrefix(check_host(host), check_repository(prefix, text) if slash else "")
 
@@ -185,6 +186,13 @@ def repository_request(text: str, *, scoped: bool) -> ImageRequest:
 
     Raises InvalidReference; UsageError for a place that is no repository.
     """
+    last = text.rpartition("/")[2]
+    if "/" in text.removeprefix("docker://") and (":" in last or "@" in last) and not transport_of(text):
+        refuse_login(text)
+        raise UsageError(
+            f"{text[:300]!r} is one image, and sync --from takes all tags of a repository; `blobflow copy`"
+            " brings one"
+        )
     place = parse_registry_prefix(text)
     if transport_of(place.host):
         raise UsageError(f"{place} is no registry; say with --images LIST which of its images are meant")

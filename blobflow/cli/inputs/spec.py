@@ -41,6 +41,7 @@ from blobflow.cli.inputs.requests import (
     hub_path,
     parse_place,
     scheme_settings,
+    split_scheme,
 )
 from blobflow.cli.inputs.spec_keys import Defaults, Entry, Replacement, Spec, Tags
 from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
@@ -184,6 +185,10 @@ class _Entry:
         """The image or repository that the entry names."""
         entry = self._entry
         name = entry.image.removeprefix("docker://")
+        if scheme := split_scheme(name)[0]:
+            raise UsageError(
+                f"an image has no {scheme}:// before its host; write `source: {scheme}://HOST` beside it"
+            )
         check_more_than_host(name, dotted=source == RegistryPrefix(DOCKER_HUB))
         host, path, tag, digest = split_name(name)
         if host:

@@ -7,6 +7,7 @@ refused. A key twice in a mapping is refused too: the parser would let the last 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 _SHOWN_LINES = 5
 _SHOWN = 60  # characters
+_MAX_TEXT = 8 * 1024**2  # characters; hundreds of thousands of images
+_MAX_MERGED = 100_000  # keys
 # Scalars that are something else than a text: nothing, and the key that takes another mapping in.
 _MERGE = "tag:yaml.org,2002:merge"
 _NON_TEXT_TAGS = ("tag:yaml.org,2002:null", _MERGE)
@@ -34,8 +37,14 @@ _SPEC_KEYS = "version, defaults and images; a list of images goes with --from, -
 def compose(text: str, name: str, what: str = "a spec", keys: str = _SPEC_KEYS) -> yaml.MappingNode:
     """The YAML as nodes, which know their lines and how a scalar was written. `what` it should be, and the
     keys of its mapping, are for errors. Raises InvalidConfig for what is no mapping."""
+    if len(text) > _MAX_TEXT:
+        raise InvalidConfig(f"{name} has more than {_MAX_TEXT // 1024**2} MiB, which is too much for {what}")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        wrong = f"{name} line {line} has a character that YAML forbids: U+{error.character:04X}"
+        raise InvalidConfig(wrong) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {mark.line + 1}" if mark else ""
@@ -58,10 +67,16 @@ def to_struct(
     want: 1.10 is a tag then.
     """
     _drop_repeated_keys(node, name, errors)
-    if as_written:
-        for each in _nodes(node):
-            if isinstance(each, yaml.ScalarNode) and each.tag not in _NON_TEXT_TAGS:
-                each.tag = "tag:yaml.org,2002:str"
+    for each in _nodes(node):
+        if not isinstance(each, yaml.ScalarNode) or each.tag in _NON_TEXT_TAGS:
+            continue
+        # No number and no date is that long; to compute one of 1:59:59… takes the square of its length.
+        if as_written or len(each.value) > _SHOWN:
+            each.tag = "tag:yaml.org,2002:str"
+    if (line := _endless_merge(node)) is not None:
+        wrong = f"{name} line {line}: with the keys that `<<` brings in, the file has too many"
+        errors.add(InvalidConfig(wrong), line=line, typo=True)
+        return None
     plain = _plain(node, name, errors)
     if plain is _UNREADABLE:
         return None
@@ -118,9 +133,10 @@ def _plain(node: yaml.Node, name: str, errors: FileErrors) -> object:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         wrong = [*_unreadable(node)]
         if not wrong:
-            errors.add(
-                InvalidConfig(f"{name} can't be read: {getattr(error, 'problem', None) or error}"), typo=True
-            )
+            mark = getattr(error, "problem_mark", None)
+            at = f" line {mark.line + 1}" if mark else ""
+            wrong_file = f"{name}{at} can't be read: {getattr(error, 'problem', None) or error}"
+            errors.add(InvalidConfig(wrong_file), line=mark.line + 1 if mark else 0, typo=True)
             return _UNREADABLE
         for each, why in wrong:
             each.tag = "tag:yaml.org,2002:str"
@@ -130,6 +146,25 @@ def _plain(node: yaml.Node, name: str, errors: FileErrors) -> object:
         return _plain(node, name, errors)
     finally:
         loader.dispose()
+
+
+def _endless_merge(root: yaml.Node) -> int | None:
+    """The line of the mapping whose `<<` is one too many: mappings that take in others, which take in others
+    again, have more keys than any memory. None if all is well."""
+    mappings = [each for each in _nodes(root) if isinstance(each, yaml.MappingNode)]
+    sizes: dict[int, int] = {}
+    total = 0
+    for node in sorted(mappings, key=lambda each: each.end_mark.index):  # what is taken in ends before
+        merged = 0
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                taken = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                merged += sum(sizes.get(id(each), 0) for each in taken)
+        sizes[id(node)] = len(node.value) + merged
+        total += merged
+        if total > _MAX_MERGED:
+            return line_of(node)
+    return None
 
 
 def _unreadable(root: yaml.Node) -> Iterator[tuple[yaml.ScalarNode, str]]:
@@ -172,9 +207,9 @@ def _drop_repeated_keys(root: yaml.Node, name: str, errors: FileErrors) -> None:
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
     """The nodes of a tree, each once: aliases can repeat them, or make a circle."""
     seen: set[int] = set()
-    todo = [root]
+    todo = deque([root])
     while todo:
-        node = todo.pop(0)
+        node = todo.popleft()
         if id(node) in seen:
             continue
         seen.add(id(node))

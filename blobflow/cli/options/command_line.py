@@ -50,9 +50,9 @@ def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
     for word in arguments:
         option, equals, value = word.partition("=")
         if is_value:
-            shown.append(_secret(word))
+            shown.append(_secret(shown[-1], word))
         elif equals and not options_over and _SECRET_OPTION.fullmatch(option):
-            shown.append(f"{option}={_secret(value)}")
+            shown.append(f"{option}={_secret(option, value)}")
         else:
             shown.append(_plain(word))
         options_over = options_over or (word == "--" and not is_value)
@@ -60,9 +60,10 @@ def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(shown)
 
 
-def _secret(value: str) -> str:
-    """A file that has the secret may be told."""
-    return value if value.startswith("@") else HIDDEN
+def _secret(option: str, value: str) -> str:
+    """A file that has the login may be told; a password may begin with the same mark."""
+    is_file = value.startswith("@") and option.endswith("creds")
+    return value if is_file else HIDDEN
 
 
 def _plain(word: str) -> str:

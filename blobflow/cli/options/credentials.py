@@ -32,7 +32,9 @@ def join_login(
         raise UsageError(f"the {side}'s {have} goes with its {lack}; or give both as --creds @FILE has them")
     if other is not None:
         raise UsageError(f"the {side}'s login is given twice; give it once")
-    return credentials.parse_login(f"{username}:{password}", "--username and --password")
+    if not username or ":" in username:
+        raise UsageError(f"the {side}'s username is empty or has a colon in it")
+    return Credentials(username, password)
 
 
 def prompt(question: str, *, hidden: bool, instead: str) -> str:

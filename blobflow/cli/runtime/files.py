@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from blobflow.bounded_file import read_bounded, read_stream
 from blobflow.errors import InvalidConfig, UsageError
 
 _FILE_MODE = 0o644  # what other tools give their result files; mkstemp alone would make them private
@@ -20,7 +21,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_text(path: Path) -> str:
     """The text of a file, or of stdin for `-`. Raises InvalidConfig naming the file and what is wrong."""
     try:
-        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        raw = read_stream(sys.stdin.buffer, "stdin") if str(path) == "-" else read_bounded(path)
         return raw.decode("utf-8-sig")
     except OSError as error:
         raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None

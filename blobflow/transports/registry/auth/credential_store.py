@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from blobflow.bounded_file import read_bounded
 from blobflow.errors import InvalidConfig, StorageError, own_copy, without_frames
 from blobflow.transports.registry.auth.credential_helpers import (
     CredentialHelperFailed,
@@ -166,7 +167,7 @@ def _without(content: dict[str, Any], host: str) -> dict[str, Any]:
 
 def _read(file: Path) -> bytes | None:
     try:
-        return file.read_bytes()
+        return read_bounded(file)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -34,6 +34,7 @@ from blobflow.transports.registry.origins import DOCKER_HUB
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _DOCKER_HUB_HOSTS = frozenset({"index.docker.io", "registry-1.docker.io", DOCKER_HUB})
 
+_MAX_LINE = 65536  # characters of a file with a login
 _BLANKS = str.maketrans("", "", " \t\r\n\f\v")
 _FROM_URLS = str.maketrans("-_", "+/")
 # What a header can carry as a token (RFC 6750, 2.1, and beyond it what registries really give).
@@ -99,7 +100,7 @@ def parse_login(text: str, named: str, ask: Callable[[str], str] | None = None) 
 def _first_line(file: Path, named: str) -> str:
     try:
         with file.open() as lines:
-            return lines.readline().rstrip("\r\n")
+            return lines.readline(_MAX_LINE).rstrip("\r\n")
     except OSError as error:
         raise UsageError(f"{named}: can't read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
