@@ -19,7 +19,7 @@ EXIT_CODES = {
     6: "content does not have the digest or size that names it",
     7: "a manifest of schema 1, unknown kind, ambiguous, too large; a file of another kind",
     8: "the store, an archive, a layout, a plan, a report: full, read-only, cut off, corrupt",
-    INTERRUPTED: "interrupted, by Ctrl-C, SIGTERM or a terminal that is gone; no tag or blob is half done, and the same command does what is left",
+    INTERRUPTED: "interrupted; no tag or blob is half done, and the same command does what is left",
 }
 
 

@@ -14,6 +14,7 @@ from prometheus_client.core import Metric
 
 from blobflow import config_file, events
 from blobflow.cli.inputs import spec_keys as spec
+from blobflow.cli.output import json_events
 from blobflow.cli.runtime.metrics import MetricsState, age_families, metric_families
 from blobflow.engine.pairs import Lookup, MissingPlatform
 from blobflow.engine.results import report
@@ -61,6 +62,7 @@ def test_every_name_is_documented(page: str, names: set[str]) -> None:
 
 def test_every_event_is_documented_with_its_fields() -> None:
     named = code_in("report.md")
+    assert json_events.Summary in events.Event.__subclasses__()
     for kind in events.Event.__subclasses__():
         tag = str(kind.__struct_config__.tag)
         assert {tag, *fields_of(kind)} - named == set(), tag

@@ -87,7 +87,7 @@ def test_a_login_before_a_host_is_refused_and_not_shown(there: str) -> None:
         for read in (parse_reference, parse_place):
             with pytest.raises(InvalidReference) as caught:
                 read(f"joe:{password}@{there}")
-            assert "a login stands before" in str(caught.value)
+            assert "a login in front of a host" in str(caught.value)
             assert "hu" not in str(caught.value).replace("`", "")
 
 
