@@ -198,7 +198,6 @@ def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> Non
         (("docker.io", "quay.io"), "quay.io is a second upstream without a prefix; write quay.io=PREFIX"),
         (("docker.io=a", "quay.io=a"), "two upstreams have the prefix 'a'"),
         (("docker.io=a", "index.docker.io=b"), "two upstreams have the host 'docker.io'"),
-        (("https://quay.io",), "write HOST or HOST=PREFIX"),
         (("quay.io=A",), "write HOST or HOST=PREFIX"),
         (("quay.io=",), "write HOST or HOST=PREFIX"),
     ):
