@@ -193,7 +193,6 @@ def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> Non
         (("docker.io", "quay.io"), "quay.io is a second upstream without a prefix; write quay.io=PREFIX"),
         (("docker.io=a", "quay.io=a"), "two upstreams have the prefix 'a'"),
         (("docker.io=a", "index.docker.io=b"), "two upstreams have the host 'docker.io'"),
-        (("https://quay.io",), "write HOST or HOST=PREFIX"),
         (("quay.io=A",), "write HOST or HOST=PREFIX"),
         (("quay.io=",), "write HOST or HOST=PREFIX"),
     ):
@@ -259,3 +258,9 @@ async def test_lines_are_written_together_and_a_full_disk_ends_nothing() -> None
     broken = BufferedLines(full)
     broken.add("e")
     broken.close()
+
+
+def test_a_login_in_an_upstream_is_refused_and_not_quoted() -> None:
+    done = CliRunner().invoke(cli, ["serve", "--upstream", "joe:hush@r.example"])
+    assert done.exit_code == 2 and "a login in front of a host" in done.stderr
+    assert "hush" not in done.output
