@@ -51,7 +51,7 @@ def parse_upstream(text: str) -> Upstream:
     try:
         return Upstream(check_host(host), check_repository(prefix) if equals else "")
     except InvalidReference as error:
-        raise InvalidConfig(f"upstream {text!r}: {error}; write HOST or HOST=PREFIX") from None
+        raise InvalidConfig(f"an upstream: {error}; write HOST or HOST=PREFIX") from None
 
 
 class Upstreams:

@@ -263,3 +263,9 @@ async def test_lines_are_written_together_and_a_full_disk_ends_nothing() -> None
     broken = BufferedLines(full)
     broken.add("e")
     broken.close()
+
+
+def test_a_login_in_an_upstream_is_refused_and_not_quoted() -> None:
+    done = CliRunner().invoke(cli, ["serve", "--upstream", "joe:hush@r.example"])
+    assert done.exit_code == 2 and "a login in front of a host" in done.stderr
+    assert "hush" not in done.output
