@@ -117,7 +117,7 @@ def test_it_runs_takes_a_new_list_keeps_the_old_one_and_ends(
 
         places.images.write_text(second)
         stayer.process.send_signal(signal.SIGHUP)
-        stayer.until("read anew")
+        stayer.until("read again")
         places.images.write_text("not an image!")
         stayer.process.send_signal(signal.SIGHUP)
         stayer.until("line 1: .*going on with what was asked for before")
