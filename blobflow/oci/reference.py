@@ -88,7 +88,7 @@ def refuse_login(text: str) -> None:
     host = behind.partition("/")[0]
     if at and (is_url or "/" in behind or "." in host or host.partition(":")[0] == "localhost"):
         raise InvalidReference(
-            f"'***@{behind[:300]}': a login in front of a host is read by everybody; keep it with "
+            f"{'***@' + behind[:300]!r}: a login in front of a host is read by everybody; keep it with "
             "`blobflow login HOST`, or give it in a file, as --source-creds @FILE"
         )
 
@@ -235,8 +235,8 @@ def parse_reference(text: str, *, default_host: str = DOCKER_HUB) -> Reference:
     if text.startswith(("/", "./", "../", "~/")):
         path = text[:300]
         raise InvalidReference(
-            f"{path!r} is a path; a folder is oci:{path}, a file is docker-archive:{path} or "
-            f"oci-archive:{path}"
+            f"{path!r} is a path; a folder is {'oci:' + path!r}, a file is {'docker-archive:' + path!r} or "
+            f"{'oci-archive:' + path!r}"
         )
     if "@" in text:
         refuse_login(text)

@@ -148,6 +148,7 @@ def test_no_failure_told_holds_what_a_terminal_obeys(text: str) -> None:
 # What may be printed as it is: JSON in ASCII, bytes that were asked for raw, pages and XML whose text is made
 # harmless (see `test_printable`), and our own help.
 AS_IT_IS = (
+    "'blobflow: ",  # a text of ours
     "json.dumps(",
     "found.root.raw",
     "draft.index().raw",

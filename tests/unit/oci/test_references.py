@@ -338,7 +338,7 @@ def test_reading_a_manifest_raises_nothing_outside_the_tree(raw: bytes) -> None:
 
 @pytest.mark.parametrize("path", ["./out", "../out", "/srv/out.tar", "~/out"])
 def test_a_path_is_told_how_paths_are_written(path: str) -> None:
-    with pytest.raises(InvalidReference, match="is a path; a folder is oci:") as caught:
+    with pytest.raises(InvalidReference, match="is a path; a folder is 'oci:") as caught:
         parse_reference(path)
     assert f"oci-archive:{path}" in str(caught.value)
 

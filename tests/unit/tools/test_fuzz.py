@@ -6,7 +6,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blobflow.errors import BlobflowError, InvalidDigest, InvalidReference
@@ -315,6 +315,10 @@ def test_a_digest_is_a_file_in_its_algorithms_folder(content: bytes, algorithm: 
 
 
 @given(st.text())
+@example("/\x1f")
+@example("./\u202e")
+@example("user@/\x1f")
+@example("https://user:password@\x1b[31mhost")
 def test_a_bad_reference_is_refused_with_its_own_words(text: str) -> None:
     try:
         parse_reference(text)
