@@ -57,8 +57,10 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing if it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        # Not by its own send_signal: that reaps a child that has just ended, and its waiter gets 255.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
