@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.param_types import byte_size
 from blobflow.cli.options.places import PLACE
@@ -49,19 +49,7 @@ def _comma_separated(kind: Any) -> Callable[[str], tuple[Any, ...]]:
 
 
 @click.command("bench", cls=Verb)
-@show_first(
-    "source",
-    "sizes",
-    "at_once",
-    "forms",
-    "volume",
-    "as_json",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "quiet",
-)
+@show_first("source", "sizes", "at_once", "forms", "volume", "as_json", *LOGINS, "quiet")
 @click.argument("target", type=PLACE, metavar="HOST/REPOSITORY")
 @click.option(
     "--source",

@@ -8,7 +8,7 @@ import click
 
 from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
 from blobflow.cli.options.images import backup_option
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
@@ -20,20 +20,7 @@ from blobflow.cli.verb import Verb
 
 
 @click.command("copy", cls=Verb)
-@show_first(
-    "digestfile",
-    "platform",
-    "dry_run",
-    "no_overwrite",
-    "report",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "plain_http",
-    "quiet",
-    "verbose",
-)
+@show_first("digestfile", "platform", "dry_run", "no_overwrite", "report", *COMMON)
 @click.argument("source", type=PLACE)
 @click.argument("targets", type=PLACE, metavar="TARGET...", nargs=-1, required=True)
 @click.option(

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from blobflow.cli.inputs.buildx_output import ExportOutput, parse_output
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import missing_platform_option
@@ -30,17 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export", cls=Verb)
-@show_first(
-    "output",
-    "platform",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "plain_http",
-    "quiet",
-    "verbose",
-)
+@show_first("output", "platform", *COMMON)
 @click.argument("reference", type=PLACE, metavar="REF")
 @click.option(
     "-o",

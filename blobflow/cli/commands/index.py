@@ -12,7 +12,7 @@ import msgspec
 
 from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, compress_option
@@ -53,20 +53,7 @@ def verb() -> None:
 
 
 @verb.command("create", short_help="Put an index together, and stage it here.")
-@show_first(
-    "amend",
-    "push",
-    "from_spec",
-    "from_args",
-    "tags",
-    "ignore_missing",
-    "form",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "quiet",
-)
+@show_first("amend", "push", "from_spec", "from_args", "tags", "ignore_missing", "form", *LOGINS, "quiet")
 @click.argument("names", type=PLACE, metavar="TARGET REF...", nargs=-1)
 @click.option("-a", "--amend", is_flag=True, help="Add to what is staged under TARGET, or replace in it.")
 @click.option("--push", is_flag=True, help="Put it at once, and leave nothing staged.")

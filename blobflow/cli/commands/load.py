@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
+from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
 from blobflow.cli.options.images import any_host_option
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.places import PLACE
@@ -28,19 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("load", cls=Verb)
-@show_first(
-    "targets",
-    "images",
-    "arch_tags",
-    "platform",
-    "report",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "plain_http",
-    "quiet",
-    "verbose",
-)
+@show_first("targets", "images", "arch_tags", "platform", "report", *COMMON)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to",

@@ -9,7 +9,7 @@ import click
 
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -24,20 +24,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 
 
 @click.command("plan", cls=Verb)
-@show_first(
-    "source",
-    "targets",
-    "images",
-    "out",
-    "as_json",
-    "platform",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "quiet",
-    "verbose",
-)
+@show_first("source", "targets", "images", "out", "as_json", "platform", *LOGINS, "quiet", "verbose")
 @selection_options
 @backup_option
 @platform_options

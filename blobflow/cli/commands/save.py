@@ -10,7 +10,7 @@ import click
 
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
-from blobflow.cli.options.connection import ConnectionOptions, source_connection_options
+from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
 from blobflow.cli.options.images import SpecFormat, any_host_option, spec_format_option
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.param_types import FILE, byte_size
@@ -29,22 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("save", cls=Verb)
-@show_first(
-    "source",
-    "images",
-    "output",
-    "split_size",
-    "since",
-    "platform",
-    "limit_rate",
-    "report",
-    "source_creds",
-    "authfile",
-    "tls_verify",
-    "plain_http",
-    "quiet",
-    "verbose",
-)
+@show_first("source", "images", "output", "split_size", "since", "platform", "limit_rate", "report", *COMMON)
 @click.argument("spec", type=FILE, required=False)
 @click.option(
     "--from",

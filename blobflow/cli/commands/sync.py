@@ -12,7 +12,7 @@ import msgspec
 
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -53,10 +53,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "every",
     "dry_run",
     "report",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
+    *LOGINS,
     "quiet",
 )
 @selection_options

@@ -11,7 +11,7 @@ import click
 from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -36,19 +36,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify", cls=Verb)
-@show_first(
-    "source",
-    "targets",
-    "images",
-    "platform",
-    "verify",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
-    "quiet",
-    "verbose",
-)
+@show_first("source", "targets", "images", "platform", "verify", *LOGINS, "quiet", "verbose")
 @selection_options
 @platform_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")

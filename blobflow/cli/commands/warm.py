@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, any_host_option
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.param_types import Seconds, byte_rate
@@ -54,10 +54,7 @@ class WarmRequest(msgspec.Struct, frozen=True):
     "as_json",
     "cache_size",
     "limit_rate",
-    "source_creds",
-    "target_creds",
-    "authfile",
-    "tls_verify",
+    *LOGINS,
     "quiet",
     "verbose",
 )

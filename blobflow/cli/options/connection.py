@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 # skopeo's words for our sides.
 _THEIRS: dict[Side, str] = {"source": "src", "target": "dest"}
-_COMMON = ("source_creds", "target_creds", "authfile", "tls_verify", "plain_http", "quiet", "verbose")
+# What `show_first` is given of them: of these a verb has what is about its sides.
+LOGINS = ("source_creds", "target_creds", "authfile", "tls_verify")
+COMMON = (*LOGINS, "plain_http", "quiet", "verbose")
 
 
 class SideOptions(msgspec.Struct, frozen=True):
@@ -240,7 +242,7 @@ def _connection_options(*sides: Side) -> tuple[Option, ...]:
 
 
 def _group(*options: Option) -> Option:
-    return option_group("connection", _make_connection_options, *options, title="Connection", common=_COMMON)
+    return option_group("connection", _make_connection_options, *options, title="Connection", common=COMMON)
 
 
 _SOURCE_LOGIN = (
