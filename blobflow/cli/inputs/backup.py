@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.engine.backups import WORDS, backup_tag
 from blobflow.engine.pairs import Pair
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci.reference import check_tag
+
+if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import MirrorRequest
 
 _WORD = re.compile(r"\{\{-?\s*([^{}]*?)\s*-?\}\}|\{([^{}]*)\}")
 _SAMPLE = {"tag": "1.0", "digest": "0" * 12, "date": "20260101", "time": "000000"}

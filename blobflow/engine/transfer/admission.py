@@ -173,12 +173,10 @@ class Admission:
     def starts(self, step_of: Callable[[int], Step]) -> Iterator[tuple[int, StepPermits]]:
         """The steps that start now, with their permits. Each host's decision counts what the hosts before it
         took."""
+        self._match()
         self._serve_waiting()
         for host, (target, ready) in self._ready.items():
-            if not ready:
-                continue
-            self._match(target)
-            if not any(map(target.admits, (PermitKind.WRITE, PermitKind.REQUEST))):
+            if not ready or not any(map(target.admits, (PermitKind.WRITE, PermitKind.REQUEST))):
                 continue
             in_use, rivals = self._in_use(host), partial(self._rivals, ready)
             source_at = self._sources.__getitem__
@@ -188,13 +186,16 @@ class Admission:
                 yield start.number, self._held(step_of(start.number), granted, largest=start.largest)
         self._watch()
 
-    def _match(self, target: Limiter) -> None:
+    def _match(self) -> None:
         """Let both sides of copies have as many streams as the one needs that is farther away."""
-        sources = [source for source in self._sources.values() if source is not target]
-        if sources:
-            target.match(max(source.extra(PermitKind.READ) for source in sources))
+        targets, sources = [target for target, _ in self._ready.values()], self._sources.values()
+        reads = max((source.extra(PermitKind.READ) for source in sources), default=0)
+        for target in targets:
+            target.match(reads)
+        writes = max((target.extra(PermitKind.WRITE) for target in targets), default=0)
         for source in sources:
-            source.match(max(each.extra(PermitKind.WRITE) for each, _ in self._ready.values()))
+            if source not in targets:
+                source.match(writes)
 
     async def admit(self, step: Copy, *, warm: bool) -> StepPermits:
         """Wait for the permits of a copy that is no step of the plan."""
