@@ -165,7 +165,7 @@ def _warm_python() -> WarmPython:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = socket.socket(fileno=int(sys.argv[1]))
-    _import_all()
+    import_all()
     while True:
         length, streams, _, _ = socket.recv_fds(orders, _LENGTH, 3)
         if not length:
@@ -190,7 +190,7 @@ def _reap() -> None:
         pass
 
 
-def _import_all() -> None:
+def import_all() -> None:
     """All that a command might import, so that none has to."""
     for room in ROOMS:
         package = import_module(room)
@@ -233,8 +233,13 @@ def _be(order: dict[str, Any], out: int, err: int) -> int:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    sys.argv = ["blobflow", *order["words"]]
-    from blobflow.cli import main
+    return run_blobflow(order["words"])
+
+
+def run_blobflow(words: Sequence[str]) -> int:
+    """Run the command in this process, to what the interpreter does in the end. Returns its exit code."""
+    sys.argv = ["blobflow", *words]
+    from blobflow.__main__ import main
 
     code: object = 0
     try:
@@ -246,7 +251,7 @@ def _be(order: dict[str, Any], out: int, err: int) -> int:
     except BaseException:  # noqa: BLE001  as the interpreter would: told, and exit code 1
         traceback.print_exc()
         code = 1
-    # What the interpreter does in the end: threads, what was asked to be done, the streams.
+    # Threads, what was asked to be done, the streams.
     vars(threading)["_shutdown"]()
     vars(atexit)["_run_exitfuncs"]()
     for text in (sys.stdout, sys.stderr):

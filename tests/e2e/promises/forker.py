@@ -34,20 +34,18 @@ starts with a budget makes no pauses: a polite one would pause for as long as we
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
-import pkgutil
 import signal
 import socket
 import sqlite3
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from tools.warm import import_all, run_blobflow
 
 KINDS = ("remove", "rename", "link", "list", "begin", "commit", "read", "write")
 _FILE_EVENTS = {
@@ -205,20 +203,10 @@ def _run(order: dict[str, Any], meeting: str) -> int:
     line.sendall(json.dumps({"pid": os.getpid()}).encode() + b"\n")
     gate = Gate(line, budget, order["kinds"], alone=order["alone"])
     threading.Thread(target=gate.follow, daemon=True).start()
-    from blobflow.cli import main
-
-    sys.argv = ["blobflow", *order["run"]]
     watch(gate)
     if budget is not None:
         vars(asyncio)["sleep"] = _no_pause
-    try:
-        main()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else bool(end.code)
-    except BaseException:  # noqa: BLE001  as the interpreter would: told, and exit code 1
-        traceback.print_exc()
-        return 1
-    return 0
+    return run_blobflow(order["run"])
 
 
 async def _no_pause(seconds: float, result: Any = None) -> Any:
@@ -236,24 +224,14 @@ def _fork(order: dict[str, Any], meeting: str) -> int:
     code = 1
     try:
         code = _run(order, meeting)
-        sys.stdout.flush()
     finally:
         os._exit(code)
-
-
-def _import_all() -> None:
-    """All that a command might import, so that none has to."""
-    for room in ("blobflow.cli", "blobflow.server", "blobflow.transports.store"):
-        package = import_module(room)
-        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
-            import_module(module.name)
-    gc.freeze()  # what is not looked at stays shared
 
 
 def main() -> None:
     meeting = sys.argv[1]
     _prepare_sqlite()
-    _import_all()
+    import_all()
     running: set[int] = set()
     try:
         for text in sys.stdin:
