@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from blobflow.errors import UsageError
@@ -45,7 +45,17 @@ def backup_words(tag: str, digest: Digest, now: float) -> dict[str, str]:
 
 def is_backup(name: str, template: str, tag: str) -> bool:
     """Whether a tag can be a backup that the template made of `tag`, now or earlier."""
+    return re.fullmatch(_pattern(template, tag), name) is not None
+
+
+def backups_among(names: Iterable[str], made: Iterable[tuple[str, str]]) -> set[str]:
+    """The names that can be backups of any of these, each a template and the tag that it was made of."""
+    pattern = "|".join(f"(?:{_pattern(template, tag)})" for template, tag in sorted(made))
+    return set(filter(re.compile(pattern).fullmatch, names)) if pattern else set()
+
+
+def _pattern(template: str, tag: str) -> str:
+    """What the template can make of `tag`, now or earlier."""
     patterns = {**_PATTERNS, "tag": re.escape(tag)}
     parts = _WORD.split(template)
-    pattern = "".join(patterns[part] if at % 2 else re.escape(part) for at, part in enumerate(parts))
-    return re.fullmatch(pattern, name) is not None
+    return "".join(patterns[part] if at % 2 else re.escape(part) for at, part in enumerate(parts))

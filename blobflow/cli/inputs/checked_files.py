@@ -59,8 +59,9 @@ def _read_spec(file: Path, environ: Mapping[str, str]) -> MirrorRequest:
     from blobflow.cli.inputs.spec_formats import detect_format, read_spec
 
     text, name = read_text(file), input_name(file)
-    targets = (_NOWHERE,) if detect_format(text, name) == "skopeo" else ()
-    request = read_spec(text, name, targets, environ=environ)
+    form = detect_format(text, name)
+    targets = (_NOWHERE,) if form == "skopeo" else ()
+    request = read_spec(text, name, targets, form, environ=environ)
     exact = tuple(image for image in request.images if image.search is None)
     expand(msgspec.structs.replace(request, images=exact), {})  # refuses what is there twice
     return request

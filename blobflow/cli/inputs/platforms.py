@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blobflow.cli.options.platforms import PlatformOptions
-from blobflow.cli.options.single_platform import SinglePlatform
 from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
+    from blobflow.cli.options.single_platform import SinglePlatform
     from blobflow.engine.pairs import Pair
     from blobflow.oci import Platform
     from blobflow.oci.platform_choice import PlatformChoice

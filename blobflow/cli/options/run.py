@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from blobflow.engine.services import CacheMode
     from blobflow.transports.archive import CompressMode
 
-# Blobs that move at once: enough to fill a long path; registries begin to throttle above a few dozen.
 # What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
 _GRACE = 25.0
 

@@ -234,9 +234,11 @@ class _Checks:
         self._places = frozenset(site_of(pair.source) for pair in saved.pairs)
         self._targets = frozenset(site_of(pair.target) for pair in saved.pairs)
         self._tags: dict[tuple[Site, str], set[str]] = {}
+        self._backups: dict[tuple[Site, str], set[str]] = {}  # the templates of what may be overwritten
         for image in saved.images:
             site = site_of(image.pair.target)
             self._tags.setdefault((site, image.pair.target.tag), set()).add(image.root.digest)
+            self._backups.setdefault((site, image.pair.target.tag), set()).add(image.pair.backup)
             for each in image.referrers:
                 for tag in cosign_tags(Digest(each.subject)) if each.how == "cosign" else ():
                     self._tags.setdefault((site, tag), set()).add(each.digest)
@@ -293,12 +295,8 @@ class _Checks:
     def _backup(self, number: int, step: Backup) -> None:
         _check_manifest(step.manifest)
         parse_digest(step.replaced_by)
-        if not any(
-            site_of(pair.target) == step.target
-            and pair.target.tag == step.tag
-            and is_backup(step.kept, pair.backup, step.tag)
-            for pair in self._saved.pairs
-        ):
+        templates = self._backups.get((step.target, step.tag), ())
+        if not any(is_backup(step.kept, template, step.tag) for template in templates):
             raise ValueError(f"step {number} keeps {step.tag!r} as {step.kept!r}, which no image of it says")
         if (step.target, step.kept) in self._tags:
             raise ValueError(f"step {number} keeps {step.tag!r} as {step.kept!r}, which it mirrors itself")

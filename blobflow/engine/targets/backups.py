@@ -32,15 +32,16 @@ async def find_backups(
 
     A pair fails whose backup's tag is written for another image, too, or is none.
     """
-    pairs = sorted(set(pairs))
-    aimed = {(site_of(pair.target), pair.target.tag) for pair in pairs}
+    pairs = set(pairs)
+    wanted = sorted(pair for pair in pairs if pair.backup and pair.target.tag)
+    aimed = {(site_of(pair.target), pair.target.tag) for pair in pairs} if wanted else set()
     now = time.time()
     found: dict[tuple[Site, str], Backup] = {}
     taken: dict[tuple[Site, str], tuple[str, str]] = {}
     failures: dict[Pair, BlobflowError] = {}
-    for pair in pairs:
+    for pair in wanted:
         site, tag = site_of(pair.target), pair.target.tag
-        named = await targets.manifest(site, tag) if pair.backup and tag else None
+        named = await targets.manifest(site, tag)
         if named is None or named.digest == desired_images[pair].root.digest:
             continue
         kept = backup_tag(pair.backup, backup_words(tag, named.digest, now))

@@ -17,13 +17,11 @@ _names = msgspec.json.Decoder(tuple[str, ...])
 
 def note_platforms(journal: Journal, pair: Pair, put: Digest, platforms: tuple[str, ...]) -> None:
     """Remember the platforms of the root that was `put` for a pair, if any are known, once a registry."""
-    note = msgspec.json.encode(platforms).decode()
-    if (
-        platforms
-        and len(note) <= _MAX_NOTE
-        and journal.note(pair.target.host, _key(pair.choice, put)) != note
-    ):
-        journal.record_note(pair.target.host, _key(pair.choice, put), note)
+    if not platforms:
+        return
+    key, note = _key(pair.choice, put), msgspec.json.encode(platforms).decode()
+    if len(note) <= _MAX_NOTE and journal.note(pair.target.host, key) != note:
+        journal.record_note(pair.target.host, key, note)
 
 
 def noted_platforms(journal: Journal, pair: Pair, there: Digest) -> tuple[str, ...]:
@@ -31,7 +29,7 @@ def noted_platforms(journal: Journal, pair: Pair, there: Digest) -> tuple[str, .
 
     Where all of it was put, those of them that are chosen now.
     """
-    if found := _noted(journal, pair, _key(pair.choice, there)):
+    if (found := _noted(journal, pair, _key(pair.choice, there))) or pair.choice == EVERYTHING:
         return found
     return tuple(
         name

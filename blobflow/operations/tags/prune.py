@@ -9,7 +9,7 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.content import Site
-from blobflow.engine.backups import is_backup
+from blobflow.engine.backups import backups_among
 from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.pairs import site_of
 from blobflow.engine.results.report import TagRecord, TagStatus
@@ -101,7 +101,7 @@ async def _surplus_at(repository: Repository, site: Site, kept: Sequence[WantedT
         return _Place(site, (), 0)
     tags = {image.target.tag for image in kept if image.target.tag}
     templates = {(image.backup, image.target.tag) for image in kept if image.backup}
-    tags |= {tag for tag in listed for template, of in templates if is_backup(tag, template, of)}
+    tags |= backups_among(listed, templates)
     count = len(tags.union(listed))
     if tags.issuperset(listed):
         return _Place(site, (), count)

@@ -97,15 +97,10 @@ class OciLayout:
         said = f"there is no OCI layout at {self._folder}: it has no index.json"
         if is_file:
             said = f"{self._folder} is a file, not an OCI layout; an archive is oci-archive:{self._folder}"
-        kind = UnsupportedContent if is_file or not self._is_free() else NoSuchFile
+        kind = UnsupportedContent if is_file or not _is_free(self._visible()) else NoSuchFile
         error = kind(said)
         error.about_file = True
         raise error
-
-    def _is_free(self) -> bool:
-        """Whether a layout can be written here: there is no folder, or nothing of another kind in it."""
-        found = self._visible()
-        return not found or bool(_OF_LAYOUTS & set(found))
 
     def _visible(self) -> list[str]:
         """What is in the folder; nothing if it isn't there. Raises StorageError."""
@@ -163,7 +158,7 @@ class OciLayout:
     async def is_empty(self) -> bool:
         """Raises StorageError for a folder of something else: a layout is not strewn into that."""
         found = self._visible()
-        if found and not self._is_free():
+        if not _is_free(found):
             raise StorageError(
                 f"{self._folder} is no OCI layout, and not empty (it holds {found[0]!r}); name another folder"
             )
@@ -284,3 +279,8 @@ class OciLayouts:
         return {}
 
     def close(self) -> None: ...
+
+
+def _is_free(found: Sequence[str]) -> bool:
+    """Whether a layout can be written to a folder that has these: nothing, or some of a layout's."""
+    return not found or not _OF_LAYOUTS.isdisjoint(found)
