@@ -9,6 +9,8 @@ which keeps every character.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from blobflow.lazy_pattern import LazyPattern
 
 # Characters of a text that are shown unless somebody says otherwise: a line of a log or of an error, with
@@ -60,3 +62,9 @@ def one_line(text: str, limit: int = MAX_QUOTE) -> str:
 
 def _shown(char: str) -> str:
     return char if is_printable(char) else char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """The first few of the words, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more

@@ -52,3 +52,10 @@ install_blobflow() {
     [ "${CI:-}" != true ] || pip+=(--constraint "$top/tools/constraints.txt")
     "${pip[@]}" 'setuptools>=77.0.3' && "${pip[@]}" --no-build-isolation --editable "$top${1:+[$1]}"
 }
+
+# Copies what a wheel is built of into the folder $1, so that the build leaves nothing behind here.
+copy_source() {
+    mkdir -p "$1"
+    tar -C "$top" --exclude=__pycache__ -cf - blobflow tools setup.py pyproject.toml README.md LICENSE MANIFEST.in |
+        tar -C "$1" -xf -
+}

@@ -18,6 +18,7 @@ from blobflow.engine.sources.configs import find_platform, read_raw_config
 from blobflow.errors import NoSuchPlatform, UnsupportedContent, error_side
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, media, parse_manifest
 from blobflow.oci.platform_choice import declared_platform, entries
+from blobflow.printable import first_of
 
 # Indexes inside of indexes are followed to this depth, as deep as any that a mirror would put.
 _MAX_LEVELS = 16
@@ -85,8 +86,7 @@ async def _entry_for(
     if len(met) == 1 and (not chosen or not runnable):
         return met[0]
     names = sorted({str(entry.platform) for entry in runnable})
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    there = f"it is for {', '.join(names[:_SHOWN])}{more}" if names else "it lists no image"
+    there = f"it is for {first_of(names, _SHOWN)}" if names else "it lists no image"
     raise NoSuchPlatform(f"{reference} has no image for {wanted}; {there}")
 
 

@@ -14,6 +14,7 @@ from blobflow.oci.local_reference import ARCHIVES, STREAM, local_host
 from blobflow.operations.airgap.load import ArchiveInput
 from blobflow.transports.archive import BundleFiles, detect_transport, files_of_bundle
 from blobflow.transports.archive.detection import transport_of_open
+from blobflow.transports.archive.parts import run_text
 from blobflow.transports.archive.tar_input import STDIN, STDIN_NAME, is_file_at_start
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def stdin_input(platform: Platform | None = None) -> ArchiveInput:
 
 def missing_parts(files: BundleFiles) -> str:
     """The parts that are missing, by name: `a.001.tar, a.003.tar to a.005.tar`."""
-    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in files.missing)
+    return ", ".join(run_text(*run) for run in files.missing)
 
 
 def _parse_archive(text: str) -> list[ArchiveInput]:

@@ -10,6 +10,7 @@ from blobflow.cli.inputs.requests import MirrorRequest
 from blobflow.cli.runtime.cron import Schedule
 from blobflow.errors import UsageError
 from blobflow.file_errors import FileErrors
+from blobflow.printable import first_of
 
 _SHOWN = 3  # entries
 
@@ -37,9 +38,8 @@ def untimed_warnings(request: MirrorRequest) -> tuple[str, ...]:
     untimed = list(dict.fromkeys(image.where for image in request.images if image.schedule is None))
     if not untimed:
         return ()
-    more = f" and {len(untimed) - _SHOWN} more" if len(untimed) > _SHOWN else ""
-    shown = ", ".join(untimed[:_SHOWN])
-    return (f"not mirrored, since there is no time for them (`every` or `schedule`): {shown}{more}",)
+    shown = first_of(untimed, _SHOWN)
+    return (f"not mirrored, since there is no time for them (`every` or `schedule`): {shown}",)
 
 
 def due_part(request: MirrorRequest, due: Collection[Schedule]) -> MirrorRequest:

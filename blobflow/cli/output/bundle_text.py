@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError
 from blobflow.oci.index_grouping import parse_image_name
-from blobflow.transports.archive.parts import part_number
+from blobflow.transports.archive.parts import part_number, run_text
 
 if TYPE_CHECKING:
     from blobflow.oci import Digest
@@ -137,10 +136,10 @@ def parts_lines(bundles: Sequence[BundleFiles], found: Sequence[BundleFile]) -> 
     rows: list[tuple[str, ...]] = []
     for bundle, files in _by_bundle(bundles, found):
         there = [(file.path, (str(file.path), size_text(file.size), _file_text(file))) for file in files]
-        missing = [(last, (_run_text(first, last), "", "missing")) for first, last in bundle.missing]
+        missing = [(last, (run_text(first, last), "", "missing")) for first, last in bundle.missing]
         in_order = sorted((*there, *missing), key=lambda row: part_number(row[0]))
         rows += [tuple(map(one_line, row)) for _, row in in_order]
-        if bundle.numbered and files[-1].error is None and not files[-1].images:
+        if _lacks_last(bundle, files):
             rows.append((one_line(str(bundle.following)), "", "missing, and what comes after it"))
     return table(rows)
 
@@ -162,7 +161,7 @@ def parts_document(bundles: Sequence[BundleFiles], found: Sequence[BundleFile]) 
                     for file in files
                 ],
                 "missing": [{"first": str(first), "last": str(last)} for first, last in bundle.missing],
-                "last_is_missing": bundle.numbered and files[-1].error is None and not files[-1].images,
+                "last_is_missing": _lacks_last(bundle, files),
             }
             for bundle, files in _by_bundle(bundles, found)
         ],
@@ -178,8 +177,9 @@ def _by_bundle(
         at += len(bundle.there)
 
 
-def _run_text(first: Path, last: Path) -> str:
-    return str(first) if first == last else f"{first} to {last}"
+def _lacks_last(bundle: BundleFiles, files: Sequence[BundleFile]) -> bool:
+    """Whether the last part is missing: images are named in that one."""
+    return bundle.numbered and files[-1].error is None and not files[-1].images
 
 
 def _file_text(file: BundleFile) -> str:

@@ -78,7 +78,7 @@ def _drawing(host: str, spans: Sequence[StepSpan], end: float) -> str:
     height = (max(lane for lane, _, _ in placed) + 1) * _LANE + 14
     bars = "\n".join(_bar(lane, free, span, _WIDTH / end) for lane, free, span in placed)
     left = len(spans) - len(shown)
-    more = f'<p class="quiet">{left} shorter ones are not drawn.</p>' if left else ""
+    more = f'<p class="q">{left} shorter ones are not drawn.</p>' if left else ""
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Timeline of {_text(host)}">\n{bars}\n'
         f'<text x="2" y="{height - 3}">0 s</text>'

@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from blobflow.cli.output.event_text import registry_of
 from blobflow.engine.plan.steps import Need
 from blobflow.events import Event, Observer, PhaseStarted, RangeRead, StepDone, StepFailed, StepStarted
-from blobflow.oci.local_reference import transport_of
 
 # Ranges of 8 MiB that are remembered: 80 GB of them.
 MAX_RANGES = 10_000
@@ -42,7 +42,7 @@ class StepSpan(msgspec.Struct, frozen=True):
     @property
     def registry(self) -> str:
         """The registry that it was done at; a layout or archive as it is."""
-        return self.target if transport_of(self.target) else self.target.partition("/")[0]
+        return registry_of(self.target)
 
 
 class RangeSpan(msgspec.Struct, frozen=True):

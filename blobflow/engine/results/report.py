@@ -10,11 +10,10 @@ from typing import Literal
 import msgspec
 
 from blobflow.engine.pairs import Pair
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, Side
 
 Status = Literal["done", "present", "failed", "skipped"]
 TagStatus = Literal["removed", "left", "failed", "surplus"]
-Side = Literal["source", "target"]
 
 
 class ReferrerRecord(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
 from blobflow.transports.archive import ArchiveSource
-from blobflow.transports.archive.parts import absent_parts, following_part
+from blobflow.transports.archive.parts import absent_parts, following_part, run_text
 from blobflow.transports.union_source import UnionSource
 
 # Stands for the archives of one load together, where a source has a registry's host.
@@ -315,7 +315,7 @@ def lacking(inputs: Iterable[ArchiveInput]) -> str:
     absent = absent_parts(Path(item.label) for item in inputs)
     if not absent:
         return _LACKING
-    named = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in absent)
+    named = ", ".join(run_text(*run) for run in absent)
     return f"of a bundle in parts give all of them; not given: {named}"
 
 

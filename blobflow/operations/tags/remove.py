@@ -12,6 +12,7 @@ from blobflow.oci import Digest, Reference
 from blobflow.operations.tags.extra import RepositoryState
 from blobflow.operations.tags.inspect import inspect_repository
 from blobflow.operations.tags.names import check_registry
+from blobflow.printable import first_of
 from blobflow.transports.registry import Repository
 
 _SHOWN = 5
@@ -77,8 +78,7 @@ def _check(
         )
     others = [tag for tag in naming if tag != reference.tag]
     if others and not all_tags:
-        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         raise Rejected(
-            f"with {digest} would go {', '.join(others[:_SHOWN])}{more}, which name it too; --all-tags if so"
+            f"with {digest} would go {first_of(others, _SHOWN)}, which name it too; --all-tags if so"
         )
     return tuple(naming)

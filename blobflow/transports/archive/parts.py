@@ -171,6 +171,11 @@ def part_number(path: Path) -> int:
     return int(match["number"]) if match else 0
 
 
+def _whole_of(part: Path, match: re.Match[str]) -> Path:
+    """The archive that a part, whose name matched, is one of."""
+    return part.with_name(f"{match['stem']}{match['suffix'] or ''}")
+
+
 def files_of_bundle(path: Path) -> BundleFiles:
     """The files of the archive that `path` names: itself, or the parts of that name, or those beside it if it
     is one of them. `there` is empty if there is none. Raises StorageError.
@@ -180,7 +185,7 @@ def files_of_bundle(path: Path) -> BundleFiles:
     """
     match = _PART_NAME.fullmatch(path.name)
     if match is not None:
-        whole = path.with_name(f"{match['stem']}{match['suffix'] or ''}")
+        whole = _whole_of(path, match)
         parts = _parts_by_number(whole)
         if parts and (len(match["number"]) == 3 or 1 in parts):
             return _numbered(whole, parts)
@@ -191,14 +196,18 @@ def files_of_bundle(path: Path) -> BundleFiles:
     return _numbered(path, _parts_by_number(path))
 
 
+def run_text(first: Path, last: Path) -> str:
+    """A run of parts, as `BundleFiles.missing` has it."""
+    return str(first) if first == last else f"{first} to {last}"
+
+
 def absent_parts(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """The parts that come before others of these, and are not among them, as runs of a first and a last."""
     given: dict[Path, dict[int, Path]] = {}
     for path in paths:
         match = _PART_NAME.fullmatch(path.name)
         if match is not None and len(match["number"]) == 3:
-            whole = path.with_name(f"{match['stem']}{match['suffix'] or ''}")
-            given.setdefault(whole, {})[int(match["number"])] = path
+            given.setdefault(_whole_of(path, match), {})[int(match["number"])] = path
     return [
         run for whole, parts in given.items() for run in _numbered(whole, dict(sorted(parts.items()))).missing
     ]

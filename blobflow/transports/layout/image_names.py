@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from blobflow.errors import InvalidDigest, InvalidReference, NotFound, UnsupportedContent, UsageError
 from blobflow.oci import Digest, parse_digest
 from blobflow.oci.reference import DOCKER_HUB, split_name
+from blobflow.printable import first_of
 
 # Annotations that name an image: image-spec annotations.md, and containerd's.
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -173,5 +174,4 @@ def _known(images: Sequence[tuple[Iterable[str], _Image]], place: str) -> str:
     names = list(dict.fromkeys(name for own, _ in images for name in own))
     if not names:
         return f"none of its images has a name, so write {place}:@n"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"it has {', '.join(names[:_SHOWN])}{more}"
+    return f"it has {first_of(names, _SHOWN)}"

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from blobflow.printable import one_line
+from blobflow.printable import first_of, one_line
 
 # Seconds for each handshake: an error has happened already, and waits to be told.
 _SECONDS = 5.0
@@ -99,5 +99,4 @@ def _common_name(parts: tuple[tuple[tuple[str, str], ...], ...]) -> str:
 
 def names_text(names: tuple[str, ...]) -> str:
     """The first few of the names, for a sentence."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return first_of(names, _SHOWN)
