@@ -42,7 +42,7 @@ from blobflow.transports.registry import ClientCertificate, HostSettings, Profil
 from blobflow.transports.registry.capabilities.profiles import profiles_by_name
 from blobflow.transports.registry.http.proxies import single_proxy
 from blobflow.transports.registry.mirrors import parse_mirror
-from blobflow.typed_values import Mistake, check_value
+from blobflow.typed_values import Mistake, check_value, path_text
 from blobflow.validation_messages import reworded, suggestion
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
@@ -186,7 +186,7 @@ class _Reader:
             rate = _rate(host.bytes_per_second)
         with self._at((*path, "profile"), "profile"):
             profile = self._profile(host.profile, (*path, "profile"))
-        with self._at((*path, "proxy")):
+        with self._at((*path, "proxy"), colon=""):
             proxies = None if host.proxy is None else single_proxy(host.proxy, "proxy")
         return HostSettings(
             http=host.http,
@@ -244,15 +244,14 @@ class _Reader:
         self.errors.add(InvalidConfig(sentence), line=line, typo=bool(mistake.unknown))
 
     @contextmanager
-    def _at(self, path: _Path, key: str = "") -> Iterator[None]:
-        """Keep the error that is raised inside, with the place of what is at `path`, and the key's name."""
+    def _at(self, path: _Path, key: str = "", *, colon: str = ":") -> Iterator[None]:
+        """Keep the error that is raised inside, with the place of what is at `path`, and the key's name;
+        `colon`: nothing where the error begins with that."""
         try:
             yield
         except UsageError as error:
             line = self._lines.line(path)
             place = " ".join(filter(None, (self._place(path[:2]), key)))
-            # What names itself by the key that it is about goes on after the place.
-            colon = "" if error.message.startswith("proxy is ") else ":"
             sentence = f"{self._file(line)}: {place}{colon} {error.message}"
             self.errors.add(InvalidConfig(sentence), line=line)
 
@@ -263,8 +262,7 @@ class _Reader:
         """A path as people write it: [registry."host"] key[0]."""
         if len(path) < 2:
             return ".".join(map(str, path))
-        rest = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path[2:]).lstrip(".")
-        return printable(f'[registry."{path[1]}"] {rest}'.rstrip())
+        return printable(f'[registry."{path[1]}"] {path_text(path[2:])}'.rstrip())
 
 
 def _rate(value: float | str | None) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -197,3 +197,8 @@ def _words(kind: Any) -> Iterator[str]:
     for each in _alternatives(kind):
         if typing.get_origin(each) is typing.Literal:
             yield from map(str, typing.get_args(each))
+
+
+def path_text(path: Sequence[str | int]) -> str:
+    """Keys and indexes as people write them: `images[1].tags[0]`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")

@@ -155,9 +155,7 @@ async def sample_registry(folder: Path) -> AsyncIterator[str]:
             for number, team in enumerate(_TEAMS):
                 for at, part in enumerate(_PARTS * 3):
                     index = names[(number + at) % len(names)]
-                    name = f"{team}/{part}" + (
-                        f"-{'v' * 0}{at // len(_PARTS) + 1}" if at >= len(_PARTS) else ""
-                    )
+                    name = f"{team}/{part}" + (f"-{at // len(_PARTS) + 1}" if at >= len(_PARTS) else "")
                     digest = parse_digest(index.digest)
                     store.repositories.add(name, digest, index.media_type)
                     for tag in ("1.4.0", "1.5.2", "latest")[: 1 + at % 3]:

@@ -38,9 +38,10 @@ def stale() -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
-        for file in stale():
+        wrong = stale()
+        for file in wrong:
             print(f"{file.relative_to(TOP)} is stale: run python -m tools.schemas")
-        return 1 if stale() else 0
+        return 1 if wrong else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
     for file, text in schemas().items():
         file.write_text(text)

@@ -16,9 +16,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, chdir, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, chdir
 from pathlib import Path
+from unittest.mock import patch
 
 from click.testing import CliRunner
 
@@ -56,7 +57,7 @@ def run_page(document: Path) -> Iterator[tuple[Block, str]]:
     """
     with tempfile.TemporaryDirectory() as folder, serving_world(Path(folder)) as world, ExitStack() as stack:
         stack.enter_context(chdir(world.home))
-        stack.enter_context(_environment(world.environment))
+        stack.enter_context(patch.dict(os.environ, world.environment))
         for block in blocks_of(document):
             if block.title:
                 file = Path(block.title)
@@ -117,17 +118,6 @@ def _result(text: str, world: World, stack: ExitStack) -> tuple[int, str]:
         timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def agrees(written: str, now: str) -> bool:

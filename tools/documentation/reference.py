@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -123,9 +123,8 @@ def _command(group: click.Group, name: str) -> click.Command:
     return found
 
 
-def differences() -> list[Path]:
-    """The pages that are not what the verbs say, are missing, or belong to no verb."""
-    wanted = pages()
+def differences(wanted: Mapping[Path, str]) -> list[Path]:
+    """The pages that are not as `wanted`, are missing, or belong to no verb."""
     there = set(REFERENCE.glob("*.md"))
     wrong = {path for path, text in wanted.items() if path not in there or path.read_text() != text}
     return sorted(wrong | (there - wanted.keys()))
@@ -133,12 +132,12 @@ def differences() -> list[Path]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the pages, or with --check only compare; returns the exit code."""
-    wrong = differences()
+    wanted = pages()
+    wrong = differences(wanted)
     if "--check" in arguments:
         for path in wrong:
             print(f"{name_of(path)} is not what the verbs say; run tools/reference")
         return 1 if wrong else 0
-    wanted = pages()
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for path in wrong:
         if path in wanted:

@@ -27,6 +27,7 @@ from blobflow.oci import Platform, Reference, parse_platform, parse_reference
 from blobflow.oci.index_draft import parse_label
 from blobflow.oci.reference import check_tag
 from blobflow.operations.indexes import EntryRequest
+from blobflow.typed_values import path_text
 
 _KEYS: Final = "image and manifests"
 
@@ -88,16 +89,16 @@ def parse_manifest_tool(text: str, name: str) -> IndexSpec:
     if not (file.manifests or errors):
         errors.add(InvalidConfig(f"{name}: `manifests` is empty; an index needs an image"))
 
-    def at(path: str) -> AbstractContextManager[None]:
-        line = line_of(node_at(node, f".{path}"))
-        return errors.at(f"{name} line {line}: {path}", line=line)
+    def at(*path: str | int) -> AbstractContextManager[None]:
+        line = line_of(node_at(node, *path))
+        return errors.at(f"{name} line {line}: {path_text(path)}", line=line)
 
     wishes, tags = [], []
     for number, entry in enumerate(file.manifests):
-        with at(f"manifests[{number}].image"):
+        with at("manifests", number, "image"):
             wishes.append(EntryRequest(parse_reference(entry.image), entry.platform.label))
     for number, tag in enumerate(file.tags):
-        with at(f"tags[{number}]"):
+        with at("tags", number):
             tags.append(check_tag(tag))
     with at("image"):
         target = parse_reference(file.image)

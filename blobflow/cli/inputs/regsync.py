@@ -88,7 +88,7 @@ def parse_regsync(text: str, name: str, environ: Mapping[str, str]) -> MirrorReq
     times = EntryTimes(name)
     alone: list[int] = []
     for number, own in enumerate(file.sync):
-        line = line_of(node_at(node, f".sync[{number}]"))
+        line = line_of(node_at(node, "sync", number))
         where, each = f"{name} line {line}", with_defaults(own, defaults)
         choice, backup = EVERYTHING, ""
         with errors.at(where, line=line):

@@ -29,7 +29,7 @@ def parse_hosts(
     registries: dict[str, tuple[Creds, str, int]] = {}
     names: dict[str, str] = {}
     for number, each in enumerate(creds):
-        line = line_of(node_at(node, f".creds[{number}]"))
+        line = line_of(node_at(node, "creds", number))
         with errors.at(where := f"{name} line {line}", line=line):
             host = check_host(render_template(each.registry, environ))
             registries[host] = (each, where, line)

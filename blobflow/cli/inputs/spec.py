@@ -88,7 +88,7 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
     source = parse_place(defaults.source)
     images: list[ImageRequest] = []
     for index, each in enumerate(spec.images):
-        line = line_of(node_at(node, f".images[{index}]"))
+        line = line_of(node_at(node, "images", index))
         entry = each if isinstance(each, Entry) else Entry(each)
         images += _Entry(entry, defaults, f"{name} line {line}", line, errors).requests(source)
     hosts = _hosts(spec, name, errors)
@@ -116,7 +116,7 @@ def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors)
     }
     wrong: set[str] = set()
     for keys, check in checks.items():
-        line = max(line_of(node_at(node, f".defaults.{key}")) for key in keys)
+        line = max(line_of(node_at(node, "defaults", key)) for key in keys)
         try:
             with errors_located_at(f"{name} line {line}: defaults"):
                 check()
@@ -128,7 +128,7 @@ def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors)
 
 def _targets(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors) -> Iterator[RegistryPrefix]:
     for index, each in enumerate(defaults.targets):
-        line = line_of(node_at(node, f".defaults.targets[{index}]"))
+        line = line_of(node_at(node, "defaults", "targets", index))
         with errors.at(f"{name} line {line}: defaults.targets", line=line):
             yield parse_place(each)
 

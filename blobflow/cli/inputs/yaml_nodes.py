@@ -6,7 +6,6 @@ refused. A key twice in a mapping is refused too: the parser would let the last 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -16,7 +15,7 @@ import yaml
 from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.printable import printable
-from blobflow.typed_values import Checked, Mistake, check_value
+from blobflow.typed_values import Checked, Mistake, check_value, path_text
 from blobflow.validation_messages import reworded, suggestion
 
 T = TypeVar("T")
@@ -94,28 +93,19 @@ def drop_empty_keys(node: yaml.Node) -> None:
 
     Null is an absent field to Go's decoders; anchors are often put under extensions.
     """
-    seen: set[int] = set()
-    todo = [node]
-    while todo:
-        each = todo.pop()
-        if id(each) in seen or not isinstance(each, yaml.CollectionNode):
-            continue
-        seen.add(id(each))
+    for each in _nodes(node):
         if isinstance(each, yaml.MappingNode):
             each.value = [
                 (key, value)
                 for key, value in each.value
                 if not (is_null(value) or str(key.value).startswith("x-"))
             ]
-            todo += [value for _, value in each.value]
-        else:
-            todo += each.value
 
 
 def _mend(root: yaml.Node, checked: Checked) -> None:
     """Take what was dropped out of the nodes, and write misspelt keys right."""
-    dropped = [(_walk(root, path[:-1]), path[-1]) for path in checked.dropped]
-    misspelt = [(_walk(root, each.path), each) for each in checked.mistakes if each.meant]
+    dropped = [(node_at(root, *path[:-1]), path[-1]) for path in checked.dropped]
+    misspelt = [(node_at(root, *each.path), each) for each in checked.mistakes if each.meant]
     for whole, index in reversed(dropped):
         if isinstance(whole, yaml.SequenceNode) and isinstance(index, int) and index < len(whole.value):
             del whole.value[index]
@@ -230,13 +220,12 @@ _IN_YAML = {
     "float": "number",
     "Object missing required": "It misses the",
 }
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _KINDS = {"int": "a number", "float": "a number", "bool": "yes or no", "timestamp": "a date"}
 
 
 def _explain(mistake: Mistake, root: yaml.Node, name: str) -> tuple[str, int]:
     """One sentence for a mistake, with file, line, and what to write instead; and the line."""
-    node, steps = _walk(root, mistake.path), mistake.path
+    node, steps = node_at(root, *mistake.path), mistake.path
     if mistake.unknown:
         key = mistake.unknown
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
@@ -247,7 +236,7 @@ def _explain(mistake: Mistake, root: yaml.Node, name: str) -> tuple[str, int]:
         )
     line = line_of(node)
     where = f"{name} line {line}"
-    what = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    what = path_text(steps)
     what = f"{what}: " if what else ""
     scalar = node.tag.rpartition(":")[2]
     if isinstance(node, yaml.ScalarNode) and scalar in _KINDS and "`str" in mistake.problem:
@@ -262,17 +251,8 @@ def _explain(mistake: Mistake, root: yaml.Node, name: str) -> tuple[str, int]:
     return f"{where}: {what}{reworded(mistake.problem, _IN_YAML)}", line
 
 
-def _steps(path: str) -> list[str | int]:
-    """Keys and indexes of a path as `.images[1].tags[0]`."""
-    return [key or (int(index) if index.isdecimal() else index) for key, index in _STEP.findall(path)]
-
-
-def node_at(node: yaml.Node, path: str) -> yaml.Node:
-    """The node at a path as `.images[1].tags[0]`, or the nearest one above it."""
-    return _walk(node, _steps(path))
-
-
-def _walk(node: yaml.Node, steps: Sequence[str | int]) -> yaml.Node:
+def node_at(node: yaml.Node, *steps: str | int) -> yaml.Node:
+    """The node below these keys and indexes, or the nearest one above it."""
     for step in steps:
         below = child(node, step)
         if below is None:

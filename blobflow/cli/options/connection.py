@@ -126,14 +126,10 @@ def _login_options(side: Side, *, alone: bool, what: str) -> tuple[Option, ...]:
     """The login options of a side; `alone`: of a verb without the other."""
     own, theirs = f"--{side}-", f"--{_THEIRS[side]}-"
 
-    def names(word: str) -> dict[str, Any]:
-        shown, others = (f"--{word}", [f"{own}{word}"]) if alone else (f"{own}{word}", [])
-        name = f"{side}_{word.replace('-', '_')}"
-        return {"param_decls": (shown, name), "cls": AliasedOption, "aliases": [*others, f"{theirs}{word}"]}
-
     def option(word: str, **attributes: Any) -> Option:
-        said = names(word) | attributes
-        return click.option(*said.pop("param_decls"), **said)
+        shown, others = (f"--{word}", [f"{own}{word}"]) if alone else (f"{own}{word}", [])
+        name, aliases = f"{side}_{word.replace('-', '_')}", [*others, f"{theirs}{word}"]
+        return click.option(shown, name, cls=AliasedOption, aliases=aliases, **attributes)
 
     return (
         option(

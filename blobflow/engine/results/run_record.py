@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from blobflow.engine.pairs import Pair
 from blobflow.engine.results.report import HostRecord, RunRecord, sides_of
-from blobflow.events import Meter
+from blobflow.events import HostMeter, Meter
 from blobflow.version import __version__
 
 
@@ -22,10 +22,6 @@ def run_record(pairs: Sequence[Pair], meter: Meter, started: datetime) -> RunRec
     sides = sides_of(pairs)
     hosts = []
     for host in dict.fromkeys((*sides, *meter.hosts)):
-        record = HostRecord(host, sides.get(host, ()))
-        if (counted := meter.hosts.get(host)) is not None:
-            record = HostRecord(
-                host, record.sides, counted.requests, counted.bytes_read, counted.bytes_written
-            )
-        hosts.append(record)
+        counted, own = meter.hosts.get(host) or HostMeter(), sides.get(host, ())
+        hosts.append(HostRecord(host, own, counted.requests, counted.bytes_read, counted.bytes_written))
     return RunRecord(started, utc_now(), __version__, hosts=tuple(hosts))

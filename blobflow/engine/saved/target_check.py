@@ -251,12 +251,13 @@ class TargetCheck:
     def _close_backups(self) -> None:
         """Finish the backups of tags that nothing overwrites any more: what was kept before stays."""
         for number in self._steps:
-            step = self._saved.steps[number]
+            step, over = self._saved.steps[number], number in self._found.over
+            if not isinstance(step, Put):
+                continue
             for each in (need.step for need in self._saved.needs[number]):
                 backup = self._saved.steps[each]
-                if isinstance(step, Put) and isinstance(backup, Backup):
-                    gone = number in self._found.over
-                    gone = gone or backup.tag in self._found.without.get(number, ())
+                if isinstance(backup, Backup):
+                    gone = over or backup.tag in self._found.without.get(number, ())
                     if gone or self._found.tags.get((step.target, backup.tag)) in _any_of(step):
                         self._found.over.add(each)
 

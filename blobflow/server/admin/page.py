@@ -122,9 +122,9 @@ def _text(words: str, most: int = _NAME) -> str:
     return page_text(words, most)
 
 
-def _value(words: str) -> str:
+def _value(words: str, most: int = _NAME) -> str:
     """Words in an attribute."""
-    return escape(printable(words, _NAME))
+    return escape(printable(words, most))
 
 
 def _summary(stats: StoreStats | None) -> str:
@@ -197,7 +197,7 @@ def _image(shown: ImageRow) -> str:
     here = size(shown.size) if shown.size is not None else "not here"
     if shown.at_least:
         here = f"at least {here}"
-    return f"{escape(printable(shown.platform or 'one image', _PLATFORM))}: {here}"
+    return f"{_value(shown.platform or 'one image', _PLATFORM)}: {here}"
 
 
 def percent(part: int, whole: int) -> str:
