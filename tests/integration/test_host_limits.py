@@ -92,7 +92,7 @@ async def test_a_whole_run_into_a_registry_with_eight_slots_arrives_with_next_to
         fill(source.store, images)
         report = await run_of_pairs(pairs_of(images, source.host, target.host)).execute(net.services())
         await net.registries.close()
-        assert report.ok
+        assert [image.error for image in report.images if image.error] == []
         assert refused(target) <= 0.02 * len(target.journal)
         for digest in images.blobs:
             assert target.journal.uploads_of(digest) == 1

@@ -241,7 +241,6 @@ async def test_a_run_that_is_killed_leaves_nothing_wrong_and_the_next_one_goes_o
         await killed_at(moment, scene)
         scene.assert_true()
         arrived, kept, read_before = scene.at_all_targets(), scene.kept(), scene.read()
-        assert len(arrived) < len(SIZES), "the run was over before the moment"
 
         async with scene.sync("--cache", moment.cache) as running:
             assert await running.ended() == 0, running.events[-3:]

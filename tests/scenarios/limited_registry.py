@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ from blobflow.permits import FixedLimiters, PermitKind
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.registry import Clock
+
+# Turns of the event loop that a back-off lasts: longer than what the registry has let in stays there. Else a
+# request comes again five times while the same others fill the slots, which no back-off of seconds does.
+BACK_OFF_TURNS = 150
 
 
 class LimitedRegistries:
@@ -38,10 +43,15 @@ class LimitedRegistries:
             ),
             meter=self.meter,
             bytes_per_second=access.get("in_all", 0),
-            sleep=self.clock.sleep,
+            sleep=self._sleep,
             clock=self.clock,
             jitter=lambda: 0.5,
         )
+
+    async def _sleep(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+        for _ in range(BACK_OFF_TURNS):
+            await asyncio.sleep(0)
 
     def requests_at_once(self, host: str) -> int:
         """How many small requests there may be now."""
