@@ -280,6 +280,12 @@ class SizeMismatch(IntegrityError):
         self.actual = actual
 
 
+class SignatureRejected(BlobflowError):
+    """The signature policy does not accept an image; the message says which requirement is not met, and why."""
+
+    exit_code = 9
+
+
 class UnsupportedContent(BlobflowError):
     exit_code = 7
 

@@ -19,6 +19,7 @@ EXIT_CODES = {
     6: "content does not have the digest or size that names it",
     7: "a manifest of schema 1, unknown kind, ambiguous, too large; a file of another kind",
     8: "the store, an archive, a layout, a plan, a report: full, read-only, cut off, corrupt",
+    9: "the signature policy does not accept the image",
     INTERRUPTED: "interrupted; no tag or blob is half done, and the same command does what is left",
 }
 

@@ -1,0 +1,9 @@
+"""Signatures: which images a policy accepts, and what proves it.
+
+    policy.json ─► SignaturePolicy ─► Judge (keys, roots) ─► Verdict, or SignatureRejected
+                                        ▲
+    source ─► FoundSignature ───────────┘
+
+`contract` is what the engine knows of it. Nothing here asks a registry, or anybody: what is judged was read
+before. What verifies is imported when a policy asks for it (`blobflow[verify]`).
+"""
