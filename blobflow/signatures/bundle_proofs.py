@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cryptography.x509 import Certificate
+
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.printable import one_line
 from blobflow.signatures.bundles import (
@@ -76,7 +78,8 @@ def prove_instance(
         envelope = Envelope(payload, kind)
     signer = rule.check_subject(leaf)
     # The root's own CA vouched for it at the time of the signature, which was in these few minutes.
-    rule.check_path(leaf, _others(bundle), leaf.not_valid_before_utc, _NO_TIMESTAMP)
+    chain = [*_others(bundle), *root.authorities]
+    rule.check_path(leaf, chain, leaf.not_valid_before_utc, _NO_TIMESTAMP)
     return signer, envelope
 
 
@@ -109,7 +112,8 @@ def prove_signer(
         if at is None:
             raise NotProven(Step.TIME, "neither a log nor a timestamp says when it was signed")
         why = f"it was signed at {at:%Y-%m-%d %H:%M:%S} UTC"
-    trust.rule.check_path(leaf, _others(bundle), at or now, why)
+    chain = [*_others(bundle), *(root.authorities if root is not None else ())]
+    trust.rule.check_path(leaf, chain, at or now, why)
     return signer
 
 
@@ -159,5 +163,5 @@ def _not_by(trust: Trust, message: Message) -> str:
     return f"it is not by {trust.signer}"
 
 
-def _others(bundle: Bundle) -> list:
+def _others(bundle: Bundle) -> list[Certificate]:
     return [read_der(each) for each in bundle.certificates[1:]]

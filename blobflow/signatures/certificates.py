@@ -76,8 +76,9 @@ class CertificateRule(msgspec.Struct, frozen=True):
             raise NotProven(
                 Step.SIGNER, f"its certificate is not vouched for by the CA of the policy ({shown})"
             ) from error
-        for each in path:
-            _check_usage(each, is_leaf=each is path[0])
+        check_usage(path[0])
+        for each in path[1:]:
+            _check_purpose(each)
 
     def check_subject(self, leaf: x509.Certificate) -> str:
         """Raise NotProven unless the certificate is that of the subject; else who it is, in words."""
@@ -187,14 +188,26 @@ def _has_hostname(leaf: x509.Certificate, hostname: str) -> bool:
     return address in names.get_values_for_type(x509.IPAddress)
 
 
-def _check_usage(certificate: x509.Certificate, *, is_leaf: bool) -> None:
+def check_usage(leaf: x509.Certificate) -> None:
+    """Raise NotProven if a signer's certificate says that it is for something else than signing code."""
+    _check_purpose(leaf)
     with refusing(Step.SIGNER, "its certificate can't be read"):
-        for extension in certificate.extensions:
-            value = extension.value
-            if isinstance(value, x509.ExtendedKeyUsage) and not _SIGNING & set(value):
-                raise NotProven(Step.SIGNER, "its certificate is not for signing code")
-            if is_leaf and isinstance(value, x509.KeyUsage) and not value.digital_signature:
-                raise NotProven(Step.SIGNER, "its certificate is not for signatures")
+        try:
+            usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        except x509.ExtensionNotFound:
+            return
+        if not usage.digital_signature:
+            raise NotProven(Step.SIGNER, "its certificate is not for signatures")
+
+
+def _check_purpose(certificate: x509.Certificate) -> None:
+    with refusing(Step.SIGNER, "its certificate can't be read"):
+        try:
+            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            return
+        if not _SIGNING & set(usage):
+            raise NotProven(Step.SIGNER, "its certificate is not for signing code")
 
 
 def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:

@@ -41,7 +41,8 @@ logging.getLogger("sigstore").propagate = False
 
 
 class TrustedRoot:
-    """A trusted root. `raw`: the file. `log_keys`: of its logs, each with the time in which it counts."""
+    """A trusted root. `raw`: the file. `log_keys`: of its logs, each with the time in which it counts.
+    `authorities`: certificates of its CAs, which may stand between a certificate and the CA of a policy."""
 
     def __init__(self, raw: bytes, name: str) -> None:
         """Raises InvalidConfig, with `name`, if it is none."""
@@ -49,7 +50,8 @@ class TrustedRoot:
         try:
             model = RootFile.from_json(_with_defaults(raw))
             self._root = SigstoreRoot(model)
-            self._authorities = self._root.get_timestamp_authorities()
+            self._timestamp_authorities = self._root.get_timestamp_authorities()
+            self.authorities = tuple(self._root.get_fulcio_certs()) if model.certificate_authorities else ()
             self.log_keys = tuple(
                 LogKey(
                     PublicKey(load_der_public_key(each.public_key.raw_bytes), "a log of the trusted root"),
@@ -104,7 +106,7 @@ class TrustedRoot:
         with refusing(Step.TIME, "its timestamp can't be read"):
             response = decode_timestamp_response(raw)
             at = response.tst_info.gen_time
-            for authority in self._authorities:
+            for authority in self._timestamp_authorities:
                 first, last = authority.validity_period_start, authority.validity_period_end
                 chain = authority.certificates(allow_expired=True)
                 if len(chain) < 2 or at < first or (last is not None and at > last):
