@@ -12,6 +12,7 @@ one it is met by `exactReference` and `exactRepository` alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -138,38 +139,51 @@ SignedIdentity: TypeAlias = (
     MatchExact | MatchRepoDigestOrExact | MatchRepository | ExactReference | ExactRepository | RemapIdentity
 )
 
-_WITHOUT_FIELDS: dict[str, SignedIdentity] = {
-    "matchExact": MatchExact(),
-    "matchRepoDigestOrExact": MatchRepoDigestOrExact(),
-    "matchRepository": MatchRepository(),
-}
-_TYPES = (*_WITHOUT_FIELDS, "exactReference", "exactRepository", "remapIdentity")
-
 
 def read_identity(part: Part) -> SignedIdentity:
     """Read a `signedIdentity` (or `baseLayerIdentity`). Raises InvalidConfig with its place."""
     kind = part.members().get("type")
     if kind is None:
         part.refuse('lacks "type"')
-    word = kind.text()
-    if plain := _WITHOUT_FIELDS.get(word):
+    if (word := kind.text()) not in _READERS:
+        kind.refuse(f"should be one of {', '.join(_READERS)}")
+    return _READERS[word](part)
+
+
+def _without_fields(identity: SignedIdentity) -> Callable[[Part], SignedIdentity]:
+    def read(part: Part) -> SignedIdentity:
         part.fields(("type",))
-        return plain
-    match word:
-        case "exactReference":
-            reference = part.fields(("type", "dockerReference"))["dockerReference"]
-            if not _checked(reference).is_exact:
-                reference.refuse("has neither a tag nor a digest; exactRepository is without")
-            return ExactReference(reference.text())
-        case "exactRepository":
-            repository = part.fields(("type", "dockerRepository"))["dockerRepository"]
-            _checked(repository)
-            return ExactRepository(repository.text())
-        case "remapIdentity":
-            fields = part.fields(("type", "prefix", "signedPrefix"))
-            return RemapIdentity(_prefix(fields["prefix"]), _prefix(fields["signedPrefix"]))
-        case _:
-            kind.refuse(f"should be one of {', '.join(_TYPES)}")
+        return identity
+
+    return read
+
+
+def _exact_reference(part: Part) -> ExactReference:
+    reference = part.fields(("type", "dockerReference"))["dockerReference"]
+    if not _checked(reference).is_exact:
+        reference.refuse("has neither a tag nor a digest; exactRepository is without")
+    return ExactReference(reference.text())
+
+
+def _exact_repository(part: Part) -> ExactRepository:
+    repository = part.fields(("type", "dockerRepository"))["dockerRepository"]
+    _checked(repository)
+    return ExactRepository(repository.text())
+
+
+def _remap_identity(part: Part) -> RemapIdentity:
+    fields = part.fields(("type", "prefix", "signedPrefix"))
+    return RemapIdentity(_prefix(fields["prefix"]), _prefix(fields["signedPrefix"]))
+
+
+_READERS: dict[str, Callable[[Part], SignedIdentity]] = {
+    "matchExact": _without_fields(MatchExact()),
+    "matchRepoDigestOrExact": _without_fields(MatchRepoDigestOrExact()),
+    "matchRepository": _without_fields(MatchRepository()),
+    "exactReference": _exact_reference,
+    "exactRepository": _exact_repository,
+    "remapIdentity": _remap_identity,
+}
 
 
 def _claimed(reference: Reference) -> _Name | None:
