@@ -47,7 +47,7 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "signatures": Room(WORDS, ("msgspec", "cryptography", "sigstore")),
+    "signatures": Room((*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore")),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
     "engine": Room((*SEAM, "version", "signatures.contract", "signatures.finding"), ("msgspec",)),
