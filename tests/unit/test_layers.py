@@ -122,6 +122,8 @@ ROOMS = {
             "bounded_cache",
             "file_errors",
             "page_style",
+            "signatures.contract",
+            "signatures.finding",
             "toml_lines",
             "validation_messages",
             STORE,
