@@ -104,8 +104,10 @@ class PullThroughCache:
         breaker = CircuitBreaker(clock, store.observer, lambda site, kind: self._count(site, kind, "failed"))
         self._requests = UpstreamRequests(breaker)
         self._tag_lists = TagLists(self._requests, self._reader, source_at, ttl=ttl, clock=clock)
-        self._admission = judge and Admission(
-            judge, store, self._reader, self._requests, source_at, self._have, ttl=ttl, clock=clock
+        self._admission = (
+            Admission(judge, store, self._reader, self._requests, source_at, self._have, ttl=ttl, clock=clock)
+            if judge is not None
+            else None
         )
         self._incoming = IncomingBlobs(
             store,
