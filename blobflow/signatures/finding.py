@@ -79,34 +79,32 @@ async def read_signatures(source: Source, layers: Sequence[SignatureLayer]) -> l
     A signature whose content is not there is left out. Raises what the source raises otherwise, and
     IntegrityError for content that is not what its digest says.
     """
+    contents: dict[Digest, bytes | None] = {}  # two keys may have signed the same payload
     found, room = [], MAX_SIGNATURE_BYTES
     for each in sorted(layers, key=lambda each: (each.layer.size, each.layer.digest))[:MAX_SIGNATURES]:
-        room -= each.layer.size
-        if room < 0:
-            break
-        try:
-            content = await _read(source, each.layer)
-        except NotFound:
-            continue
-        found.append(
-            FoundSignature(
-                each.form,
-                each.layer.digest,
-                content,
-                each.referrer.manifest.digest,
-                each.referrer.how,
-                each.layer.annotations or {},
-            )
-        )
+        digest = each.layer.digest
+        if digest not in contents:
+            room -= each.layer.size
+            if room < 0:
+                break
+            contents[digest] = await _read_if_there(source, each.layer)
+        content = contents[digest]
+        if content is not None:
+            manifest, how = each.referrer.manifest.digest, each.referrer.how
+            annotations = each.layer.annotations or {}
+            found.append(FoundSignature(each.form, digest, content, manifest, how, annotations))
     return found
 
 
-async def _read(source: Source, layer: Descriptor) -> bytes:
+async def _read_if_there(source: Source, layer: Descriptor) -> bytes | None:
     verifier, parts = Verifier(layer, f"signature {layer.digest}"), []
-    async with source.open(layer) as chunks:
-        async for chunk in chunks:
-            verifier.feed(chunk)
-            parts.append(bytes(chunk))
+    try:
+        async with source.open(layer) as chunks:
+            async for chunk in chunks:
+                verifier.feed(chunk)
+                parts.append(bytes(chunk))
+    except NotFound:
+        return None
     verifier.finish()
     return b"".join(parts)
 
