@@ -143,7 +143,9 @@ def _sigstore_signed(part: Part) -> SigstoreSigned:
     source = _only_one(part, fields, (*_KEYS, "fulcio", "pki"))
     log_key = _at_most_one(part, fields, _LOG_KEYS)
     if source == "fulcio" and not log_key:
-        part.refuse(f"fulcio goes with a key of the log, whose time counts; add one of {', '.join(_LOG_KEYS)}")
+        part.refuse(
+            f"fulcio goes with a key of the log, whose time counts; add one of {', '.join(_LOG_KEYS)}"
+        )
     if source == "pki" and log_key:
         part.refuse(f"pki does not go with a log; leave {log_key} out")
     identity = fields.get("signedIdentity")

@@ -179,7 +179,7 @@ ROOMS = {
     "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
     "page_style": Room(("printable",)),
     "operations": Room(
-        (*SEAM, "engine", "transports", "client", "settings"),
+        (*SEAM, "engine", "transports", "client", "settings", "signatures.contract"),
         ("msgspec",),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
