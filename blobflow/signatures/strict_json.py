@@ -98,6 +98,17 @@ class Part:
             self.refuse("should not be empty")
         return text
 
+    def is_null(self) -> bool:
+        return self._value is None
+
+    def whole_number(self) -> int:
+        """A number without a fraction; 1e3 is one, as it is to programs that read all numbers as floats."""
+        if isinstance(self._value, bool) or not isinstance(self._value, int | float):
+            self.refuse(f"should be a number, and is {_kind(self._value)}")
+        if self._value != self._value // 1:
+            self.refuse("should be a whole number")
+        return int(self._value)
+
     def decoded(self) -> bytes:
         """What text in base64 (RFC 4648, section 4; with ends of lines) stands for."""
         try:
