@@ -77,7 +77,8 @@ class SignatureChecks:
         Raises what ends the whole run: Throttled, where a source's pull quota is too small.
         """
         questions = {
-            pair: [self._question(pair, digest) for digest in digests] for pair, digests in manifests.items()
+            pair: [question for digest in digests for question in self._questions(pair, digest)]
+            for pair, digests in manifests.items()
         }
         asked = dict.fromkeys(question for each in questions.values() for question in each)
         await self._read_manifests([q for q in asked if self._wants_signatures(q)], runner)
@@ -91,11 +92,12 @@ class SignatureChecks:
                 failures[pair] = error
         return Checked(verdicts, failures)
 
-    def _question(self, pair: Pair, digest: Digest) -> _Question:
+    def _questions(self, pair: Pair, digest: Digest) -> list[_Question]:
         judge = self._policy.judge_of(pair)
         assert judge is not None, "who asks has a judge"
         self._judges[judge.fingerprint] = judge
-        return _Question(site_of(pair.source), self._services.claim(pair.source, digest), judge.fingerprint)
+        claims = self._services.claims(pair.source, digest)
+        return [_Question(site_of(pair.source), claim, judge.fingerprint) for claim in claims]
 
     def _wants_signatures(self, question: _Question) -> bool:
         return self._judges[question.fingerprint].wants_signatures(question.image)

@@ -122,6 +122,8 @@ ROOMS = {
             "bounded_cache",
             "file_errors",
             "page_style",
+            "signatures.contract",
+            "signatures.finding",
             "toml_lines",
             "validation_messages",
             STORE,
@@ -177,7 +179,7 @@ ROOMS = {
     "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
     "page_style": Room(("printable",)),
     "operations": Room(
-        (*SEAM, "engine", "transports", "client", "settings"),
+        (*SEAM, "engine", "transports", "client", "settings", "signatures.contract"),
         ("msgspec",),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
