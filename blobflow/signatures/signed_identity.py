@@ -122,6 +122,10 @@ class RemapIdentity(msgspec.Struct, frozen=True):
             return f"a repository under {self.signed_prefix}, which this name does not become"
         return _repo_digest_or_exact(name)
 
+    def is_repository_of(self, claimed: Reference, signed: str) -> bool:
+        """Whether it is the same repository, whatever the tag."""
+        return _is_same_repository(self._remapped(claimed), signed)
+
     def _remapped(self, claimed: Reference) -> _Name | None:
         name = _claimed(claimed)
         prefix = _lower_host(self.prefix)
@@ -138,6 +142,22 @@ class RemapIdentity(msgspec.Struct, frozen=True):
 SignedIdentity: TypeAlias = (
     MatchExact | MatchRepoDigestOrExact | MatchRepository | ExactReference | ExactRepository | RemapIdentity
 )
+
+
+def advice(identity: SignedIdentity, claimed: Reference, signed: str) -> str:
+    """Which identity takes a name that this one does not, as it lacks a tag; "" if that is not why."""
+    parsed = _parse(signed)
+    if parsed is None or parsed.is_exact:
+        return ""
+    match identity:
+        case MatchExact() | MatchRepoDigestOrExact() if MatchRepository().matches(claimed, signed):
+            return "matchRepository takes a name without a tag"
+        case RemapIdentity() if identity.is_repository_of(claimed, signed):
+            return "exactRepository takes a name without a tag"
+        case ExactReference() if ExactRepository(identity.docker_reference).matches(claimed, signed):
+            return "exactRepository takes a name without a tag"
+        case _:
+            return ""
 
 
 def read_identity(part: Part) -> SignedIdentity:
