@@ -17,13 +17,20 @@ from blobflow.engine.concurrency.bounded_runner import (
     MAX_SMALL_REQUESTS,
     BoundedRunner,
     run_alongside,
+    run_together,
 )
 from blobflow.engine.pairs import Pair, site_of
-from blobflow.engine.plan.attachments import accepts_referrers, attach_referrers, without_overwrites
+from blobflow.engine.plan.attachments import (
+    accepts_referrers,
+    attach_referrers,
+    source_manifests,
+    without_overwrites,
+)
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
+from blobflow.engine.signature_checks import SignatureChecks, remember_verdicts, remembered_verdicts
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
@@ -37,7 +44,8 @@ from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
-from blobflow.oci import Descriptor, Reference
+from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.signatures.contract import Verdict
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -117,6 +125,8 @@ class Discovery:
         )
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
+        self.signatures = SignatureChecks(policy, services, self.referrer_lookups, self.reader)
+        self.judged = frozenset(self.signatures.demanded(pairs))
         self.roots = roots
         groups: dict[str, list[Pair]] = {}
         for pair in pairs:
@@ -167,15 +177,17 @@ class _HostDiscovery:
         self._roots: Mapping[Reference, Descriptor] = {}
         self._failures: dict[Pair, BlobflowError] = {}
         self._skipped: dict[Pair, NoSuchPlatform] = {}
+        self._verdicts: dict[Pair, tuple[Verdict, ...]] = {}
 
     async def discover(self) -> Discovered:
         """All of it; see `Discovery.discover`."""
         self._discovery.begin("resolve")
         await self._resolve()
         self._discovery.begin("survey")
-        tags = await self._survey_tags()
+        tags = self._without_unjudged(await self._survey_tags())
         graph = await self._read(tags)
         desired_images = self._build_desired_images(graph, tags)
+        desired_images = await self._with_verdicts(desired_images, graph, tags)
         desired_images = await self._attach_referrers(desired_images, graph, tags)
         inventory = await self._survey_content(desired_images, tags)
         if self._policy.no_overwrite:
@@ -227,8 +239,19 @@ class _HostDiscovery:
             return tags
         return await self._discovery.audit.look(self._good(), tags, self._roots)
 
+    def _without_unjudged(self, tags: TagSurvey) -> TagSurvey:
+        """Recall the verdicts on images that are current. One that has none, and of which each manifest is to
+        be judged, has to be read again for that."""
+        judged = [pair for pair in self._good() if pair in tags.current & self._discovery.judged]
+        journal = self._discovery.services.journal
+        self._verdicts.update(remembered_verdicts(journal, self._policy, judged, self._roots))
+        if self._policy.judged == "root":
+            return tags
+        return msgspec.structs.replace(tags, current=tags.current - (set(judged) - self._verdicts.keys()))
+
     async def _read(self, tags: TagSurvey) -> Graph:
-        """Read the wanted manifests of the images that are not current, and prefetch answers meanwhile."""
+        """Read the wanted manifests of the images that are not current; meanwhile have the roots judged, and
+        prefetch answers."""
         stale = [pair for pair in self._good() if pair not in tags.current]
         reading = read_graph(
             {pair.source: self._roots[pair.source] for pair in stale},
@@ -238,9 +261,39 @@ class _HostDiscovery:
             foreign=self._policy.foreign_layers,
             reader=self._discovery.reader,
         )
-        read = await run_alongside(self._look_ahead(stale), reading)
+        meanwhile = run_together((self._look_ahead(stale), self._judge_roots()))
+        read = await run_alongside(meanwhile, reading)
         self._drop(read.failures)
         return msgspec.structs.replace(read.graph, roots=dict(self._roots))
+
+    async def _judge_roots(self) -> None:
+        """Have the roots judged that no verdict is remembered on."""
+        judged = [pair for pair in self._good() if pair in self._discovery.judged - self._verdicts.keys()]
+        await self._judge({pair: (self._roots[pair.source].digest,) for pair in judged})
+
+    async def _judge(self, manifests: Mapping[Pair, Collection[Digest]]) -> None:
+        """Have these manifests of the pairs judged. A pair with one that is rejected fails."""
+        checked = await self._discovery.signatures.check(manifests, self._runner)
+        self._failures.update(checked.failures)
+        for pair, verdicts in checked.verdicts.items():
+            self._verdicts[pair] = (*self._verdicts.get(pair, ()), *verdicts)
+
+    async def _with_verdicts(
+        self, desired_images: dict[Pair, DesiredImage], graph: Graph, tags: TagSurvey
+    ) -> dict[Pair, DesiredImage]:
+        """The images with the verdicts on them, once what else of them is judged has been judged too."""
+        judged = [pair for pair in self._good() if pair in self._discovery.judged & desired_images.keys()]
+        if self._policy.judged == "all":
+            read = [pair for pair in judged if pair not in tags.current]
+            below = {pair: source_manifests(desired_images[pair], graph) for pair in read}
+            roots = {pair: self._roots[pair.source].digest for pair in read}
+            await self._judge({p: [d for d in each if d != roots[p]] for p, each in below.items()})
+        found = dict(desired_images)
+        for pair in (pair for pair in judged if pair not in self._failures):
+            verdicts, root = self._verdicts[pair], self._roots[pair.source].digest
+            remember_verdicts(self._discovery.services.journal, self._policy, pair, root, verdicts)
+            found[pair] = msgspec.structs.replace(found[pair], verdicts=verdicts)
+        return found
 
     async def _look_ahead(self, pairs: Collection[Pair]) -> None:
         """Ask ahead for what will be needed once the manifests of these pairs have been read."""

@@ -50,7 +50,9 @@ async def attach_referrers(
     """
     able = [p for p in pairs if p in desired_images and accepts_referrers(p, sink_at)]
     places = [
-        (site_of(pair.source), digest) for pair in able for digest in _subjects(desired_images[pair], graph)
+        (site_of(pair.source), digest)
+        for pair in able
+        for digest in source_manifests(desired_images[pair], graph)
     ]
     found = await find_referrers(places, graph, source_at, runner, lookups, reader)
     attached, failures = dict(desired_images), dict[Pair, BlobflowError]()
@@ -58,7 +60,7 @@ async def attach_referrers(
         site = site_of(pair.source)
         attached[pair] = _with_referrers(desired_images[pair], site, found)
         subjects = [
-            *_subjects(desired_images[pair], graph),
+            *source_manifests(desired_images[pair], graph),
             *(a.manifest.descriptor.digest for a in attached[pair].attached),
         ]
         for digest in subjects:
@@ -67,8 +69,8 @@ async def attach_referrers(
     return WithReferrers(attached, found.graph, failures)
 
 
-def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
-    """The possible subjects at the source: for a rebuilt manifest, the one that it replaces."""
+def source_manifests(desired: DesiredImage, graph: Graph) -> list[Digest]:
+    """An image's manifests as its source has them: for a rebuilt one, the one that it replaces."""
     digests = (manifest.descriptor.digest for manifest in desired.manifests)
     return [*(digest for digest in digests if digest in graph.manifests), *desired.replaced]
 

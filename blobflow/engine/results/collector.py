@@ -236,6 +236,7 @@ class ResultCollector:
             status=status,
             error=error,
             referrers=referrer_records(desired, self._replaced.get(pair, frozenset())) if desired else (),
+            signatures=desired.verdicts if desired else (),
         )
 
 

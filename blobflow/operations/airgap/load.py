@@ -36,6 +36,7 @@ from blobflow.oci.platform_choice import prune_index
 from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
+from blobflow.signatures.contract import ClaimedImage
 from blobflow.transports.archive import ArchiveSource
 from blobflow.transports.archive.parts import absent_parts, following_part, run_text
 from blobflow.transports.union_source import UnionSource
@@ -60,12 +61,14 @@ class Loaded(msgspec.Struct, frozen=True):
     """The images of archives, by name, with notes for the report. `children`: the images of each index.
 
     `others`: for names that are wanted at one host and exist only at another, which archive has which.
+    `claimed`: the images of the archives that each name is made of, as signature policies know them.
     """
 
     groups: dict[ImageName, GroupedImage]
     children: dict[ImageName, tuple[Descriptor, ...]]
     notes: tuple[str, ...]
     others: dict[ImageName, str] = {}
+    claimed: Mapping[ImageName, tuple[ClaimedImage, ...]] = {}
 
 
 class _Find(msgspec.Struct, frozen=True):
@@ -75,6 +78,14 @@ class _Find(msgspec.Struct, frozen=True):
     called: str
     root: Descriptor
 
+    @property
+    def claimed(self) -> ClaimedImage:
+        """The image, by the full name that the archive has for it."""
+        place = self.input.place
+        return ClaimedImage(transport_of(place), Reference(place, "", self.called), self.root.digest)
+
+
+_NOTHING = Loaded({}, {}, ())
 
 Aim = Callable[[Loaded], Sequence[Pair]]
 StartRun = Callable[[Sequence[Pair], Sequence[str]], Run]
@@ -101,13 +112,13 @@ async def load(
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
         so_far: dict[str, Source] = {}
-        async with EarlyUploads(policy, _over(services, so_far)) as early:
+        async with EarlyUploads(policy, _over(services, so_far, _NOTHING)) as early:
 
             def examined(part: Loaded) -> None:
                 sources = gathering.sources(part)
                 so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(services, sources))
+                early.offer(pairs, _over(services, sources, part))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
@@ -117,7 +128,7 @@ async def load(
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
             await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
-        await run.execute(_over(services, sources))
+        await run.execute(_over(services, sources, loaded))
         await client.tidy()
 
 
@@ -126,7 +137,7 @@ def source_of(name: ImageName, digest: str = "") -> Reference:
     return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
-def _over(services: Services, sources: dict[str, Source]) -> Services:
+def _over(services: Services, sources: dict[str, Source], loaded: Loaded) -> Services:
     """The services with the archives as sources, one for each repository."""
 
     def source_at(site: Site) -> Source:
@@ -139,7 +150,23 @@ def _over(services: Services, sources: dict[str, Source]) -> Services:
     def limiter_at(host: str) -> Limiter:
         return archives if host == ARCHIVES else services.limiter_at(host)
 
-    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at)
+    def claims(source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
+        if source.host != ARCHIVES:
+            return services.claims(source, digest)
+        return _claims(loaded, source, digest)
+
+    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at, claims=claims)
+
+
+def _claims(loaded: Loaded, source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
+    """What an image of the archives, or a manifest below it, claims to be. An index that was made of several
+    images, or of a part of one, was signed by nobody: those images are judged, and cover what is below."""
+    name = ImageName(source.repository, source.tag, "" if source.tag else source.digest)
+    claimed = loaded.claimed[name]
+    if digest in (loaded.groups[name].root.digest, source.digest):
+        return claimed
+    own = [each for each in claimed if each.digest == digest]
+    return own or [msgspec.structs.replace(claimed[0], digest=digest)]
 
 
 _READS = 32  # blobs being read from archives at once: files are at hand, so the targets are the bound
@@ -175,7 +202,8 @@ class _Gathering:
                 found.setdefault(name, []).append(find)
             if part and len(self._inputs) > 1 and archive.taken_in > before:
                 roots = {name: GroupedImage(find.root) for name, find in part.items()}
-                examined(Loaded(roots, dict.fromkeys(part, ()), ()))
+                claimed = {name: (find.claimed,) for name, find in part.items()}
+                examined(Loaded(roots, dict.fromkeys(part, ()), (), claimed=claimed))
         if not found and wanted is None:
             labels = [item.label for item in self._inputs]
             last = following_part(map(Path, labels))
@@ -184,7 +212,8 @@ class _Gathering:
         groups = {name: await self._group(name, found[name]) for name in sorted(found)}
         children = {name: await self._images(each) for name, each in groups.items()}
         others = {name: said for name, said in self._others.items() if name not in groups}
-        return Loaded(groups, children, tuple(self._notes), others)
+        all_claimed = {name: tuple(dict.fromkeys(each.claimed for each in found[name])) for name in groups}
+        return Loaded(groups, children, tuple(self._notes), others, all_claimed)
 
     def sources(self, loaded: Loaded) -> dict[str, Source]:
         """A source for each repository, over the archives that were examined so far."""

@@ -36,6 +36,7 @@ from tests.signature_vectors import signature_vectors
 KEY = {"type": "sigstoreSigned", "keyPath": "/k"}
 FULCIO = {"caPath": "/ca", "oidcIssuer": "https://issuer.example.com", "subjectEmail": "a@example.com"}
 PKI = {"caRootsPath": "/roots", "subjectHostname": "signer.example.com"}
+PKI_SIGNED = {"type": "sigstoreSigned", "pki": PKI}
 
 
 def policy_of(*requirements: object, scope: str = "h.example", transport: str = "docker") -> SignaturePolicy:
@@ -177,11 +178,17 @@ def test_without_an_identity_the_repository_and_the_tag_have_to_match() -> None:
             ".fulcio.subjectEmail: should not be empty",
         ),
         (
-            {"type": "sigstoreSigned", "pki": {**PKI, "caIntermediatesPath": "/i", "caIntermediatesData": ""}},
+            {
+                "type": "sigstoreSigned",
+                "pki": {**PKI, "caIntermediatesPath": "/i", "caIntermediatesData": ""},
+            },
             ".pki: has caIntermediatesPath and caIntermediatesData",
         ),
         ({**KEY, "signedIdentity": {}}, '.signedIdentity: lacks "type"'),
-        ({**KEY, "signedIdentity": {"type": "matchTag"}}, ".signedIdentity.type: should be one of matchExact"),
+        (
+            {**KEY, "signedIdentity": {"type": "matchTag"}},
+            ".signedIdentity.type: should be one of matchExact",
+        ),
         (
             {**KEY, "signedIdentity": {"type": "exactReference", "dockerReference": "h.example/a"}},
             ".signedIdentity.dockerReference: has neither a tag nor a digest",
@@ -201,7 +208,9 @@ def test_a_requirement_that_is_not_understood_is_refused_with_its_place(
     assert words in message and "\n" not in message
 
 
-@pytest.mark.parametrize("prefix", ["", "/a", "h.example/", "h.example/A", "h.example/a:1", "h.example//a", "a b"])
+@pytest.mark.parametrize(
+    "prefix", ["", "/a", "h.example/", "h.example/A", "h.example/a:1", "h.example//a", "a b"]
+)
 def test_a_prefix_is_a_host_a_namespace_or_a_repository(prefix: str) -> None:
     identity = {"type": "remapIdentity", "prefix": prefix, "signedPrefix": "h.example"}
     assert ".signedIdentity.prefix: should be HOST[:PORT]" in refusal({**KEY, "signedIdentity": identity})
@@ -216,7 +225,10 @@ def test_a_prefix_is_a_host_a_namespace_or_a_repository(prefix: str) -> None:
         (b'{"default": [{"type": "\xff"}]}', "is not JSON: it is not UTF-8"),
         (b'{"default": [NaN]}', "is not JSON: NaN is no number"),
         (b'{"default": [{"type": "\\ud800"}]}', "default[0].type: has half a character in it"),
-        (b'{"default": [{"type": "reject"}], "transports": null}', "transports: should be an object, and is null"),
+        (
+            b'{"default": [{"type": "reject"}], "transports": null}',
+            "transports: should be an object, and is null",
+        ),
         (b'{"Default": [{"type": "reject"}]}', 'has an unknown field "Default"'),
         (b'{"default": [{"type": "reject", "type": "reject"}]}', 'default[0]: has "type" twice'),
     ],
@@ -230,7 +242,10 @@ def test_what_could_be_read_in_two_ways_is_refused(raw: bytes, words: str) -> No
 def test_all_mistakes_of_a_file_are_told_at_once() -> None:
     document = {
         "default": [{"type": "rejct"}],
-        "transports": {"docker": {"a.example": [], "b.example": [{"type": "reject"}, {}]}, "oci": {"x": [{}]}},
+        "transports": {
+            "docker": {"a.example": [], "b.example": [{"type": "reject"}, {}]},
+            "oci": {"x": [{}]},
+        },
     }
     with pytest.raises(InvalidConfig) as caught:
         parse_policy(json.dumps(document).encode(), "p.json")
@@ -246,15 +261,15 @@ def test_all_mistakes_of_a_file_are_told_at_once() -> None:
 def test_a_file_has_a_bounded_size_and_depth(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_bytes(b" " * (MAX_BYTES + 1))
-    with pytest.raises(InvalidConfig, match="has more than 4 MiB; is it a signature policy?"):
+    with pytest.raises(InvalidConfig, match="has more than 4 MiB"):
         read_policy(policy)
     policy.write_bytes(b'{"default":' * 50_000)
-    with pytest.raises(InvalidConfig, match=r"policy\.json is not what it should be: it is nested too deeply"):
+    with pytest.raises(InvalidConfig, match=r"policy\.json .* nested too deeply"):
         read_policy(policy)
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"can't read the signature policy .*none\.json: No such file"):
+    with pytest.raises(InvalidConfig, match=r"can't read the signature policy .*none\.json: No such"):
         read_policy(tmp_path / "none.json")
     with pytest.raises(InvalidConfig, match="Is a directory"):
         read_policy(tmp_path)
@@ -262,12 +277,16 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("reject") | st.just("/k"),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["default", "transports", "type", "docker", "keyPath", "fulcio", "signedIdentity"])
-        | st.text(max_size=3),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["default", "transports", "type", "docker", "keyPath", "fulcio", "signedIdentity"]
+            )
+            | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=20,
 )
