@@ -121,7 +121,14 @@ class SignatureChecks:
         with error_side("source"):
             if judge.wants_signatures(question.image):
                 signatures = await self._find(question)
-            return judge.judge(question.image, signatures)
+            return judge.judge(self._with_manifest(question.image), signatures)
+
+    def _with_manifest(self, image: ClaimedImage) -> ClaimedImage:
+        """The image with the bytes of its manifest, if they were read."""
+        manifests = self._reader.manifests
+        if image.digest not in manifests:
+            return image
+        return msgspec.structs.replace(image, manifest=manifests.raw(image.digest))
 
     async def _find(self, question: _Question) -> list[FoundSignature]:
         """The signatures of a manifest. Raises what looking for them does; a signature that is listed and is

@@ -1,12 +1,12 @@
 """Proves sigstore bundles: by whom they are, what they sign, and under which name.
 
-A bundle signs an image if it signs the image's manifest (a message signature), or states what `cosign sign` states
-of its digest (an attestation whose predicate is cosign's). Attestations of other kinds say something about an
-image; that somebody scanned it is no consent to run it, so none of them counts.
+A bundle signs an image if it signs the image's manifest (a message signature), or states what `cosign sign`
+states of its digest (an attestation whose predicate is cosign's). Attestations of other kinds say something
+about an image; that somebody scanned it is no consent to run it, so none of them counts.
 
-With a certificate of a sigstore instance and a trusted root, `sigstore` verifies all of it: the way to the root's
-authorities, their transparency log, time, log entry and signature. Without one, the policy's CA and log keys do;
-then a log's promise has to say when it was signed.
+With a certificate of a sigstore instance and a trusted root, `sigstore` verifies all of it: the way to the
+root's authorities, their transparency log, time, log entry and signature. Without one, the policy's CA and
+log keys do; then a log's promise has to say when it was signed.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def prove_bundle(
 def prove_instance(
     raw: bytes, bundle: Bundle, image: ClaimedImage, rule: CertificateRule, root: TrustedRoot
 ) -> tuple[str, Envelope | None]:
-    """By whom the bundle is, and the envelope that was verified, by a certificate of the root's instance that the
-    policy's CA vouches for too."""
+    """By whom the bundle is, and the envelope that was verified, by a certificate of the root's instance that
+    the policy's CA vouches for too."""
     if bundle.envelope is None:
         leaf, envelope = root.check_message(raw, image.digest, rule), None
     else:

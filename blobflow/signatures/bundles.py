@@ -1,7 +1,7 @@
 """Sigstore bundles, versions 0.1 to 0.3: a signature with what proves it, in one file. Pure.
 
-sigstore/protobuf-specs, `sigstore_bundle.proto`, as protobuf writes JSON: bytes are base64, and long numbers are
-text. What is read here is not verified.
+sigstore/protobuf-specs, `sigstore_bundle.proto`, as protobuf writes JSON: bytes are base64, and long numbers
+are text. What is read here is not verified.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MEDIA_TYPES = (
     "application/vnd.dev.sigstore.bundle.v0.3+json",
 )
 IN_TOTO = "application/vnd.in-toto+json"
-# What `cosign sign` states of an image. Other predicates say something about an image, and don't sign it: that it
-# was scanned, or how it was built.
+# What `cosign sign` states of an image. Other predicates say something about an image, and sign nothing: that
+# it was scanned, or how it was built.
 COSIGN_SIGN = "https://sigstore.dev/cosign/sign/v1"
 
 _STATEMENTS = ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1")
@@ -144,8 +144,9 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """A bundle. `certificates`: DER, the signer's first; none if a key signed. `envelope`: None if the message
-    itself is signed, of which `message_digest` then may tell the digest. `timestamps`: RFC 3161's responses."""
+    """A bundle. `certificates`: DER, the signer's first; none if a key signed. `envelope`: None if the
+    message itself is signed, of which `message_digest` then may tell the digest. `timestamps`: RFC 3161's
+    responses."""
 
     signature: bytes
     certificates: tuple[bytes, ...]

@@ -1,4 +1,5 @@
-"""What a transparency log says that it holds: the body of an entry, which has to be about this very signature.
+"""What a transparency log says that it holds: the body of an entry, which has to be about this very
+signature.
 
 Rekor's kinds hashedrekord and dsse, as its versions 1 (0.0.1) and 2 (0.0.2) write them, and intoto 0.0.2. An
 intoto entry of 0.0.1 has no signature in it, so it can't be about one. An entry of other bytes would lend its
@@ -43,7 +44,8 @@ class Signed(msgspec.Struct, frozen=True):
 
 
 def check_body(body: bytes, signed: Signed) -> None:
-    """Raise NotProven unless the body of an entry is about this signature, over these bytes, by this signer."""
+    """Raise NotProven unless the body of an entry is about this signature, over these bytes, by this
+    signer."""
     if len(body) > MAX_BODY:
         raise NotProven(Step.READABLE, "its log entry is too large")
     try:

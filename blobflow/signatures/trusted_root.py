@@ -1,7 +1,8 @@
-"""A trusted root: certificate authorities, logs and timestamp authorities of a sigstore instance, from a file.
+"""A trusted root: certificate authorities, logs and timestamp authorities of a sigstore instance, from a
+file.
 
-It is read and applied by `sigstore`, without a network and without TUF: who gave the file renews it. Its logs and
-timestamp authorities count beside those of a policy. Who may sign stays the policy's alone.
+It is read and applied by `sigstore`, without a network and without TUF: who gave the file renews it. Its logs
+and timestamp authorities count beside those of a policy. Who may sign stays the policy's alone.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class TrustedRoot:
             return bundle.signing_certificate
 
     def check_envelope(self, raw: bytes, rule: CertificateRule) -> tuple[Certificate, str, bytes]:
-        """The certificate with which the bundle signs an envelope, and the type and payload of that. Raises as
-        `check_message`."""
+        """The certificate with which the bundle signs an envelope, and the type and payload of that. Raises
+        as `check_message`."""
         with refusing(Step.LOGGED, "the trusted root does not vouch for it"):
             bundle = Bundle.from_json(raw)
             kind, payload = self._sigstore().verify_dsse(bundle, _Subject(rule))
@@ -123,7 +124,8 @@ class TrustedRoot:
 
 
 def _with_defaults(raw: bytes) -> bytes:
-    """The root with what protobuf leaves out of JSON because it is empty, and sigstore's model wants to see."""
+    """The root with what protobuf leaves out of JSON because it is empty, and sigstore's model wants to
+    see."""
     root = json.loads(raw)
     if not isinstance(root, dict):
         raise ValueError("it is no object")

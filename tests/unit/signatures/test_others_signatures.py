@@ -51,7 +51,7 @@ DIFFERING = {
     "trust-root-tsa-validity-end-inclusive": "sigstore takes the end of an authority's time as outside of it",
     "othername.sigstore.json": "a policy has no way to write this kind of subject (otherName)",
     "slsa v1.4.0": "its log entry (intoto 0.0.1) has no signature in it, so it proves nothing of one",
-    "bogus-leaf-missing-eku": "a certificate that names no usage has all (RFC 5280, 4.2.1.12), as skopeo takes it",
+    "bogus-leaf-missing-eku": "a certificate that names no usage has all of them (RFC 5280, 4.2.1.12)",
 }
 
 
@@ -113,7 +113,7 @@ def test_images_that_cosign_signed(tmp_path: Path) -> None:
             requirement["rekorPublicKeyPath"] = str(folder / case["rekor_key"])
         policy = tmp_path / f"{number}.json"
         policy.write_text(json.dumps({"default": [requirement]}))
-        # A signed child counts for itself: which of a list's children are asked for is not the judge's to say.
+        # A signed child counts for itself: which children of a list are judged is not said here.
         child = "*." if (folder / case["image"] / "manifest.json").exists() and "platform" in case else ""
         image = folder / case["image"]
         manifest = next(image.glob(f"{child}manifest.json"), None)
