@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, SignatureRejected
 from blobflow.oci import parse_reference
@@ -584,6 +588,32 @@ def test_a_signature_that_is_not_by_its_certificate(judging: Judging) -> None:
     leaf = AUTHORITY.issue(FORGED, MAIL)
     message = refusal(judging(by_pki(subjectEmail="build@example.com")), certified(leaf))
     assert message.endswith("it is not by the key of its certificate")
+
+
+def changed(content: bytes, at: int, to: int) -> bytes:
+    """The content with one of its bytes exchanged."""
+    at %= len(content)
+    return content[:at] + bytes([to]) + content[at + 1 :]
+
+
+@given(at=st.integers(0, 10_000), to=st.integers(0, 255))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_byte_is_changed_to_there_is_a_verdict(at: int, to: int, judging: Judging) -> None:
+    """And a payload that was changed is refused."""
+    judge = judging(by_ca(AUTHORITY, LOG))
+    leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER)
+    payload_form, bundle_form = certified(leaf), certified_bundle(leaf)
+    other = changed(payload_form.content, at, to)
+    if other != payload_form.content:
+        refusal(judge, msgspec.structs.replace(payload_form, content=other))
+    found = [msgspec.structs.replace(bundle_form, content=changed(bundle_form.content, at, to))]
+    for name, value in payload_form.annotations.items():
+        text = changed(value.encode(), at, to).decode(errors="replace")
+        annotations = {**payload_form.annotations, name: text}
+        found.append(msgspec.structs.replace(payload_form, annotations=annotations))
+    for each in found:
+        with contextlib.suppress(SignatureRejected):  # a blank, or the hint of a key, changes nothing
+            judge.judge(IMAGE, [each])
 
 
 # Policies.
