@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from blobflow.cli import cli
 from blobflow.oci import Manifest
 from tests.scenarios.signed_images import Content
-from tests.scenarios.signed_registries import ServedRegistries, load, served_registries
+from tests.scenarios.signed_registries import ServedRegistries, served_registries
 
 pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
 
@@ -87,7 +87,7 @@ def registries_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             content.tags["1"] = image.descriptor.digest
             content.referrer(image, BUNDLE, content.blob(made(name, image), BUNDLE))
             content.listing()
-            served.call(lambda name=name, content=content: load(served.source.store, name, content))
+            served.load(name, content)
         yield Bundled(served, folder / "policy.json")
 
 

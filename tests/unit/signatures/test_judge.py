@@ -430,7 +430,7 @@ def test_a_certificate_that_expired_before_it_signed(judging: Judging) -> None:
     late = NOW + timedelta(seconds=1)
     judge = judging(by_ca(AUTHORITY, LOG))
     assert refusal(judge, certified(leaf, at=late)).endswith(
-        "its certificate expired at 2026-06-01 12:00:00 UTC, and the log took it at 2026-06-01 12:00:01 UTC"
+        "its certificate expired at 2026-06-01 12:00:00 UTC, and it was signed at 2026-06-01 12:00:01 UTC"
     )
     assert "its certificate expired at 2026-06-01 12:00:00 UTC" in refusal(
         judge, certified_bundle(leaf, late)
