@@ -494,6 +494,18 @@ def test_a_certificate_that_a_signers_certificate_issued(judging: Judging) -> No
     assert "is not vouched for" in refusal(judging(by_ca(AUTHORITY, LOG)), signature)
 
 
+def test_a_ca_says_that_it_may_issue_certificates_or_nothing(judging: Judging) -> None:
+    for usage, accepted in ((None, True), (False, False)):
+        authority = Authority(2, usage=usage)
+        leaf = authority.issue(KEY, MAIL, issuer=ISSUER)
+        signature = certified(leaf, chain=(authority.intermediate,))
+        judge = judging(by_ca(authority, LOG))
+        if accepted:
+            acceptance(judge, signature)
+        else:
+            assert "a certificate that may not issue others" in refusal(judge, signature)
+
+
 def test_a_certificate_for_another_use(judging: Judging) -> None:
     leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER, usage=ExtendedKeyUsageOID.SERVER_AUTH)
     message = refusal(judging(by_ca(AUTHORITY, LOG)), certified(leaf))
