@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -22,8 +22,14 @@ from hypothesis import strategies as st
 from blobflow.errors import InvalidConfig, SignatureRejected
 from blobflow.oci import parse_reference
 from blobflow.oci.digest import digest_of
+from blobflow.signatures.certificates import CertificateRule
 from blobflow.signatures.contract import Acceptance, ClaimedImage, FoundSignature, SignatureJudge
 from blobflow.signatures.judge import MAX_JUDGED, load_judge
+from blobflow.signatures.proofs import NotProven
+from blobflow.signatures.proving import Prover
+from blobflow.signatures.signed_identity import MatchRepository
+from blobflow.signatures.trust import Trust
+from blobflow.signatures.trusted_root import TrustedRoot
 from tests.unit.signatures.signing import (
     ISSUER,
     NOW,
@@ -587,6 +593,40 @@ def test_an_expired_certificate_without_a_timestamp(judging: Judging) -> None:
             "its certificate expired at 2026-06-01 12:05:00 UTC, "
             "and no timestamp says that it was signed before"
         )
+
+
+class Root:
+    """A trusted root whose authority says of every signature that it was there at a time."""
+
+    log_keys = ()
+    authorities = ()
+
+    def __init__(self, at: datetime | None) -> None:
+        self._at = at
+
+    def timestamped(self, timestamps: Sequence[bytes], signature: bytes) -> datetime | None:
+        return self._at if timestamps and signature else None
+
+
+def test_an_expired_certificate_with_a_timestamp_from_before() -> None:
+    leaf = AUTHORITY.issue(KEY, MAIL)
+    rule = CertificateRule((AUTHORITY.root,), email="build@example.com")
+    now = NOW + timedelta(hours=1)
+    stamped = {"SignedRFC3161Timestamp": text(b"from an authority")}
+    payload_form, bundle_form = certified(leaf), json.loads(certified_bundle(leaf).content)
+    annotations = {**payload_form.annotations, "dev.sigstore.cosign/rfc3161timestamp": json.dumps(stamped)}
+    bundle_form["verificationMaterial"]["timestampVerificationData"] = {
+        "rfc3161Timestamps": [{"signedTimestamp": text(b"from an authority")}]
+    }
+    for signature in (msgspec.structs.replace(payload_form, annotations=annotations), bundle(bundle_form)):
+        for at, accepted in ((NOW, True), (now, False), (None, False)):
+            root = cast(TrustedRoot, Root(at))
+            prover = Prover(MatchRepository(), Trust(rule=rule), root)
+            if accepted:
+                assert prover.prove(signature, IMAGE, now).startswith("build@example.com")
+            else:
+                with pytest.raises(NotProven, match="its certificate expired at"):
+                    prover.prove(signature, IMAGE, now)
 
 
 def test_a_wildcard_stands_for_one_label(judging: Judging) -> None:
