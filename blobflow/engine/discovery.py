@@ -44,7 +44,7 @@ from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
 from blobflow.events import Observer, PhaseStarted, Warned
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Descriptor, Reference
 from blobflow.signatures.contract import Verdict
 
 
@@ -271,10 +271,10 @@ class _HostDiscovery:
         is found at their sources, or the others."""
         checks, verdicts = self._discovery.signatures, self._verdicts
         pairs = [pair for pair in self._good() if pair in self._discovery.judged and pair not in verdicts]
-        roots = {pair: self._roots[pair.source].digest for pair in pairs}
+        roots = {pair: self._roots[pair.source] for pair in pairs}
         await self._judge({p: (root,) for p, root in roots.items() if checks.decided(p, root) == decided})
 
-    async def _judge(self, manifests: Mapping[Pair, Collection[Digest]]) -> None:
+    async def _judge(self, manifests: Mapping[Pair, Collection[Descriptor]]) -> None:
         """Have these manifests of the pairs judged. A pair with one that is rejected fails."""
         checked = await self._discovery.signatures.check(manifests, self._runner)
         self._failures.update(checked.failures)
@@ -288,15 +288,18 @@ class _HostDiscovery:
         judged = [pair for pair in self._good() if pair in self._discovery.judged & desired_images.keys()]
         if self._policy.judged == "all":
             read = [pair for pair in judged if pair not in tags.current]
-            below = {pair: source_manifests(desired_images[pair], graph) for pair in read}
-            roots = {pair: self._roots[pair.source].digest for pair in read}
-            await self._judge({p: [d for d in each if d != roots[p]] for p, each in below.items()})
+            await self._judge({pair: self._below_root(pair, desired_images[pair], graph) for pair in read})
         found = dict(desired_images)
         for pair in (pair for pair in judged if pair not in self._failures):
             verdicts, root = self._verdicts[pair], self._roots[pair.source].digest
             self._discovery.signatures.remember(pair, root, verdicts)
             found[pair] = msgspec.structs.replace(found[pair], verdicts=verdicts)
         return found
+
+    def _below_root(self, pair: Pair, desired: DesiredImage, graph: Graph) -> list[Descriptor]:
+        """The manifests of an image below its root, as its source has them."""
+        digests, root = source_manifests(desired, graph), self._roots[pair.source].digest
+        return [graph.manifests[digest].descriptor for digest in digests if digest != root]
 
     async def _look_ahead(self, pairs: Collection[Pair]) -> None:
         """Ask ahead for what will be needed once the manifests of these pairs have been read."""

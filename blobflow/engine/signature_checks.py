@@ -61,6 +61,7 @@ class _Question(msgspec.Struct, frozen=True):
 
     site: Site
     image: ClaimedImage
+    manifest: Descriptor
     fingerprint: str
 
 
@@ -81,18 +82,18 @@ class SignatureChecks:
         """Those of the pairs whose images are judged. Raises UsageError as `Policy.judge_of`."""
         return [pair for pair in pairs if self._policy.judge_of(pair) is not None]
 
-    def decided(self, pair: Pair, digest: Digest) -> bool:
+    def decided(self, pair: Pair, manifest: Descriptor) -> bool:
         """Whether no signature is wanted of this manifest, so that judging it asks nobody."""
-        return not any(map(self._wants_signatures, self._questions(pair, digest)))
+        return not any(map(self._wants_signatures, self._questions(pair, manifest)))
 
-    async def check(self, manifests: Mapping[Pair, Collection[Digest]], runner: BoundedRunner) -> Checked:
+    async def check(self, manifests: Mapping[Pair, Collection[Descriptor]], runner: BoundedRunner) -> Checked:
         """Judge these manifests at the sources of their pairs, each of which has a judge.
 
         Raises what ends the whole run: Throttled, where a source's pull quota is too small.
         """
         questions = {
-            pair: [question for digest in digests for question in self._questions(pair, digest)]
-            for pair, digests in manifests.items()
+            pair: [question for each in wanted for question in self._questions(pair, each)]
+            for pair, wanted in manifests.items()
         }
         asked = dict.fromkeys(question for each in questions.values() for question in each)
         await self._read_manifests([q for q in asked if self._wants_signatures(q)], runner)
@@ -106,13 +107,13 @@ class SignatureChecks:
                 failures[pair] = error
         return Checked(verdicts, failures)
 
-    def _questions(self, pair: Pair, digest: Digest) -> list[_Question]:
+    def _questions(self, pair: Pair, manifest: Descriptor) -> list[_Question]:
         judge = self._policy.judge_of(pair)
         assert judge is not None, "who asks has a judge"
         self._judges[judge.fingerprint] = judge
-        claims = self._services.claims(pair.source, digest)
+        claims = self._services.claims(pair.source, manifest.digest)
         assert claims, "an image claims to be something"
-        return [_Question(site_of(pair.source), claim, judge.fingerprint) for claim in claims]
+        return [_Question(site_of(pair.source), each, manifest, judge.fingerprint) for each in claims]
 
     def _wants_signatures(self, question: _Question) -> bool:
         return self._judges[question.fingerprint].wants_signatures(question.image)
@@ -131,12 +132,24 @@ class SignatureChecks:
         await self._reader.read(wanted, runner)
 
     async def _judge(self, question: _Question) -> Verdict:
-        judge = self._judges[question.fingerprint]
+        judge, image = self._judges[question.fingerprint], question.image
         signatures: list[FoundSignature] = []
         with error_side("source"):
-            if judge.wants_signatures(question.image):
+            if judge.wants_signatures(image):
                 signatures = await self._find(question)
-            return judge.judge(question.image, signatures)
+            if any(each.form == "bundle" for each in signatures):
+                image = msgspec.structs.replace(image, manifest=await self._manifest(question))
+            return judge.judge(image, signatures)
+
+    async def _manifest(self, question: _Question) -> bytes:
+        """The bytes of a manifest, which some bundles sign as they are: read now, unless they were before."""
+        site, digest = question.site, question.image.digest
+        if digest != question.manifest.digest:  # what was made of it is what is copied
+            return b""
+        await self._reader.read([(site, question.manifest)], BoundedRunner(1))
+        if (error := self._reader.errors.get((site, digest))) is not None:
+            raise own_copy(error)
+        return self._reader.manifests.raw(digest)
 
     async def _find(self, question: _Question) -> list[FoundSignature]:
         """The signatures of a manifest. Raises what looking for them does; a signature that is listed and is
