@@ -58,9 +58,8 @@ class CertificateRule(msgspec.Struct, frozen=True):
         that follow "and"."""
         first, last = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         if not first <= at <= last:
-            verb = "expired" if at > last else "was not valid yet"
-            when = last if at > last else first
-            raise NotProven(Step.TIME, f"its certificate {verb} at {_shown(when)}, and {why}")
+            bound = f"expired at {_shown(last)}" if at > last else f"is valid from {_shown(first)} on"
+            raise NotProven(Step.TIME, f"its certificate {bound}, and {why}")
         ca, signer = _extension_policies()
         verifier = (
             PolicyBuilder()

@@ -57,13 +57,17 @@ def load_judge(
     try:
         from blobflow.signatures.proving import Prover
         from blobflow.signatures.trust import TrustReader
-        from blobflow.signatures.trusted_root import read_trusted_root
+
+        root = None
+        if trusted_root is not None:
+            from blobflow.signatures.trusted_root import read_trusted_root
+
+            root = read_trusted_root(trusted_root)
     except ModuleNotFoundError as error:
         raise InvalidConfig(
             f'the signature policy {policy} asks for signatures; to verify them, pip install "blobflow[verify]" '
             f"({error.name} is missing)"
         ) from None
-    root = read_trusted_root(trusted_root) if trusted_root is not None else None
     errors, reader = FileErrors(), TrustReader(str(policy))
     provers = {each: Prover(each.signed_identity, reader.read(each, errors), root) for each in required}
     errors.check()

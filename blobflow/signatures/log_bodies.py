@@ -97,7 +97,7 @@ def _intoto_2(spec: Part, signed: Signed) -> None:
     each = _only(_at(spec, "content", "envelope", "signatures"))
     # The log encodes what the envelope has encoded already.
     if _at(each, "sig").decoded() != base64.b64encode(signed.signature):
-        raise _other("signature")
+        raise _other("another signature")
     _check_signer(_pem(_at(each, "publicKey").decoded()), signed)
 
 
@@ -115,30 +115,28 @@ def _check_hash(part: Part, message: Message) -> None:
     algorithm = _ALGORITHMS.get(_at(part, "algorithm").text(), "")
     digest = message.hashed(algorithm) if algorithm else None
     if digest is None or digest.hex() != _at(part, "value").text():
-        raise _other("bytes")
+        raise _other("other bytes")
 
 
 def _check_digest(part: Part, message: Message) -> None:
     algorithm = _ALGORITHMS.get(_at(part, "algorithm").text(), "")
     digest = message.hashed(algorithm) if algorithm else None
     if digest is None or digest != _at(part, "digest").decoded():
-        raise _other("bytes")
+        raise _other("other bytes")
 
 
 def _check_signature(signature: bytes, signed: Signed) -> None:
     if signature != signed.signature:
-        raise _other("signature")
+        raise _other("another signature")
 
 
 def _check_signer(signer: bytes, signed: Signed) -> None:
     if signer != signed.signer:
-        raise _other("key or certificate")
+        raise _other("another key or certificate")
 
 
 def _other(what: str) -> NotProven:
-    return NotProven(
-        Step.LOGGED, f"its log entry is for {'other bytes' if what == 'bytes' else f'another {what}'}"
-    )
+    return NotProven(Step.LOGGED, f"its log entry is for {what}")
 
 
 def _payload(signed: Signed) -> Message:
@@ -149,10 +147,10 @@ def _payload(signed: Signed) -> Message:
 
 def _verifier(part: Part) -> bytes:
     members = part.members()
-    for name in ("x509Certificate", "publicKey"):
-        if name in members:
-            return _at(members[name], "rawBytes").decoded()
-    part.refuse("has neither a certificate nor a key")
+    name = next((each for each in ("x509Certificate", "publicKey") if each in members), None)
+    if name is None:
+        raise NotProven(Step.LOGGED, "its log entry has neither a certificate nor a key")
+    return _at(members[name], "rawBytes").decoded()
 
 
 def _pem(raw: bytes) -> bytes:

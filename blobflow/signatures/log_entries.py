@@ -29,6 +29,20 @@ MAX_CHECKPOINT_SIGNATURES = 64
 _DASH = "\u2014 "
 
 
+class LogKey(msgspec.Struct, frozen=True):
+    """A key of a log, and from when until when it counts; None: always."""
+
+    key: PublicKey
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def counted_at(self, moment: datetime | None) -> bool:
+        """Whether it counts at a moment; at one that nobody knows if it has no bounds, or no last one."""
+        if moment is None:
+            return self.last is None
+        return (self.first is None or self.first <= moment) and (self.last is None or moment <= self.last)
+
+
 class InclusionProof(msgspec.Struct, frozen=True):
     index: int
     size: int
@@ -66,27 +80,29 @@ def read_promised_entry(raw: str) -> LogEntry:
         raise NotProven(Step.LOGGED, "its log entry can't be read") from error
 
 
-def promised_time(entry: LogEntry, keys: Sequence[PublicKey]) -> datetime:
+def promised_time(entry: LogEntry, keys: Sequence[LogKey]) -> datetime:
     """The time at which one of the logs promises to have taken the entry. Raises NotProven if none does."""
     if not entry.promise:
         raise NotProven(Step.LOGGED, "its log entry has no promise of a log")
-    message = Message(_promised(entry))
-    if not any(key.signed(entry.promise, message) for key in keys):
-        raise NotProven(Step.LOGGED, "its log entry is not promised by a log of the policy")
     try:
-        return datetime.fromtimestamp(entry.time, UTC)
+        at = datetime.fromtimestamp(entry.time, UTC)
     except (ValueError, OverflowError, OSError) as error:
         raise NotProven(Step.LOGGED, "its log entry has a time that is none") from error
+    message = Message(_promised(entry))
+    if not any(each.counted_at(at) and each.key.signed(entry.promise, message) for each in keys):
+        raise NotProven(Step.LOGGED, "its log entry is not promised by a log of the policy")
+    return at
 
 
-def check_included(entry: LogEntry, keys: Sequence[PublicKey]) -> None:
-    """Raise NotProven unless the entry is in a tree whose root one of the logs has signed."""
+def check_included(entry: LogEntry, keys: Sequence[LogKey], at: datetime | None) -> None:
+    """Raise NotProven unless the entry is in a tree whose root one of the logs has signed. `at`: when it was
+    signed, if that is known."""
     proof = entry.proof
     if proof is None or not proof.checkpoint:
         raise NotProven(Step.LOGGED, "its log entry has neither a promise nor a proof of a log")
     if _root(entry.body, proof) != proof.root:
         raise NotProven(Step.LOGGED, "the proof of its log entry does not lead to the root of the log")
-    _check_checkpoint(proof, keys)
+    _check_checkpoint(proof, [each.key for each in keys if each.counted_at(at)])
 
 
 def _promised(entry: LogEntry) -> bytes:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from blobflow.oci import Digest, Reference
+from blobflow.oci import Digest
 from blobflow.signatures.certificates import der_of, read_chain, read_leaf
 from blobflow.signatures.contract import ClaimedImage, FoundSignature
 from blobflow.signatures.keys import Message, PublicKey
 from blobflow.signatures.log_bodies import Signed, check_body
-from blobflow.signatures.log_entries import promised_time, read_promised_entry
+from blobflow.signatures.log_entries import LogKey, promised_time, read_promised_entry
+from blobflow.signatures.names import check_name
 from blobflow.signatures.proofs import NotProven, Step, refusing
 from blobflow.signatures.signed_identity import SignedIdentity
 from blobflow.signatures.simple_signing import (
@@ -23,24 +26,30 @@ from blobflow.signatures.simple_signing import (
 )
 from blobflow.signatures.trust import Trust
 
-_CHAIN_TEXT = 512 * 1024
+if TYPE_CHECKING:
+    from blobflow.signatures.trusted_root import TrustedRoot
 
 
 def prove_simple(
-    found: FoundSignature, image: ClaimedImage, trust: Trust, identity: SignedIdentity, now: datetime
+    found: FoundSignature,
+    image: ClaimedImage,
+    trust: Trust,
+    identity: SignedIdentity,
+    root: TrustedRoot | None,
+    now: datetime,
 ) -> str:
     """By whom the signature is, in words. Raises NotProven unless it proves that the image is signed as the
     requirement has it."""
     if len(found.content) > MAX_PAYLOAD:
         raise NotProven(Step.READABLE, f"its payload has more than {MAX_PAYLOAD // 1024} KiB")
+    log_keys = (*trust.log_keys, *(root.log_keys if root is not None else ()))
     if trust.rule is None:
-        signer = _by_key(found, trust)
+        signer = _by_key(found, trust, log_keys)
     else:
-        signer = _by_certificate(found, trust, now)
+        signer = _by_certificate(found, trust, log_keys, now)
     signed = read_payload(found.content)
     check_digest(signed.digest, image)
-    if not identity.matches(image.reference, signed.name):
-        raise NotProven(Step.NAME, other_name(signed.name, identity, image.reference))
+    check_name(signed.name, image.reference, identity)
     return signer
 
 
@@ -50,24 +59,17 @@ def check_digest(signed: Digest, image: ClaimedImage) -> None:
         raise NotProven(Step.IMAGE, f"it is for {signed}, not for {image.digest}")
 
 
-def other_name(name: str, identity: SignedIdentity, claimed: Reference) -> str:
-    from blobflow.printable import one_line
-
-    shown = f'"{one_line(name, 200)}"' if name else "nothing"
-    return f"it names {shown}, and the policy wants {identity.wanted(claimed)}"
-
-
-def _by_key(found: FoundSignature, trust: Trust) -> str:
+def _by_key(found: FoundSignature, trust: Trust, log_keys: Sequence[LogKey]) -> str:
     signature, message = signature_of(found.annotations), Message(found.content)
     key = next((each for each in trust.keys if each.signed(signature, message)), None)
     if key is None:
         raise NotProven(Step.SIGNER, f"it is not by {trust.signer}")
     if trust.log_keys:
-        _logged(found, Signed(key.der, signature, message), trust)
+        _logged(found, Signed(key.der, signature, message), log_keys)
     return key.name
 
 
-def _by_certificate(found: FoundSignature, trust: Trust, now: datetime) -> str:
+def _by_certificate(found: FoundSignature, trust: Trust, log_keys: Sequence[LogKey], now: datetime) -> str:
     assert trust.rule is not None
     pem = annotation(found.annotations, CERTIFICATE, "certificate", Step.SIGNER)
     leaf = read_leaf(pem.encode())
@@ -79,7 +81,7 @@ def _by_certificate(found: FoundSignature, trust: Trust, now: datetime) -> str:
         raise NotProven(Step.SIGNER, "it is not by the key of its certificate")
     signer = trust.rule.check_subject(leaf)
     if trust.has_log_time:
-        at = _logged(found, Signed(der_of(leaf), signature, message), trust)
+        at = _logged(found, Signed(der_of(leaf), signature, message), log_keys)
         why = f"the log took it at {at:%Y-%m-%d %H:%M:%S} UTC"
     else:
         at, why = now, "no timestamp says that it was signed before"
@@ -87,9 +89,9 @@ def _by_certificate(found: FoundSignature, trust: Trust, now: datetime) -> str:
     return signer
 
 
-def _logged(found: FoundSignature, signed: Signed, trust: Trust) -> datetime:
+def _logged(found: FoundSignature, signed: Signed, log_keys: Sequence[LogKey]) -> datetime:
     text = annotation(found.annotations, LOG_ENTRY, "log entry", Step.LOGGED)
     entry = read_promised_entry(text)
-    at = promised_time(entry, trust.log_keys)
+    at = promised_time(entry, log_keys)
     check_body(entry.body, signed)
     return at

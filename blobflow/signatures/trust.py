@@ -11,6 +11,7 @@ from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.signatures.certificates import CertificateRule, read_certificates
 from blobflow.signatures.keys import PublicKey, read_public_key
+from blobflow.signatures.log_entries import LogKey
 from blobflow.signatures.requirements import SigstoreSigned
 
 # Bytes of a file of keys or certificates. All CAs of the web have less than 1 MiB.
@@ -24,7 +25,7 @@ class Trust(msgspec.Struct, frozen=True):
 
     keys: tuple[PublicKey, ...] = ()
     rule: CertificateRule | None = None
-    log_keys: tuple[PublicKey, ...] = ()
+    log_keys: tuple[LogKey, ...] = ()
     has_log_time: bool = False
 
     @property
@@ -50,7 +51,7 @@ class TrustReader:
         """Whom the requirement trusts. What can't be read is added to the errors, and left out."""
         where = f"{self._policy}: {required.place}"
         keys: list[PublicKey] = []
-        log_keys: list[PublicKey] = []
+        log_keys: list[LogKey] = []
         rule: CertificateRule | None = None
         for path in required.key_paths:
             with errors.at(where):
@@ -100,11 +101,11 @@ def _numbered(what: str, number: int, all_of_them: tuple[bytes, ...]) -> str:
     return f"the {what} of the policy" if len(all_of_them) == 1 else f"{what} {number} of the policy"
 
 
-def _log_key(raw: bytes, name: str) -> PublicKey:
+def _log_key(raw: bytes, name: str) -> LogKey:
     """Raises InvalidConfig for a kind of key that no log has, as containers/image does."""
     key = read_public_key(raw, name)
     if key.is_ecdsa or key.is_ed25519:
-        return key
+        return LogKey(key)
     raise InvalidConfig(f"{name} is no key of a log: those are ECDSA or Ed25519")
 
 
