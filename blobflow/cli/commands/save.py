@@ -119,14 +119,8 @@ def verb(
         return expanded.notes
 
     hosts = Hosts(request_hosts(request).sources | hosts_of(pairs).sources, frozenset({place}))
-    outcome = run_command(
-        work,
-        hosts,
-        connection,
-        run,
-        host_defaults=request.hosts,
-        policy=partial(with_signatures, run, connection.config, request.signature_policies),
-    )
+    judged = partial(with_signatures, run, connection.config, request.signature_policies)
+    outcome = run_command(work, hosts, connection, run, host_defaults=request.hosts, policy=judged)
     outcome.check_set(may_skip_all=may_skip_all(request, platforms))
 
 

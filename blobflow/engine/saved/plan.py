@@ -24,6 +24,7 @@ from blobflow.engine.plan.steps import Attach, Backup, Copy, Goal, Mount, Need, 
 from blobflow.engine.policy import Policy
 from blobflow.engine.results.collector import referrer_records
 from blobflow.engine.results.report import ReferrerRecord
+from blobflow.engine.saved.signature_policies import SavedSignaturePolicy, signature_policies_of
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
@@ -64,15 +65,6 @@ class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     platforms: tuple[str, ...] = ()
     referrers: tuple[ReferrerRecord, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-
-
-class SavedSignaturePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A signature policy that images were judged under: its files, and the fingerprint that it had then.
-    `file`: "" for one that a program brought along."""
-
-    fingerprint: str
-    file: str = ""
-    trusted_root: str = ""
 
 
 class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,20 +174,8 @@ def to_saved_plan(
             for pair in planned.pairs
             if pair in planned.skipped
         ),
-        signature_policies=_signature_policies(planned, policy_files) or msgspec.UNSET,
+        signature_policies=signature_policies_of(planned, policy_files) or msgspec.UNSET,
     )
-
-
-def _signature_policies(
-    planned: Planned, files: Mapping[str, tuple[str, str]]
-) -> dict[str, SavedSignaturePolicy]:
-    """The signature policies that the images of a plan were judged under, by name."""
-    found: dict[str, SavedSignaturePolicy] = {}
-    for goal in planned.plan.goals:
-        if (judge := planned.policy.judge_of(goal.pair)) is not None:
-            name = goal.pair.signature_policy
-            found[name] = SavedSignaturePolicy(judge.fingerprint, *files.get(name, ()))
-    return dict(sorted(found.items()))
 
 
 def _image(planned: Planned, goal: Goal) -> SavedImage:
