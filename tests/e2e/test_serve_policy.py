@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.signed_images import push
 from tests.scenarios.signed_images import Content
-from tools.processes import Registry, blobflow_serve, run, skopeo
+from tools.processes import Registry, blobflow, blobflow_serve, skopeo
 
 pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
 from tests.scenarios.signed_registries import Signer, key_policy, payload_for
@@ -34,7 +33,8 @@ def policy(tmp_path: Path, upstream: Registry) -> Path:
         children = {each: content.image(each) for each in ("amd64", "arm64")}
         index = content.index(children, "1")
         if name == "signed":
-            signer.sign(content, index, payload_for(f"{upstream.host}/{name}:1", index.descriptor.digest))
+            for each in (index, *children.values()):
+                signer.sign(content, each, payload_for(f"{upstream.host}/{name}:1", each.descriptor.digest))
         push(upstream, content, name)
     (tmp_path / "key.pub").write_bytes(signer.public)
     path = tmp_path / "policy.json"
@@ -68,24 +68,12 @@ def test_clients_get_what_is_signed_and_hear_why_they_do_not_get_the_rest(
 def test_a_client_verifies_for_itself_through_the_cache(
     cache: Registry, upstream: Registry, policy: Path, home: Path
 ) -> None:
-    """skopeo finds the signature under cosign's tag, with a policy that knows the cache for the upstream."""
-    (home / "registries.d").mkdir(parents=True)
-    (home / "registries.d" / "cache.yaml").write_text(
-        f"docker:\n  {cache.host}:\n    use-sigstore-attachments: true\n"
-    )
+    """It gets the signature as well, and its policy knows the cache for the upstream."""
     own = json.loads(policy.read_bytes())
     [[signed]] = own["transports"]["docker"].values()
     signed["signedIdentity"] = {"type": "remapIdentity", "prefix": cache.host, "signedPrefix": upstream.host}
     own["transports"]["docker"] = {cache.host: [signed]}
-    (home / "policy.json").write_text(json.dumps(own))
-    program = shutil.which("skopeo") or "skopeo"
-    words = ("--policy", str(home / "policy.json"), "--registries.d", str(home / "registries.d"))
-    source = f"docker://{cache.host}/signed:1"
-    copy = (
-        "copy",
-        "--all",
-        "--remove-signatures",
-        "--src-tls-verify=false",
-    )  # a layout has no place for them
-    got = run([program, *words, *copy, source, f"oci:{home}/verified"], home)
+    policy.with_name("client.json").write_text(json.dumps(own))
+    words = ("--policy", policy.with_name("client.json"), "--policy-for", "all")
+    got = blobflow("copy", f"{cache.host}/signed:1", f"oci:{home}/verified", *words, home=home)
     assert got.code == 0, got.err
