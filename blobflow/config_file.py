@@ -124,7 +124,8 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfiguredValue(msgspec.Struct, frozen=True):
-    """What a file says of a host under a key, as TOML has it, and in which line."""
+    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" for
+    what it says of those."""
 
     host: str
     key: str
@@ -153,12 +154,15 @@ def read_values(path: Path) -> list[ConfiguredValue]:
     """What a file says, value by value. Raises as `read_config`."""
     text = _read(path)
     parse_config(text, str(path), path.parent)
-    lines = TomlLines(text)
-    return [
+    lines, document = TomlLines(text), tomllib.loads(text)
+    found = [
         ConfiguredValue(check_host(host), key, value, lines.line(("registry", host, key)))
-        for host, table in tomllib.loads(text).get("registry", {}).items()
+        for host, table in document.get("registry", {}).items()
         for key, value in table.items()
     ]
+    for key, value in document.get("signatures", {}).items():
+        found.append(ConfiguredValue("signatures", key, value, lines.line(("signatures", key))))
+    return found
 
 
 def _read(path: Path) -> str:

@@ -30,7 +30,7 @@ from blobflow.engine.plan.desired import DesiredImage, build_desired_images, cho
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
-from blobflow.engine.signature_checks import SignatureChecks, remember_verdicts, remembered_verdicts
+from blobflow.engine.signature_checks import SignatureChecks
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
@@ -185,6 +185,7 @@ class _HostDiscovery:
         await self._resolve()
         self._discovery.begin("survey")
         tags = self._without_unjudged(await self._survey_tags())
+        await self._judge_roots(decided=True)
         graph = await self._read(tags)
         desired_images = self._build_desired_images(graph, tags)
         desired_images = await self._with_verdicts(desired_images, graph, tags)
@@ -243,8 +244,7 @@ class _HostDiscovery:
         """Recall the verdicts on images that are current. One that has none, and of which each manifest is to
         be judged, has to be read again for that."""
         judged = [pair for pair in self._good() if pair in tags.current & self._discovery.judged]
-        journal = self._discovery.services.journal
-        self._verdicts.update(remembered_verdicts(journal, self._policy, judged, self._roots))
+        self._verdicts.update(self._discovery.signatures.remembered(judged, self._roots))
         if self._policy.judged == "root":
             return tags
         return msgspec.structs.replace(tags, current=tags.current - (set(judged) - self._verdicts.keys()))
@@ -261,15 +261,18 @@ class _HostDiscovery:
             foreign=self._policy.foreign_layers,
             reader=self._discovery.reader,
         )
-        meanwhile = run_together((self._look_ahead(stale), self._judge_roots()))
+        meanwhile = run_together((self._look_ahead(stale), self._judge_roots(decided=False)))
         read = await run_alongside(meanwhile, reading)
         self._drop(read.failures)
         return msgspec.structs.replace(read.graph, roots=dict(self._roots))
 
-    async def _judge_roots(self) -> None:
-        """Have the roots judged that no verdict is remembered on."""
-        judged = [pair for pair in self._good() if pair in self._discovery.judged - self._verdicts.keys()]
-        await self._judge({pair: (self._roots[pair.source].digest,) for pair in judged})
+    async def _judge_roots(self, *, decided: bool) -> None:
+        """Have the roots judged that no verdict is remembered on: of these, those that are `decided` whatever
+        is found at their sources, or the others."""
+        checks, verdicts = self._discovery.signatures, self._verdicts
+        pairs = [pair for pair in self._good() if pair in self._discovery.judged and pair not in verdicts]
+        roots = {pair: self._roots[pair.source].digest for pair in pairs}
+        await self._judge({p: (root,) for p, root in roots.items() if checks.decided(p, root) == decided})
 
     async def _judge(self, manifests: Mapping[Pair, Collection[Digest]]) -> None:
         """Have these manifests of the pairs judged. A pair with one that is rejected fails."""
@@ -291,7 +294,7 @@ class _HostDiscovery:
         found = dict(desired_images)
         for pair in (pair for pair in judged if pair not in self._failures):
             verdicts, root = self._verdicts[pair], self._roots[pair.source].digest
-            remember_verdicts(self._discovery.services.journal, self._policy, pair, root, verdicts)
+            self._discovery.signatures.remember(pair, root, verdicts)
             found[pair] = msgspec.structs.replace(found[pair], verdicts=verdicts)
         return found
 

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import Journal, Site
+from blobflow.content import Site
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
@@ -37,6 +37,16 @@ from blobflow.signatures.finding import read_signatures, signature_layers, signi
 # Characters of the verdicts that are remembered of one image: of more than some dozen manifests they are
 # found out again.
 _MAX_NOTE = 16 * 1024
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    """What is remembered of a source: its root, and the verdicts on it and on what is below it."""
+
+    root: Digest
+    verdicts: tuple[Verdict, ...]
+
+
+_decoder = msgspec.json.Decoder(_Remembered)
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -71,6 +81,10 @@ class SignatureChecks:
         """Those of the pairs whose images are judged. Raises UsageError as `Policy.judge_of`."""
         return [pair for pair in pairs if self._policy.judge_of(pair) is not None]
 
+    def decided(self, pair: Pair, digest: Digest) -> bool:
+        """Whether no signature is wanted of this manifest, so that judging it asks nobody."""
+        return not any(map(self._wants_signatures, self._questions(pair, digest)))
+
     async def check(self, manifests: Mapping[Pair, Collection[Digest]], runner: BoundedRunner) -> Checked:
         """Judge these manifests at the sources of their pairs, each of which has a judge.
 
@@ -97,6 +111,7 @@ class SignatureChecks:
         assert judge is not None, "who asks has a judge"
         self._judges[judge.fingerprint] = judge
         claims = self._services.claims(pair.source, digest)
+        assert claims, "an image claims to be something"
         return [_Question(site_of(pair.source), claim, judge.fingerprint) for claim in claims]
 
     def _wants_signatures(self, question: _Question) -> bool:
@@ -137,45 +152,35 @@ class SignatureChecks:
             layers += signature_layers(self._reader.manifests.whole(digest), each)
         return await read_signatures(self._services.source_at(site), layers)
 
+    # Memory
 
-class _Remembered(msgspec.Struct, frozen=True):
-    """What is remembered of a source: its root, and the verdicts on it and on what is below it."""
+    def remembered(
+        self, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
+    ) -> dict[Pair, tuple[Verdict, ...]]:
+        """The verdicts that earlier runs had on these pairs' roots, under the same names and policies."""
+        found: dict[Pair, tuple[Verdict, ...]] = {}
+        for pair in pairs:
+            root = roots[pair.source].digest
+            note = self._services.journal.note(pair.source.host, self._key(pair, root))
+            try:
+                noted = _decoder.decode(note) if note else None
+            except (msgspec.DecodeError, ValueError):
+                continue  # of another version, or spoilt
+            if noted is not None and noted.root == root:
+                found[pair] = noted.verdicts
+        return found
 
-    root: Digest
-    verdicts: tuple[Verdict, ...]
+    def remember(self, pair: Pair, root: Digest, verdicts: tuple[Verdict, ...]) -> None:
+        """Remember the verdicts on all of a pair's image that is judged: of each name only the last ones."""
+        journal, key = self._services.journal, self._key(pair, root)
+        note = msgspec.json.encode(_Remembered(root, verdicts)).decode()
+        if len(note) <= _MAX_NOTE and journal.note(pair.source.host, key) != note:
+            journal.record_note(pair.source.host, key, note)
 
-
-_remembered = msgspec.json.Decoder(_Remembered)
-
-
-def remembered_verdicts(
-    journal: Journal, policy: Policy, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
-) -> dict[Pair, tuple[Verdict, ...]]:
-    """The verdicts that earlier runs had on these pairs' roots, under the same names and policies."""
-    found: dict[Pair, tuple[Verdict, ...]] = {}
-    for pair in pairs:
-        note = journal.note(pair.source.host, _key(policy, pair))
-        try:
-            noted = _remembered.decode(note) if note else None
-        except (msgspec.DecodeError, ValueError):
-            continue  # of another version, or spoilt
-        if noted is not None and noted.root == roots[pair.source].digest:
-            found[pair] = noted.verdicts
-    return found
-
-
-def remember_verdicts(
-    journal: Journal, policy: Policy, pair: Pair, root: Digest, verdicts: tuple[Verdict, ...]
-) -> None:
-    """Remember the verdicts on all of a pair's image that is judged: of each name only the last ones."""
-    note = msgspec.json.encode(_Remembered(root, verdicts)).decode()
-    if len(note) <= _MAX_NOTE and journal.note(pair.source.host, key := _key(policy, pair)) != note:
-        journal.record_note(pair.source.host, key, note)
-
-
-def _key(policy: Policy, pair: Pair) -> str:
-    """The journal's key for what a policy said of a source's image, of so much of it."""
-    judge = policy.judge_of(pair)
-    assert judge is not None, "who asks has a judge"
-    judged = "its root" if policy.judged == "root" else f"all of it, {pair.choice.key}"
-    return f"verdict on {pair.source}, {judged}: {judge.fingerprint}"
+    def _key(self, pair: Pair, root: Digest) -> str:
+        """The journal's key for what a policy said of a source's image, of so much of it."""
+        judge = self._policy.judge_of(pair)
+        assert judge is not None, "who asks has a judge"
+        images = [f"{each.transport}:{each.reference}" for each in self._services.claims(pair.source, root)]
+        judged = "its root" if self._policy.judged == "root" else f"all of it, {pair.choice.key}"
+        return f"verdict on {' and '.join(images)}, {judged}: {judge.fingerprint}"

@@ -28,7 +28,7 @@ pytest.importorskip("cryptography", reason="signatures are verified by the extra
 
 
 class Signed(NamedTuple):
-    """Registries, whose source has images that are signed well and badly, and a policy that tells them apart."""
+    """Registries, whose source has images that are signed well and badly, and a policy for them."""
 
     served: ServedRegistries
     folder: Path

@@ -116,11 +116,17 @@ class SavedPlanning(Planning[list[int]]):
         return images
 
     async def _judge(self, images: Sequence[int], runner: BoundedRunner) -> None:
-        """Judge what is about to be put, by the digests that the plan has; what is rejected is a failure."""
+        """Judge the images by the digests that the plan has; what is rejected is a failure. One that is whole
+        at its target, and was judged under the same policy when the plan was made, need not be again."""
         numbers = {self._saved.images[number].pair: number for number in images}
-        manifests = {
-            pair: _judged(self._saved.images[numbers[pair]]) for pair in self._signatures.demanded(numbers)
-        }
+        goals = {goal.pair: goal for goal in remaining_plan(self._saved, self._progress, images).goals}
+        manifests: dict[Pair, tuple[Digest, ...]] = {}
+        for pair in self._signatures.demanded(numbers):
+            image = self._saved.images[numbers[pair]]
+            if not goals[pair].steps and _is_judged(self._saved, image, self.policy):
+                self._verdicts[pair] = image.verdicts
+            else:
+                manifests[pair] = _judged(image)
         checked = await self._signatures.check(manifests, runner)
         self._verdicts |= checked.verdicts
         self._progress.failures.update((numbers[pair], error) for pair, error in checked.failures.items())
@@ -244,6 +250,12 @@ def _check_judged(saved: SavedPlan, policy: Policy) -> None:
                 "the plan was made under a signature policy, and is carried out under one: load it, as"
                 " `Policy.signatures`"
             )
+
+
+def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
+    """Whether the plan has the verdicts of the policy that is asked now."""
+    judge, then = policy.judge_of(image.pair), saved.demanded.get(image.pair.signature_policy)
+    return bool(image.verdicts and judge and then and judge.fingerprint == then.fingerprint)
 
 
 def _judged(image: SavedImage) -> tuple[Digest, ...]:
