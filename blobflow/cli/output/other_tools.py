@@ -68,7 +68,6 @@ VERBS: Final = {
     "artifact": "`blobflow copy SOURCE TARGET`, which takes artifacts as they are",
     "catalog": "`blobflow ls HOST`",
     "resolve": "`blobflow digest REF`",
-    "discover": "`blobflow copy --referrers always SOURCE TARGET`, which brings what refers to an image",
     "attach": "nothing: blobflow makes no artifacts; it brings those that refer to an image",
     "backup": "`blobflow save --from HOST --images LIST -o FILE`",
     "restore": "`blobflow load FILE --to HOST`",

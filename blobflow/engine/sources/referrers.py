@@ -35,8 +35,10 @@ class ReferrerLookups:
     `look_ahead` may be called while the manifests are read: it is another request, so it costs no time.
     """
 
-    def __init__(self, source_at: SourceAt) -> None:
+    def __init__(self, source_at: SourceAt, *, advice: str = "; --referrers off does without") -> None:
+        """`advice`: what errors say that can be done about them."""
         self._source_at = source_at
+        self._advice = advice
         self._found = AsyncMemo(self._ask)
 
     async def look_ahead(self, places: Iterable[ManifestAt], runner: BoundedRunner) -> None:
@@ -54,7 +56,7 @@ class ReferrerLookups:
             with error_side("source"):
                 found = await source.referrers(subject) if isinstance(source, Refers) else []
         except BlobflowError as error:
-            error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+            error.message += f" (looking for what refers to {subject}{self._advice})"
             raise
         # The other fields of a list may be of any length, and the referrers themselves are read anyway.
         lean = [msgspec.structs.replace(each, manifest=without_platform(each.manifest)) for each in found]
