@@ -1,5 +1,5 @@
-"""JSON schemas of what programs read: reports, trees of referrers, and events as lines. Made of the types that
-are written, so that they can't say anything else. Readers should take fields that are not in them: later
+"""JSON schemas of what programs read: reports, trees of referrers, and events as lines. Made of the types
+that are written, so that they can't say anything else. Readers should take fields that are not in them: later
 versions have more.
 """
 

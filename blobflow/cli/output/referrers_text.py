@@ -22,14 +22,23 @@ _Branch = tuple[str, Sequence["_Branch"]]
 def referrers_lines(tree: ReferrerTree) -> list[str]:
     """The image, below it what refers to it by artifact type, then what is in it and what refers to that."""
     root = tree.root
-    kind = "index" if root.manifest is not None and root.manifest.is_index else "image"
-    lines = [one_line(str(tree.reference)), f"{root.mention.digest}  {kind}, {size_text(root.mention.size)}"]
+    lines = [
+        one_line(str(tree.reference)),
+        f"{root.mention.digest}  {_kind(root)}, {size_text(root.mention.size)}",
+    ]
     lines += _drawn(_below(root))
     found = tree.referrers
     if not found:
         return [*lines, "nothing refers to it"]
     size = size_text(sum(node.size for node in found.values()))
     return [*lines, f"{count_text(len(found), 'referrer')}, {size}"]
+
+
+def _kind(root: TreeNode) -> str:
+    assert root.manifest is not None, "it was read"
+    if root.manifest.is_index:
+        return "index"
+    return one_line(root.manifest.artifact_type) or "image"
 
 
 def _below(node: TreeNode) -> list[_Branch]:
