@@ -99,9 +99,11 @@ def make_artifact(
             "give fewer files, or a folder, which is one layer"
         )
     try:
-        return parse_manifest(raw, media.OCI_MANIFEST)
+        manifest = parse_manifest(raw, media.OCI_MANIFEST)
+        named_files(manifest)
     except UnsupportedContent as error:
-        raise UsageError(f"these files make no artifact: {error.message}") from None
+        raise UsageError(f"these files make no artifact that can be pulled: {error.message}") from None
+    return manifest
 
 
 def _item(descriptor: Descriptor) -> dict[str, Any]:

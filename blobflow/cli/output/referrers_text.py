@@ -52,7 +52,7 @@ def _below(node: TreeNode) -> list[_Branch]:
 
 def _referrer(node: TreeNode) -> str:
     assert node.referrer is not None, "it was found in a list"
-    words = [node.mention.digest]
+    words: list[str] = [node.mention.digest]
     if node.because:
         words.append(one_line(node.because))
     else:

@@ -72,7 +72,7 @@ class ReferrerTree(msgspec.Struct, frozen=True):
     @property
     def referrers(self) -> dict[Digest, TreeNode]:
         """What refers to something in the tree, each manifest once."""
-        found = {}
+        found: dict[Digest, TreeNode] = {}
         for node in self.root.walk():
             if node.referrer is not None and not node.because:
                 found.setdefault(node.mention.digest, node)

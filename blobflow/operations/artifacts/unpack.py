@@ -12,6 +12,7 @@ import os
 import tarfile
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 from blobflow.errors import BlobflowError, DigestMismatch, UnsupportedContent
 from blobflow.oci.artifact import NamedFile
@@ -35,7 +36,7 @@ def unpack_folder(file: NamedFile, packed: Path, folder: Path) -> None:
     with translate_os_errors("unpack", packed), packed.open("rb") as raw, gzip.GzipFile(fileobj=raw) as plain:
         stream = _Measured(plain, most, file)
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
+            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
                 for number, entry in enumerate(tar):
                     if number >= _MAX_ENTRIES:
                         raise _refused(file, f"has more than {_MAX_ENTRIES} entries")
