@@ -27,12 +27,13 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.engine.sources.referrers import ReferrerLookups
+from blobflow.engine.sources.referrers import ReferrerLookups, referrers_at_hand
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.backups import find_backups
 from blobflow.engine.targets.known_platforms import noted_platforms
+from blobflow.engine.targets.known_referrers import noted_referrers
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
 from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
@@ -85,8 +86,8 @@ def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
 
 
 class Discovery:
-    """The discovery of one run. `roots` collects what the sources name, as they answer; `audit` is None where
-    every image is checked anyway."""
+    """The discovery of one run. `roots` collects what the sources name, as they answer, `referrers_at_hand` what
+    files list for the images of pairs; `audit` is None where every image is checked anyway."""
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class Discovery:
         )
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
+        self.referrers_at_hand: dict[Pair, str] = {}
         self.roots = roots
         groups: dict[str, list[Pair]] = {}
         for pair in pairs:
@@ -223,9 +225,25 @@ class _HostDiscovery:
             count=self._counts["survey"],
         )
         self._failures.update(tags.failures)
+        tags = await self._notice_new_referrers(tags)
         if self._discovery.audit is None:
             return tags
         return await self._discovery.audit.look(self._good(), tags, self._roots)
+
+    async def _notice_new_referrers(self, tags: TagSurvey) -> TagSurvey:
+        """Images of files do not count as complete where the files list other referrers of them than when they
+        were put: to look costs no request."""
+        journal, changed = self._discovery.services.journal, set[Pair]()
+        for pair in self._good():
+            if self._policy.lookup(pair) == "off" or pair.target.transport:
+                continue
+            root = self._roots[pair.source]
+            listed = await referrers_at_hand(self._source_at(site_of(pair.source)), root)
+            if listed:
+                self._discovery.referrers_at_hand[pair] = listed
+                if pair in tags.recorded and noted_referrers(journal, pair, root.digest) != listed:
+                    changed.add(pair)
+        return msgspec.structs.replace(tags, current=tags.current - changed)
 
     async def _read(self, tags: TagSurvey) -> Graph:
         """Read the wanted manifests of the images that are not current, and prefetch answers meanwhile."""
@@ -247,7 +265,7 @@ class _HostDiscovery:
         subjects = {
             (site_of(pair.source), self._roots[pair.source].digest)
             for pair in pairs
-            if self._policy.lookup(pair) != "off" and accepts_referrers(pair, self._sink_at)
+            if self._policy.lookup(pair) != "off"
         }
         await run_alongside(
             self._targets.look_for_empty({site_of(pair.target) for pair in pairs}, self._runner),
@@ -291,6 +309,11 @@ class _HostDiscovery:
             self._discovery.reader,
         )
         self._failures.update(found.failures)
+        for pair, error in found.unknown.items():
+            self._discovery.warn(
+                f"what refers to {pair.source} is not known, nor brought to {pair.target.host}, which holds"
+                f" images alone: {error}"
+            )
         return found.desired_images
 
     async def _survey_content(

@@ -113,18 +113,32 @@ async def test_everything_comes_through_a_layout_and_an_archive(
         Reference("source", "app", "1"),
         Reference(f"oci:{tmp_path}/layout", "", "one"),
         Reference(f"oci-archive:{tmp_path}/one.tar", "", "two"),
-        Reference(f"docker-archive:{tmp_path}/two.tar", "", "docker.io/library/app:3"),
         Reference(f"oci:{tmp_path}/again", "", "four"),
         Reference("last", "app", "5"),
     ]
     for source, target in pairwise(way):
-        # What we write for docker is an OCI archive as well, and only that has room for what hangs on images.
-        read = Reference(source.host.replace("docker-", "oci-"), source.repository, source.tag)
-        report = await desk.copy(read, target)
+        report = await desk.copy(source, target)
         assert report.ok
         assert len(report.images[0].referrers) == len(all_of(signed)), target
         assert not any(each.left for each in report.images[0].referrers)
     assert await found_at(there.at(Site("last", "app")), signed) == all_of(signed)
+
+
+async def test_an_archive_for_docker_holds_images_alone_and_the_report_says_what_was_left(
+    desk: Desk, tmp_path: Path
+) -> None:
+    signed = await loaded(desk)
+    target = Reference(f"docker-archive:{tmp_path}/d.tar", "", "docker.io/library/app:1")
+    report = await desk.copy(Reference("source", "app", "1"), target)
+    assert report.ok
+    left = {(each.subject, each.digest) for each in report.images[0].referrers}
+    assert left == {(subject, digest) for subject, digest, _ in all_of(signed)}
+    assert {each.left for each in report.images[0].referrers} == {"its target holds images alone"}
+    reads = {name for call, name in desk.registries["source"].calls if call == "read"}
+    assert not reads & {digest for _, digest, _ in all_of(signed)}, "what is left is not read"
+    with tarfile.open(tmp_path / "d.tar") as tar:
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+    assert [each["digest"] for each in index["manifests"]] == [signed.index.descriptor.digest]
 
 
 async def test_an_unchanged_layout_is_left_as_it_is(desk: Desk, tmp_path: Path) -> None:
