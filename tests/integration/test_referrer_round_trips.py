@@ -77,7 +77,7 @@ class Trip:
     async def unbundle(self, path: Path, target: str) -> None:
         """As `load` reads it."""
         with closing(LocalTransports(self._store, Meter())) as parts:
-            files = files_of_bundle(path).parts
+            files = files_of_bundle(path).there
             sources = [parts.source(Site(f"oci-archive:{part}", "")) for part in files]
             for each in sources:
                 assert isinstance(each, ArchiveSource)
