@@ -86,8 +86,8 @@ def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
 
 
 class Discovery:
-    """The discovery of one run. `roots` collects what the sources name, as they answer, `referrers_at_hand` what
-    files list for the images of pairs; `audit` is None where every image is checked anyway."""
+    """The discovery of one run. `roots` collects what the sources name, as they answer, `referrers_at_hand`
+    what files list for the images of pairs; `audit` is None where every image is checked anyway."""
 
     def __init__(
         self,
@@ -231,8 +231,8 @@ class _HostDiscovery:
         return await self._discovery.audit.look(self._good(), tags, self._roots)
 
     async def _notice_new_referrers(self, tags: TagSurvey) -> TagSurvey:
-        """Images of files do not count as complete where the files list other referrers of them than when they
-        were put: to look costs no request."""
+        """Images out of files do not count as complete where others are listed as their referrers than when
+        they were put: to look costs no request."""
         journal, changed = self._discovery.services.journal, set[Pair]()
         for pair in self._good():
             if self._policy.lookup(pair) == "off" or pair.target.transport:

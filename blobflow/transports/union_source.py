@@ -16,8 +16,8 @@ from blobflow.transports.layout.image_names import digest_or_none
 
 
 class UnionSource:
-    """Implements Source, RefersAtHand and Rebuilds. `roots`: what the names at `path` mean; `rebuilt`: what the
-    manifests that were made here stand for; `absent`: what is said of content that is nowhere, which is
+    """Implements Source, RefersAtHand and Rebuilds. `roots`: what the names at `path` mean; `rebuilt`: what
+    the manifests that were made here stand for; `absent`: what is said of content that is nowhere, which is
     NoSuchFile: some file is lacking."""
 
     def __init__(

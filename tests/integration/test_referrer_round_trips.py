@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,8 +116,6 @@ async def round_trip(graph: Graph, folder: Path, last: Literal["api", "tag"]) ->
 
 @settings(max_examples=25, deadline=None)
 @given(signed_graphs(), st.sampled_from(["api", "tag"]))
-def test_every_referrer_is_found_at_the_end_by_its_digest(
-    graph: Graph, last: Literal["api", "tag"]
-) -> None:
+def test_every_referrer_is_found_at_the_end_by_its_digest(graph: Graph, last: Literal["api", "tag"]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(round_trip(graph, Path(folder), last))

@@ -1,4 +1,4 @@
-"""What hangs on images goes across an air gap: saved whole, in parts, or since an older bundle, and loaded."""
+"""What hangs on images goes across an air gap: saved whole, in parts or since an older bundle, and loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def put(store: Store, repository: str, content: Content) -> None:
 
 
 class Gap:
-    """A source with the signed image `one/app:1`, a target, and the folder in which bundles are carried over."""
+    """A source with the signed image `one/app:1`, a target, and the folder in which bundles are carried."""
 
     def __init__(self, source: JournallingRegistry, target: JournallingRegistry, folder: Path) -> None:
         self.source = source
@@ -76,7 +76,7 @@ class Gap:
         return record
 
     def arrived(self, repository: str = "one/app") -> bool:
-        """Whether all that hangs on the signed image is at the target, whole, and cosign's tags name theirs."""
+        """Whether all that hangs on the signed image is at the target, and cosign's tags name theirs."""
         store = self.target.store
         for digest in [*self.signed.content.manifests, *self.signed.content.blobs]:
             if store.repositories.media_type_of(repository, digest) is None:
@@ -149,7 +149,9 @@ async def test_off_leaves_them_and_says_nothing(tmp_path: Path) -> None:
         assert record["referrers"] == []
         whole = await stand.save("w.tar")
         report = tmp_path / "off.json"
-        await stand.run("load", whole, "--to", f"{stand.target.host}/off", "--referrers", "off", "--report", report)
+        await stand.run(
+            "load", whole, "--to", f"{stand.target.host}/off", "--referrers", "off", "--report", report
+        )
         assert json.loads(report.read_bytes())["images"][0]["referrers"] == []
         held = stand.target.store.repositories
         assert not any(held.media_type_of("off/one/app", digest) for digest in all_of(stand.signed))

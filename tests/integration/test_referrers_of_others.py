@@ -1,8 +1,9 @@
-"""Layouts that oras, notation and cosign wrote, with what hangs on their images, copied to a registry and on."""
+"""Layouts that oras, notation and cosign wrote, with what hangs on their images: to a registry and on."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ async def there_and_back(layout: Path, name: str, tmp_path: Path) -> list[ImageR
             Reference(f"oci:{tmp_path}/back", "", "1"),
         ]
         records = []
-        for source, target in zip(way, way[1:], strict=False):
+        for source, target in pairwise(way):
             report = await mirror([Pair(source, target)], Settings(cache_dir=tmp_path / "cache"))
             assert report.ok, report.images[0].error
             records.append(report.images[0])

@@ -62,8 +62,7 @@ def images_of(graph: Graph) -> list[str]:
 
 
 async def ties(registry: MemoryRegistry, site: Site, roots: list[Digest]) -> set[Tie]:
-    """All that refers to what is below these, and to that in turn, as deep as it is followed; what has no subject
-    of its own and no tag of cosign's is no referrer."""
+    """All that refers to what is below these, and to that in turn, as deep as it is followed."""
     place = registry.at(site)
     found: set[Tie] = set()
     level, met = _closure(registry, site, roots), set[Digest]()

@@ -20,7 +20,6 @@ from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader
 from blobflow.engine.sources.referrers import (
     FoundReferrers,
-    ListedReferrers,
     ManifestAt,
     ReferrerLookups,
     SkippedReferrer,
@@ -86,7 +85,9 @@ async def attach_referrers(
     for pair, own in sorted(unable.items()):
         left = tuple(SkippedReferrer(each, IMAGES_ALONE) for each in listed.below(own))
         attached[pair] = msgspec.structs.replace(desired_images[pair], left=left)
-        unknown |= {pair: listed.failures[place] for place in own if place in listed.failures}
+        for place in own:
+            if place in listed.failures:
+                unknown.setdefault(pair, listed.failures[place])
     return WithReferrers(attached, found.graph, failures, unknown)
 
 
@@ -117,7 +118,9 @@ def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) ->
     attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
     there = {manifest.descriptor.digest for manifest in desired.manifests}
     lost = [digest for digest in desired.replaced if digest not in there]
-    left = [SkippedReferrer(each, REPLACED) for subject in lost for each in _below(subject, site, found, there)]
+    left = [
+        SkippedReferrer(each, REPLACED) for subject in lost for each in _below(subject, site, found, there)
+    ]
     left += [each for subject in lost for each in found.strangers.get((site, subject), ())]
     waiting = deque(manifest.descriptor.digest for manifest in desired.manifests)
     met = set(waiting)

@@ -95,7 +95,8 @@ async def find_referrers(
 
 
 class ListedReferrers(msgspec.Struct, frozen=True):
-    """What sources list as referrers of manifests, unread; `failures`: manifests of which they could not say."""
+    """What sources list as referrers of manifests, unread. `failures`: manifests of which they could not
+    say."""
 
     referrers: dict[ManifestAt, list[Referrer]]
     failures: dict[ManifestAt, BlobflowError]

@@ -1,5 +1,5 @@
-"""What files listed as referring to images when these were put: where they list the same, it need not be looked
-for at the target again."""
+"""What files listed as referring to images when these were put: where they list the same, it need not be
+looked for at the target again."""
 
 from __future__ import annotations
 

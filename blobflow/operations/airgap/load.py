@@ -197,9 +197,7 @@ class _Gathering:
         made = [each.made for each in loaded.groups.values() if each.made is not None]
         archives = tuple(self._archives[item] for item in self._inputs[: self._examined])
         return {
-            path: UnionSource(
-                archives, own, made, path=path, rebuilt=self._rebuilt, absent=self._lacking
-            )
+            path: UnionSource(archives, own, made, path=path, rebuilt=self._rebuilt, absent=self._lacking)
             for path, own in roots.items()
         }
 

@@ -27,8 +27,8 @@ _SUFFIX_OF = dict(
 
 
 class CosignEntries:
-    """The entries of an index.json that `kind` tells apart. `subjects`: by the number of each one that hangs on
-    an image, the digest of that."""
+    """The entries of an index.json that `kind` tells apart. `subjects`: by the number of each one that hangs
+    on an image, the digest of that."""
 
     def __init__(self, images: IndexEntries) -> None:
         kinds = [(entry.annotations or {}).get(_KIND, "") for _, entry in images]
@@ -46,7 +46,8 @@ class CosignEntries:
                         self._tagged.setdefault(subject, {})[tag] = entry
 
     def tagged(self, subject: Digest) -> dict[str, Descriptor]:
-        """What hangs on an image, by the tag under which cosign keeps it at registries; of several the last."""
+        """What hangs on an image, by the tag under which cosign keeps it at registries; of several, the
+        last."""
         return dict(self._tagged.get(subject, {}))
 
     def without_names(self, images: IndexEntries) -> IndexEntries:

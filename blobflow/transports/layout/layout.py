@@ -55,7 +55,8 @@ _OF_LAYOUTS = frozenset({"oci-layout", "index.json", "blobs"})
 
 
 class OciLayout:
-    """One layout. Implements Source, Sink, Lists, Attaches and RefersAtHand; made without looking at the disk."""
+    """One layout. Implements Source, Sink, Lists, Attaches and RefersAtHand; made without looking at the
+    disk."""
 
     def __init__(self, site: Site, folder: Path, meter: HostMeter) -> None:
         self.site = site

@@ -59,9 +59,7 @@ class IndexReferrers:
         for entry in self._subjects().get(subject, ()):
             found.setdefault(entry.digest, Referrer(entry, subject, "index"))
         tagged = self._cosign.tagged(subject)
-        tagged |= {
-            tag: entry for tag in cosign_tags(subject) for entry in self._by_name.bearing(tag)[-1:]
-        }
+        tagged |= {tag: entry for tag in cosign_tags(subject) for entry in self._by_name.bearing(tag)[-1:]}
         return [
             *found.values(),
             *(Referrer(entry, subject, "cosign", tag) for tag, entry in sorted(tagged.items())),

@@ -1,4 +1,4 @@
-"""Layouts as `cosign save` and hauler write them: what hangs on the image is told apart from it, and found."""
+"""Layouts as `cosign save` and hauler write them: what hangs on an image is told apart, and found."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Saved:
         return of
 
     def place(self, folder: Path, form: str) -> str:
-        files = self.files | {"index.json": json.dumps({"schemaVersion": 2, "manifests": self.entries}).encode()}
+        files = self.files | {
+            "index.json": json.dumps({"schemaVersion": 2, "manifests": self.entries}).encode()
+        }
         if form == "archive":
             (folder / "saved.tar").write_bytes(tar_of(list(files.items())))
             return f"oci-archive:{folder}/saved.tar"
@@ -99,7 +101,9 @@ async def test_bundles_that_cosign_left_out_of_its_index_are_found(
 ) -> None:
     saved = Saved()
     image = saved.entry(saved.manifest("app"), "image")
-    bundle = saved.manifest("bundle", subject=image, artifactType="application/vnd.dev.sigstore.bundle.v0.3+json")
+    bundle = saved.manifest(
+        "bundle", subject=image, artifactType="application/vnd.dev.sigstore.bundle.v0.3+json"
+    )
     saved.manifest("of another", subject=saved.blob(b"elsewhere", media.OCI_MANIFEST))
     source = source_at(local, saved.place(tmp_path, form))
     assert await hanging(source, image) == {"index": bundle["digest"]}
