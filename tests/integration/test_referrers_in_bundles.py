@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner
 
 from blobflow import cli
-from blobflow.oci import Digest
-from blobflow.oci.referrers import cosign_tags
+from blobflow.oci import Digest, media
+from blobflow.oci.referrers import cosign_tags, fallback_tag
 from blobflow.transports.store import Store
 from tests.scenarios.registries import registries
 from tests.scenarios.signed_images import Content, Signed, digests
@@ -75,6 +76,13 @@ class Gap:
         record: dict[str, Any] = image
         return record
 
+    def listed(self, subject: Digest, *, api: bool) -> set[str]:
+        """What the target lists for a manifest, over HTTP."""
+        name = f"referrers/{subject}" if api else f"manifests/{fallback_tag(subject)}"
+        request = Request(f"http://{self.target.host}/v2/one/app/{name}", headers={"Accept": media.OCI_INDEX})
+        with urlopen(request) as answer:
+            return {each["digest"] for each in json.load(answer)["manifests"]}
+
     def arrived(self, repository: str = "one/app") -> bool:
         """Whether all that hangs on the signed image is at the target, and cosign's tags name theirs."""
         store = self.target.store
@@ -104,12 +112,18 @@ async def test_all_that_hangs_on_an_image_is_carried_over(
         path = await stand.save("b.tar", *options)
         parts = sorted(tmp_path.glob("b*.tar"))
         assert (len(parts) > 3) == bool(options)
+        [bundle] = json.loads(await stand.run("bundle", "parts", "--json", *parts))["bundles"]
+        *others, last = [file["images"] for file in bundle["files"]]
+        assert last == 1 and not any(others)
         [seen] = json.loads(await stand.run("bundle", "ls", "--json", *parts))["images"]
         assert set(seen["referrers"]) == all_of(stand.signed)
         record = await stand.load(path)
         assert {each["digest"] for each in record["referrers"]} == all_of(stand.signed)
         assert not any(each["left"] for each in record["referrers"])
         assert stand.arrived()
+        for subject, made in stand.signed.by_subject.items():
+            listed = await asyncio.to_thread(stand.listed, subject, api=not faults)
+            assert listed == digests(made)
 
 
 async def test_a_signature_that_is_all_that_is_new_is_loaded_too(tmp_path: Path) -> None:

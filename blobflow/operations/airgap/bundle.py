@@ -26,6 +26,7 @@ from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.local_reference import local_host
 from blobflow.oci.platform_choice import attested_digest
+from blobflow.oci.referrers import subject_in_tag
 from blobflow.operations.airgap.load import ArchiveInput, archive_of, archives_of, lacking
 from blobflow.transports.archive import ArchiveSource, detect_transport
 from blobflow.transports.files import translate_os_errors
@@ -95,7 +96,8 @@ async def look_at_file(client: Client, path: Path) -> BundleFile:
             names = await archive_of(services, ArchiveInput(str(path), place)).names()
     except BlobflowError as error:
         return BundleFile(path, size, error=error)
-    return BundleFile(path, size, images=len(names))
+    images = [texts for texts in names.values() if not texts or not all(map(subject_in_tag, texts))]
+    return BundleFile(path, size, images=len(images))  # of a part, signatures of images elsewhere are none
 
 
 async def read_bundle(client: Client, inputs: Sequence[ArchiveInput]) -> BundleContent:
