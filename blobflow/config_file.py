@@ -124,8 +124,8 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConfiguredValue(msgspec.Struct, frozen=True):
-    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" for what
-    it says of those."""
+    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" for
+    what it says of those."""
 
     host: str
     key: str

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import Journal, Site
+from blobflow.content import Site
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
@@ -39,6 +39,16 @@ from blobflow.signatures.finding import read_signatures, signature_layers, signi
 _MAX_NOTE = 16 * 1024
 
 
+class _Remembered(msgspec.Struct, frozen=True):
+    """What is remembered of a source: its root, and the verdicts on it and on what is below it."""
+
+    root: Digest
+    verdicts: tuple[Verdict, ...]
+
+
+_decoder = msgspec.json.Decoder(_Remembered)
+
+
 class Checked(msgspec.Struct, frozen=True):
     """The verdicts on images that are accepted, and why others are not, or could not be judged."""
 
@@ -51,6 +61,7 @@ class _Question(msgspec.Struct, frozen=True):
 
     site: Site
     image: ClaimedImage
+    manifest: Descriptor
     fingerprint: str
 
 
@@ -71,14 +82,18 @@ class SignatureChecks:
         """Those of the pairs whose images are judged. Raises UsageError as `Policy.judge_of`."""
         return [pair for pair in pairs if self._policy.judge_of(pair) is not None]
 
-    async def check(self, manifests: Mapping[Pair, Collection[Digest]], runner: BoundedRunner) -> Checked:
+    def decided(self, pair: Pair, manifest: Descriptor) -> bool:
+        """Whether no signature is wanted of this manifest, so that judging it asks nobody."""
+        return not any(map(self._wants_signatures, self._questions(pair, manifest)))
+
+    async def check(self, manifests: Mapping[Pair, Collection[Descriptor]], runner: BoundedRunner) -> Checked:
         """Judge these manifests at the sources of their pairs, each of which has a judge.
 
         Raises what ends the whole run: Throttled, where a source's pull quota is too small.
         """
         questions = {
-            pair: [question for digest in digests for question in self._questions(pair, digest)]
-            for pair, digests in manifests.items()
+            pair: [question for each in wanted for question in self._questions(pair, each)]
+            for pair, wanted in manifests.items()
         }
         asked = dict.fromkeys(question for each in questions.values() for question in each)
         await self._read_manifests([q for q in asked if self._wants_signatures(q)], runner)
@@ -92,12 +107,13 @@ class SignatureChecks:
                 failures[pair] = error
         return Checked(verdicts, failures)
 
-    def _questions(self, pair: Pair, digest: Digest) -> list[_Question]:
+    def _questions(self, pair: Pair, manifest: Descriptor) -> list[_Question]:
         judge = self._policy.judge_of(pair)
         assert judge is not None, "who asks has a judge"
         self._judges[judge.fingerprint] = judge
-        claims = self._services.claims(pair.source, digest)
-        return [_Question(site_of(pair.source), claim, judge.fingerprint) for claim in claims]
+        claims = self._services.claims(pair.source, manifest.digest)
+        assert claims, "an image claims to be something"
+        return [_Question(site_of(pair.source), each, manifest, judge.fingerprint) for each in claims]
 
     def _wants_signatures(self, question: _Question) -> bool:
         return self._judges[question.fingerprint].wants_signatures(question.image)
@@ -116,19 +132,24 @@ class SignatureChecks:
         await self._reader.read(wanted, runner)
 
     async def _judge(self, question: _Question) -> Verdict:
-        judge = self._judges[question.fingerprint]
+        judge, image = self._judges[question.fingerprint], question.image
         signatures: list[FoundSignature] = []
         with error_side("source"):
-            if judge.wants_signatures(question.image):
+            if judge.wants_signatures(image):
                 signatures = await self._find(question)
-            return judge.judge(self._with_manifest(question.image), signatures)
+            if any(each.form == "bundle" for each in signatures):
+                image = msgspec.structs.replace(image, manifest=await self._manifest(question))
+            return judge.judge(image, signatures)
 
-    def _with_manifest(self, image: ClaimedImage) -> ClaimedImage:
-        """The image with the bytes of its manifest, if they were read."""
-        manifests = self._reader.manifests
-        if image.digest not in manifests:
-            return image
-        return msgspec.structs.replace(image, manifest=manifests.raw(image.digest))
+    async def _manifest(self, question: _Question) -> bytes:
+        """The bytes of a manifest, which some bundles sign as they are: read now, unless they were before."""
+        site, digest = question.site, question.image.digest
+        if digest != question.manifest.digest:  # what was made of it is what is copied
+            return b""
+        await self._reader.read([(site, question.manifest)], BoundedRunner(1))
+        if (error := self._reader.errors.get((site, digest))) is not None:
+            raise own_copy(error)
+        return self._reader.manifests.raw(digest)
 
     async def _find(self, question: _Question) -> list[FoundSignature]:
         """The signatures of a manifest. Raises what looking for them does; a signature that is listed and is
@@ -144,45 +165,35 @@ class SignatureChecks:
             layers += signature_layers(self._reader.manifests.whole(digest), each)
         return await read_signatures(self._services.source_at(site), layers)
 
+    # Memory
 
-class _Remembered(msgspec.Struct, frozen=True):
-    """What is remembered of a source: its root, and the verdicts on it and on what is below it."""
+    def remembered(
+        self, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
+    ) -> dict[Pair, tuple[Verdict, ...]]:
+        """The verdicts that earlier runs had on these pairs' roots, under the same names and policies."""
+        found: dict[Pair, tuple[Verdict, ...]] = {}
+        for pair in pairs:
+            root = roots[pair.source].digest
+            note = self._services.journal.note(pair.source.host, self._key(pair, root))
+            try:
+                noted = _decoder.decode(note) if note else None
+            except (msgspec.DecodeError, ValueError):
+                continue  # of another version, or spoilt
+            if noted is not None and noted.root == root:
+                found[pair] = noted.verdicts
+        return found
 
-    root: Digest
-    verdicts: tuple[Verdict, ...]
+    def remember(self, pair: Pair, root: Digest, verdicts: tuple[Verdict, ...]) -> None:
+        """Remember the verdicts on all of a pair's image that is judged: of each name only the last ones."""
+        journal, key = self._services.journal, self._key(pair, root)
+        note = msgspec.json.encode(_Remembered(root, verdicts)).decode()
+        if len(note) <= _MAX_NOTE and journal.note(pair.source.host, key) != note:
+            journal.record_note(pair.source.host, key, note)
 
-
-_remembered = msgspec.json.Decoder(_Remembered)
-
-
-def remembered_verdicts(
-    journal: Journal, policy: Policy, pairs: Iterable[Pair], roots: Mapping[Reference, Descriptor]
-) -> dict[Pair, tuple[Verdict, ...]]:
-    """The verdicts that earlier runs had on these pairs' roots, under the same names and policies."""
-    found: dict[Pair, tuple[Verdict, ...]] = {}
-    for pair in pairs:
-        note = journal.note(pair.source.host, _key(policy, pair))
-        try:
-            noted = _remembered.decode(note) if note else None
-        except (msgspec.DecodeError, ValueError):
-            continue  # of another version, or spoilt
-        if noted is not None and noted.root == roots[pair.source].digest:
-            found[pair] = noted.verdicts
-    return found
-
-
-def remember_verdicts(
-    journal: Journal, policy: Policy, pair: Pair, root: Digest, verdicts: tuple[Verdict, ...]
-) -> None:
-    """Remember the verdicts on all of a pair's image that is judged: of each name only the last ones."""
-    note = msgspec.json.encode(_Remembered(root, verdicts)).decode()
-    if len(note) <= _MAX_NOTE and journal.note(pair.source.host, key := _key(policy, pair)) != note:
-        journal.record_note(pair.source.host, key, note)
-
-
-def _key(policy: Policy, pair: Pair) -> str:
-    """The journal's key for what a policy said of a source's image, of so much of it."""
-    judge = policy.judge_of(pair)
-    assert judge is not None, "who asks has a judge"
-    judged = "its root" if policy.judged == "root" else f"all of it, {pair.choice.key}"
-    return f"verdict on {pair.source}, {judged}: {judge.fingerprint}"
+    def _key(self, pair: Pair, root: Digest) -> str:
+        """The journal's key for what a policy said of a source's image, of so much of it."""
+        judge = self._policy.judge_of(pair)
+        assert judge is not None, "who asks has a judge"
+        images = [f"{each.transport}:{each.reference}" for each in self._services.claims(pair.source, root)]
+        judged = "its root" if self._policy.judged == "root" else f"all of it, {pair.choice.key}"
+        return f"verdict on {' and '.join(images)}, {judged}: {judge.fingerprint}"

@@ -21,7 +21,7 @@ from blobflow.oci import Reference
 from blobflow.printable import one_line
 from blobflow.signatures.contract import ClaimedImage
 from blobflow.signatures.proofs import NotProven, Step
-from blobflow.signatures.signed_identity import ExactReference, ExactRepository, SignedIdentity
+from blobflow.signatures.signed_identity import ExactReference, ExactRepository, SignedIdentity, advice
 
 
 def check_name(name: str, claimed: Reference, identity: SignedIdentity) -> None:
@@ -51,4 +51,5 @@ def check_bundle_name(
 
 def _other(name: str, claimed: Reference, identity: SignedIdentity) -> str:
     shown = f'"{one_line(name, 200)}"' if name else "no repository"
-    return f"it names {shown}, and the policy wants {identity.wanted(claimed)}"
+    told = advice(identity, claimed, name)
+    return f"it names {shown}, and the policy wants {identity.wanted(claimed)}{f'; {told}' if told else ''}"

@@ -5,26 +5,39 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
 
 from blobflow.cli import cli
 from blobflow.oci import Digest, Manifest
+from blobflow.signatures.contract import FoundSignature
 from tests.scenarios.signed_images import Content
-from tests.scenarios.signed_registries import (
-    ServedRegistries,
-    Signer,
-    key_policy,
-    load,
-    payload_for,
-    served_registries,
+from tests.scenarios.signed_registries import ServedRegistries, hang, load, served_registries
+from tests.unit.signatures.signing import (
+    ISSUER,
+    Authority,
+    Log,
+    attestation_bundle,
+    bundle,
+    certificate_pem,
+    der,
+    dsse_entry,
+    encoded,
+    hashedrekord,
+    message_bundle,
+    payload,
+    pem,
+    private_key,
+    sign,
+    simple,
+    statement,
+    text,
 )
-
-pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
 
 
 class Signed(NamedTuple):
@@ -55,60 +68,115 @@ class Signed(NamedTuple):
         return self.copy(name, "--policy", str(self.policy), *more, to=to)
 
 
+KEY, FORGED = private_key(), private_key("p256", 1)
+ED25519 = private_key("ed25519")
+AUTHORITY, LOG = Authority(), Log()
+MAIL = "build@example.com"
+
+# The images that a policy of keys, of a CA with a log, and of a CA alone is for.
+GOOD = ("signed", "by-subject", "bundle", "bundle-of-ed25519", "certified/app", "certified/bundle")
+
 # What is wrong with an image, and what is said of it.
 ATTACKS = {
     "unsigned": "no signature was found",
-    "wrong-key": "does not count",
-    "other-digest": "does not count",
-    "other-repository": "does not count",
-    "copied-signature": "does not count",
-    "changed-payload": "does not count",
+    "wrong-key": "it is not by key 1",
+    "other-digest": "it is for sha256:",
+    "other-repository": "it names ",
+    "copied-signature": "it is for sha256:",
+    "changed-payload": "it is not by key 1",
     "no-json": "does not count",
     "no-payload": "no signature was found",
+    "bundle-wrong-key": "it is not by key 1",
+    "bundle-other-digest": "it is for sha256:",
+    "bundle-no-json": "does not count",
+    "certified/alike": f"not of {MAIL}",
+    "certified/other-bytes": "its log entry is for other bytes",
+    "issued/expired": "no timestamp says that it was signed before",
 }
 
 
-def _fill(served: ServedRegistries, signer: Signer, stranger: Signer) -> dict[str, Manifest]:
-    images: dict[str, Manifest] = {}
+def certified(name: str, digest: Digest, *, mail: str = MAIL, logged: bytes | None = None) -> FoundSignature:
+    """A payload signed with a certificate, and what a log was told of it."""
+    content, leaf = payload(digest, name), AUTHORITY.issue(KEY, x509.RFC822Name(mail), issuer=ISSUER)
+    signature = sign(KEY, content)
+    body = hashedrekord(content if logged is None else logged, signature, certificate_pem(leaf))
+    return simple(
+        KEY,
+        content,
+        signature,
+        certificate=certificate_pem(leaf).decode(),
+        chain=certificate_pem(AUTHORITY.intermediate, AUTHORITY.root).decode(),
+        bundle=LOG.annotation(body),
+    )
 
-    def image(name: str) -> tuple[Content, Manifest, bytes]:
+
+def certified_bundle(digest: Digest) -> FoundSignature:
+    content, leaf = statement(digest), AUTHORITY.issue(KEY, x509.RFC822Name(MAIL), issuer=ISSUER)
+    signature = sign(KEY, encoded(content))
+    entry = LOG.entries(dsse_entry(content, signature, certificate_pem(leaf)))
+    chain = {"certificates": [{"rawBytes": der(each)} for each in (leaf, AUTHORITY.intermediate)]}
+    return bundle(
+        attestation_bundle(KEY, content, signature, x509CertificateChain=chain, tlogEntries=[entry])
+    )
+
+
+def _policy(host: str) -> dict[str, object]:
+    """Keys for all, a CA and a log for some, and for others a CA of one's own."""
+    identity = {"signedIdentity": {"type": "matchRepository"}}
+    keys = {"type": "sigstoreSigned", "keyDatas": [text(pem(KEY)), text(pem(ED25519))], **identity}
+    root = text(certificate_pem(AUTHORITY.root))
+    fulcio = {"caData": root, "oidcIssuer": ISSUER, "subjectEmail": MAIL}
+    logged = {
+        "type": "sigstoreSigned",
+        "fulcio": fulcio,
+        "rekorPublicKeyData": text(pem(LOG.key)),
+        **identity,
+    }
+    issued = {"type": "sigstoreSigned", "pki": {"caRootsData": root, "subjectEmail": MAIL}, **identity}
+    docker = {host: [keys], f"{host}/certified": [logged], f"{host}/issued": [issued]}
+    return {"default": [{"type": "reject"}], "transports": {"docker": docker}}
+
+
+def _signatures(name: str, host: str, made: Manifest, other: Manifest) -> list[FoundSignature]:
+    """What is to hang on the image of this name; `other`: one that is signed well."""
+    full, digest, others = f"{host}/{name}", made.descriptor.digest, other.descriptor.digest
+    words = payload(digest, full)
+    found: dict[str, Callable[[], FoundSignature]] = {
+        "wrong-key": lambda: simple(FORGED, words),
+        "other-digest": lambda: simple(KEY, payload(others, full)),
+        "other-repository": lambda: simple(KEY, payload(digest, "registry.example.com/app")),
+        "copied-signature": lambda: simple(KEY, payload(others, f"{host}/signed")),
+        "changed-payload": lambda: simple(KEY, words, sign(KEY, words + b" ")),
+        "no-json": lambda: simple(KEY, words[1:]),
+        "bundle": lambda: bundle(attestation_bundle(KEY, statement(digest))),
+        "bundle-of-ed25519": lambda: bundle(message_bundle(ED25519, made.raw)),
+        "bundle-wrong-key": lambda: bundle(attestation_bundle(FORGED, statement(digest))),
+        "bundle-other-digest": lambda: bundle(attestation_bundle(KEY, statement(others))),
+        "bundle-no-json": lambda: FoundSignature("bundle", digest, b"[", digest, "api"),
+        "certified/app": lambda: certified(full, digest),
+        "certified/bundle": lambda: certified_bundle(digest),
+        "certified/alike": lambda: certified(full, digest, mail=f"{MAIL}.evil.example"),
+        "certified/other-bytes": lambda: certified(full, digest, logged=b"other bytes"),
+        "issued/expired": lambda: certified(full, digest),
+    }
+    return [] if name == "unsigned" else [found.get(name, lambda: simple(KEY, words))()]
+
+
+def _fill(served: ServedRegistries) -> dict[str, Manifest]:
+    """Put the images at the source, each in a repository of its name."""
+    host, images = served.source.host, dict[str, Manifest]()
+    for name in (*GOOD, *ATTACKS, "index"):
         content = Content()
-        made = content.image(name)
-        content.tags["1"] = made.descriptor.digest
+        if name == "index":
+            made = content.index({each: content.image(each) for each in ("amd64", "arm64")}, "1")
+        else:
+            made = content.image(name)
+            content.tags["1"] = made.descriptor.digest
         images[name] = made
-        return content, made, payload_for(f"{served.source.host}/{name}", made.descriptor.digest)
-
-    content, made, payload = image("signed")
-    signer.sign(content, made, payload)
-    load(served.source.store, "signed", content)
-    signed_digest = made.descriptor.digest
-
-    index = Content()
-    images["index"] = whole = index.index({each: index.image(each) for each in ("amd64", "arm64")}, "1")
-    signer.sign(index, whole, payload_for(f"{served.source.host}/index", whole.descriptor.digest))
-    load(served.source.store, "index", index)
-
-    for name in ATTACKS:
-        content, made, payload = image(name)
-        match name:
-            case "unsigned":
-                pass
-            case "wrong-key":
-                stranger.sign(content, made, payload)
-            case "other-digest":
-                signer.sign(content, made, payload_for(f"{served.source.host}/{name}", signed_digest))
-            case "other-repository":
-                signer.sign(content, made, payload_for("registry.example.com/app", made.descriptor.digest))
-            case "copied-signature":
-                signer.sign(content, made, payload_for(f"{served.source.host}/signed", signed_digest))
-            case "changed-payload":
-                signer.sign(content, made, payload, over=payload.replace(b"null", b"{}"))
-            case "no-json":
-                signer.sign(content, made, b"{" + payload)
-            case "no-payload":
-                signer.sign(content, made, payload)
-                for digest in [digest for digest, blob in content.blobs.items() if blob == payload]:
-                    del content.blobs[digest]
+        found = _signatures(name, host, made, images["signed"])
+        hang(content, made, *found, by_subject=name == "by-subject")
+        if name == "no-payload":
+            del content.blobs[found[0].digest]
         load(served.source.store, name, content)
     return images
 
@@ -116,12 +184,9 @@ def _fill(served: ServedRegistries, signer: Signer, stranger: Signer) -> dict[st
 @pytest.fixture(scope="module")
 def registries_of_signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
     folder = tmp_path_factory.mktemp("signed")
-    signer, stranger = Signer(), Signer()
-    (folder / "signer.pub").write_bytes(signer.public)
     with served_registries(folder) as served:
-        images = served.call(lambda: _fill(served, signer, stranger))
-        policy = key_policy(folder / "signer.pub", served.source.host)
-        (folder / "policy.json").write_text(json.dumps(policy))
+        images = served.call(lambda: _fill(served))
+        (folder / "policy.json").write_text(json.dumps(_policy(served.source.host)))
         yield Signed(served, folder, images)
 
 
@@ -149,6 +214,16 @@ def test_what_is_not_signed_right_is_refused_and_nothing_is_put(signed: Signed, 
     assert ATTACKS[attack] in said
     assert signed.served.writes == 0
     assert signed.served.named(f"m/{attack}", "1") is None
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_signed_right_is_copied_with_its_signature(signed: Signed, name: str) -> None:
+    done = signed.judged(name)
+    assert done.exit_code == 0, done.output
+    digest = signed.images[name].descriptor.digest
+    assert signed.served.named(f"m/{name}", "1") == digest
+    if name == "signed":
+        assert signed.served.named(f"m/{name}", digest.replace(":", "-") + ".sig") is not None
 
 
 def test_the_target_s_tag_stays_what_it_was(signed: Signed) -> None:
@@ -324,12 +399,19 @@ def test_a_saved_plan_is_judged_again_under_its_policy_as_it_is_now(signed: Sign
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 @pytest.mark.parametrize("name", ["signed", "unsigned", "wrong-key", "other-digest"])
 def test_skopeo_says_the_same_of_the_same_policy(signed: Signed, tmp_path: Path, name: str) -> None:
+    """Of a policy that Debian's can read, from before policies had several keys."""
+    (tmp_path / "signer.pub").write_bytes(pem(KEY))
+    required = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "signer.pub")}
+    required |= {"signedIdentity": {"type": "matchRepository"}}
+    policy = tmp_path / "policy.json"
+    docker = {signed.served.source.host: [required]}
+    policy.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": docker}}))
     (tmp_path / "registries.d").mkdir()
     attachments: dict[str, Any] = {signed.served.source.host: {"use-sigstore-attachments": True}}
     (tmp_path / "registries.d" / "all.yaml").write_text(json.dumps({"docker": attachments}))
     theirs = subprocess.run(
         [
-            *("skopeo", "--policy", str(signed.policy), "--registries.d", str(tmp_path / "registries.d")),
+            *("skopeo", "--policy", str(policy), "--registries.d", str(tmp_path / "registries.d")),
             *("copy", "--src-tls-verify=false", "--remove-signatures"),
             *(f"docker://{signed.source(name)}", f"dir:{tmp_path / 'copied'}"),
         ],
@@ -339,12 +421,5 @@ def test_skopeo_says_the_same_of_the_same_policy(signed: Signed, tmp_path: Path,
     )
     if "sigstore disabled" in theirs.stderr:
         pytest.skip("this skopeo was built without the verification of sigstore's signatures, as Debian's is")
-    ours = signed.judged(name, to=f"skopeo/{name}")
+    ours = signed.copy(name, "--policy", str(policy), to=f"skopeo/{name}")
     assert (theirs.returncode == 0) == (ours.exit_code == 0) == (name == "signed"), theirs.stderr
-
-
-def test_what_is_mirrored_carries_its_signature_for_who_verifies_there(signed: Signed) -> None:
-    assert signed.judged("signed", to="carried").exit_code == 0
-    tag = signed.images["signed"].descriptor.digest.replace(":", "-") + ".sig"
-    found: Digest | None = signed.served.named("m/carried", tag)
-    assert found is not None

@@ -1,24 +1,21 @@
-"""Registries in a thread of this process, and images signed with keys as cosign signs them."""
+"""Registries in a thread of this process, and signatures beside the images that they sign."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from blobflow.oci import Digest, Manifest, media
+from blobflow.signatures.contract import FoundSignature
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.registries import registries
-from tests.scenarios.signed_images import SIMPLE_SIGNING, Content
+from tests.scenarios.signed_images import SIGNATURE, SIMPLE_SIGNING, Content
+from tests.unit.signatures.signing import BUNDLE
 from tools.registry.faulty import JournallingRegistry
 
 _T = TypeVar("_T")
@@ -97,40 +94,22 @@ def served_registries(root: Path) -> Iterator[ServedRegistries]:
         loop.close()
 
 
-class Signer:
-    """A key, and what is signed with it."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-
-    @property
-    def public(self) -> bytes:
-        """The public key in PEM form."""
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return self._key.public_key().public_bytes(serialization.Encoding.PEM, form)
-
-    def sign(self, content: Content, subject: Manifest, payload: bytes, *, over: bytes | None = None) -> None:
-        """Put a signature of `payload` under cosign's tag for `subject`; `over`: what is signed instead."""
-        signature = self._key.sign(payload if over is None else over, ec.ECDSA(hashes.SHA256()))
-        layer = content.blob(payload, SIMPLE_SIGNING)
-        layer["annotations"] = {"dev.cosignproject.cosign/signature": base64.b64encode(signature).decode()}
+def hang(content: Content, subject: Manifest, *found: FoundSignature, by_subject: bool = False) -> None:
+    """Put signatures beside what they sign: payloads under cosign's tag, or with a subject; each bundle in a
+    manifest of its own."""
+    payloads = [each for each in found if each.form == "simple"]
+    layers = [_layer(content, each, SIMPLE_SIGNING) for each in payloads]
+    if by_subject:
+        content.referrer(subject, SIGNATURE, *layers)
+    elif layers:
         config = content.blob(b'{"architecture":"","os":"","rootfs":{"type":"layers"}}', media.OCI_CONFIG)
         tag = subject.descriptor.digest.replace(":", "-") + ".sig"
-        content.manifest({"config": config, "layers": [layer]}, media.OCI_MANIFEST, tag)
+        content.manifest({"config": config, "layers": layers}, media.OCI_MANIFEST, tag)
+    for each in found:
+        if each.form == "bundle":
+            content.referrer(subject, BUNDLE, _layer(content, each, BUNDLE))
 
 
-def payload_for(repository: str, digest: str) -> bytes:
-    """What cosign signs (simple signing)."""
-    critical = {
-        "identity": {"docker-reference": repository},
-        "image": {"docker-manifest-digest": digest},
-        "type": "cosign container image signature",
-    }
-    return json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
-
-
-def key_policy(key: Path, *scopes: str) -> dict[str, object]:
-    """A policy that rejects all but what is signed with a key, for its repository."""
-    signed = {"type": "sigstoreSigned", "keyPath": str(key), "signedIdentity": {"type": "matchRepository"}}
-    docker = {scope: [signed] for scope in scopes}
-    return {"default": [{"type": "reject"}], "transports": {"docker": docker}}
+def _layer(content: Content, found: FoundSignature, kind: str) -> dict[str, object]:
+    layer = content.blob(found.content, kind)
+    return layer | {"annotations": dict(found.annotations)} if found.annotations else layer

@@ -43,7 +43,7 @@ from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
 from blobflow.errors import BlobflowError, Rejected, UsageError, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Digest, media
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, media
 from blobflow.signatures.contract import Verdict
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
@@ -116,11 +116,17 @@ class SavedPlanning(Planning[list[int]]):
         return images
 
     async def _judge(self, images: Sequence[int], runner: BoundedRunner) -> None:
-        """Judge what is about to be put, by the digests that the plan has; what is rejected is a failure."""
+        """Judge the images by the digests that the plan has; what is rejected is a failure. One that is whole
+        at its target, and was judged under the same policy when the plan was made, need not be again."""
         numbers = {self._saved.images[number].pair: number for number in images}
-        manifests = {
-            pair: _judged(self._saved.images[numbers[pair]]) for pair in self._signatures.demanded(numbers)
-        }
+        goals = {goal.pair: goal for goal in remaining_plan(self._saved, self._progress, images).goals}
+        manifests: dict[Pair, list[Descriptor]] = {}
+        for pair in self._signatures.demanded(numbers):
+            image = self._saved.images[numbers[pair]]
+            if not goals[pair].steps and _is_judged(self._saved, image, self.policy):
+                self._verdicts[pair] = image.verdicts
+            else:
+                manifests[pair] = _judged(self._saved, image)
         checked = await self._signatures.check(manifests, runner)
         self._verdicts |= checked.verdicts
         self._progress.failures.update((numbers[pair], error) for pair, error in checked.failures.items())
@@ -246,9 +252,22 @@ def _check_judged(saved: SavedPlan, policy: Policy) -> None:
             )
 
 
-def _judged(image: SavedImage) -> tuple[Digest, ...]:
+def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
+    """Whether the plan has the verdicts of the policy that is asked now."""
+    judge, then = policy.judge_of(image.pair), saved.demanded.get(image.pair.signature_policy)
+    return bool(image.verdicts and judge and then and judge.fingerprint == then.fingerprint)
+
+
+def _judged(saved: SavedPlan, image: SavedImage) -> list[Descriptor]:
     """The manifests of an image that are judged: those that were when the plan was made; else its root."""
-    return tuple(dict.fromkeys((image.source_root.digest, *(each.digest for each in image.verdicts))))
+    puts = {step.manifest.digest: step.manifest for step in saved.steps if isinstance(step, Put)}
+    below = dict.fromkeys(Digest(each.digest) for each in image.verdicts)
+    below.pop(image.source_root.digest, None)
+    unknown = Descriptor(media.OCI_MANIFEST, image.source_root.digest, UNKNOWN_SIZE)
+    return [
+        image.source_root,
+        *(puts.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in below),
+    ]
 
 
 def _skipped(each: SavedSkip) -> ImageRecord:
