@@ -15,6 +15,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -117,6 +119,18 @@ def test_a_bundle_that_signs_the_manifest_proves_the_image(kind: str, judging: J
 def test_a_bundle_of_cosign_3_proves_the_image(kind: str, judging: Judging) -> None:
     key = private_key(kind)
     acceptance(judging(by_key(key)), bundle(attestation_bundle(key, statement(DIGEST))))
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("p384", hashes.SHA384()), ("p521", hashes.SHA512())])
+def test_the_hash_of_a_curve_counts_as_sha256_does(
+    kind: str, strength: hashes.HashAlgorithm, judging: Judging
+) -> None:
+    key = private_key(kind)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    content = payload(DIGEST, NAME)
+    acceptance(judging(by_key(key)), simple(key, content, key.sign(content, ec.ECDSA(strength))))
+    weak = simple(key, content, key.sign(content, ec.ECDSA(hashes.SHA224())))
+    assert "it is not by the key" in refusal(judging(by_key(key)), weak)
 
 
 def test_a_message_signature_needs_the_manifest_only_for_keys_that_sign_it_as_it_is(judging: Judging) -> None:
