@@ -337,6 +337,13 @@ def test_an_envelope_with_two_signatures(judging: Judging) -> None:
     assert "exactly one signature" in refusal(judging(by_key()), bundle(raw))
 
 
+def test_a_signature_may_end_in_the_end_of_a_line(judging: Judging) -> None:
+    """As in an annotation that a shell made of `openssl base64`."""
+    found = simple(KEY, payload(DIGEST, NAME))
+    lines = {name: f"{value[:64]}\n{value[64:]}\n" for name, value in found.annotations.items()}
+    acceptance(judging(by_key()), msgspec.structs.replace(found, annotations=lines))
+
+
 @pytest.mark.parametrize("annotation", [{}, {"dev.cosignproject.cosign/signature": "no base64!"}])
 def test_a_payload_without_a_signature(annotation: dict[str, str], judging: Judging) -> None:
     content = payload(DIGEST, NAME)
