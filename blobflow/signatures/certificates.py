@@ -25,7 +25,7 @@ from cryptography.x509.verification import (
 
 from blobflow.errors import InvalidConfig
 from blobflow.printable import first_of, one_line
-from blobflow.signatures.proofs import NotProven, Step, refusing
+from blobflow.signatures.proofs import NotProven, Step, refusing, without_warnings
 
 # Certificates that a signature may bring along: roots have signed over one or two others.
 MAX_CHAIN = 8
@@ -75,7 +75,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
         try:
             path = verifier.verify(leaf, [*self.intermediates, *chain]).chain
         except (VerificationError, x509.UnsupportedGeneralNameType, ValueError) as error:
-            shown = one_line(str(error), 200)
+            shown = one_line(str(error).rpartition("candidates exhausted: ")[2], 200)
             raise NotProven(
                 Step.SIGNER, f"its certificate is not vouched for by the CA of the policy ({shown})"
             ) from error
@@ -110,7 +110,8 @@ class CertificateRule(msgspec.Struct, frozen=True):
 def read_certificates(raw: bytes, name: str) -> tuple[x509.Certificate, ...]:
     """Read the certificates of a policy, in PEM. Raises InvalidConfig with `name`."""
     try:
-        found = tuple(x509.load_pem_x509_certificates(raw))
+        with without_warnings():
+            found = tuple(x509.load_pem_x509_certificates(raw))
     except ValueError:
         found = ()
     if not found:
