@@ -35,6 +35,7 @@ MAX_CERTIFICATE = 64 * 1024
 _FULCIO = "1.3.6.1.4.1.57264.1."
 _ISSUER_TEXT = x509.ObjectIdentifier(f"{_FULCIO}1")
 _ISSUER_DER = x509.ObjectIdentifier(f"{_FULCIO}8")
+_USERNAME = x509.ObjectIdentifier(f"{_FULCIO}7")
 _UTF8_STRING = 0x0C
 # The keys of CAs that `cryptography` builds paths with.
 _CA_KEYS = {PublicKeyAlgorithmOID.EC_PUBLIC_KEY, PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5}
@@ -45,7 +46,8 @@ class CertificateRule(msgspec.Struct, frozen=True):
     """Whose certificates sign: `roots` vouch for them, over `intermediates` or what a signature brings along,
     and those of `issuer`, `email` and `hostname` that are not "" have to be in them, exactly.
 
-    `email` is of an e-mail address; one with "://" in it is a URI, as the identities of build jobs are.
+    `email` is an e-mail address; with "://" in it a URI, as the identities of build jobs are; with "!" in it
+    one of Fulcio's user names.
     """
 
     roots: tuple[x509.Certificate, ...]
@@ -93,8 +95,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
             raise NotProven(
                 Step.SIGNER, f'its certificate is of the issuer "{one_line(issuer, 200)}", not {self.issuer}'
             )
-        kind = "uri" if "://" in self.email else "email"
-        if self.email and (kind, self.email) not in names:
+        if self.email and (_kind_of(self.email), self.email) not in names:
             shown = first_of([f'"{one_line(name, 200)}"' for _, name in names], 3) or "nobody"
             raise NotProven(Step.SIGNER, f"its certificate is of {shown}, not of {self.email}")
         if not hostname:
@@ -105,6 +106,12 @@ class CertificateRule(msgspec.Struct, frozen=True):
     def words(self) -> str:
         subject = " and ".join(each for each in (self.email, self.hostname) if each)
         return f"{subject} (issuer {self.issuer})" if self.issuer else subject
+
+
+def _kind_of(subject: str) -> str:
+    if "://" in subject:
+        return "uri"
+    return "username" if "!" in subject and "@" not in subject else "email"
 
 
 def read_certificates(raw: bytes, name: str) -> tuple[x509.Certificate, ...]:
@@ -167,7 +174,7 @@ def issuer_of(leaf: x509.Certificate) -> str:
 
 
 def subjects_of(leaf: x509.Certificate) -> Iterator[tuple[str, str]]:
-    """The e-mail addresses and URIs of a certificate, each after its kind."""
+    """The e-mail addresses, URIs and user names of a certificate, each after its kind."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -177,6 +184,8 @@ def subjects_of(leaf: x509.Certificate) -> Iterator[tuple[str, str]]:
             yield "email", name.value
         elif isinstance(name, x509.UniformResourceIdentifier):
             yield "uri", name.value
+        elif isinstance(name, x509.OtherName) and name.type_id == _USERNAME:
+            yield "username", _utf8_string(name.value)
 
 
 def _has_hostname(leaf: x509.Certificate, hostname: str) -> bool:
