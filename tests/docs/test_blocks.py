@@ -82,7 +82,7 @@ def check_yaml(text: str) -> None:
 
 def check_toml(text: str) -> None:
     document = tomllib.loads(text)
-    if "registry" in document:
+    if "registry" in document or "signatures" in document:
         parse_config(text, "block", Path("/"))
     elif "host" in document:  # containerd's, of a mirror
         assert all("pull" in host["capabilities"] for host in document["host"].values())
