@@ -323,6 +323,28 @@ def test_options_about_a_policy_need_one(signed: Signed) -> None:
     assert "--policy FILE" in done.stderr
 
 
+@pytest.mark.parametrize("output", ["type=local,dest={}/out", "type=oci,dest={}/out", "type=cacheonly"])
+def test_an_export_is_a_copy(signed: Signed, tmp_path: Path, output: str) -> None:
+    arguments = ("--output", output.format(tmp_path), "--policy", str(signed.policy))
+    done = signed.run("export", signed.source("wrong-key"), *arguments)
+    assert done.exit_code == 9, done.output
+    assert "it is not by key 1" in sentence(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_has_only_what_is_accepted(signed: Signed, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("signed:1\n")
+    bundle_file = tmp_path / "bundle.tar"
+    arguments = ("save", "--from", signed.served.source.host, "--images", str(tmp_path / "list.txt"))
+    assert signed.run(*arguments, "-o", str(bundle_file), "--policy", str(signed.policy)).exit_code == 0
+    bundle_file.unlink()
+    (tmp_path / "list.txt").write_text("unsigned:1\n")
+    done = signed.run(*arguments, "-o", str(bundle_file), "--policy", str(signed.policy))
+    assert done.exit_code == 3
+    assert "no signature was found" in done.stderr
+    assert not bundle_file.exists()
+
+
 # Where else it may stand
 
 

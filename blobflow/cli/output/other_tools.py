@@ -162,7 +162,7 @@ OPTIONS: Final = {
     "inspect --format": "`blobflow digest REF`, `blobflow config REF`, or `blobflow inspect --json REF`",
     "-f": "`--format oci`",
     "--debug": "`-v`",
-    "--insecure-policy": "nothing: any image is accepted unless a `--policy FILE` says otherwise, after the verb",
+    "--insecure-policy": "nothing: any image is accepted unless a `--policy FILE` says otherwise",
     "--policy": "`--policy FILE` of the verbs that copy, after the verb, with the same policy.json",
     "--registries-conf": "`--config FILE`, blobflow's own",
     "--registries.d": "nothing: signatures are found at the registry itself",
