@@ -10,6 +10,7 @@ template whose variable is not set should not ask for less.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -89,18 +90,10 @@ class SigstoreSigned(msgspec.Struct, frozen=True):
 
 Requirement: TypeAlias = Accept | Reject | SignedBy | SignedBaseLayer | SigstoreSigned
 
-_TYPES = {
-    "insecureAcceptAnything": Accept,
-    "reject": Reject,
-    "signedBy": SignedBy,
-    "signedBaseLayer": SignedBaseLayer,
-    "sigstoreSigned": SigstoreSigned,
-}
-
 
 def type_of(requirement: Requirement) -> str:
     """The word of its type in the file."""
-    return next(word for word, kind in _TYPES.items() if isinstance(requirement, kind))
+    return next(word for word, (kind, _) in _TYPES.items() if isinstance(requirement, kind))
 
 
 def read_requirement(part: Part) -> Requirement:
@@ -108,22 +101,24 @@ def read_requirement(part: Part) -> Requirement:
     kind = part.members().get("type")
     if kind is None:
         part.refuse('lacks "type"')
-    match kind.text():
-        case "insecureAcceptAnything":
-            part.fields(("type",))
-            return Accept(part.place)
-        case "reject":
-            part.fields(("type",))
-            return Reject(part.place)
-        case "signedBy":
-            return _signed_by(part)
-        case "signedBaseLayer":
-            read_identity(part.fields(("type", "baseLayerIdentity"))["baseLayerIdentity"])
-            return SignedBaseLayer(part.place)
-        case "sigstoreSigned":
-            return _sigstore_signed(part)
-        case _:
-            kind.refuse(f"should be one of {', '.join(_TYPES)}")
+    if (word := kind.text()) not in _TYPES:
+        kind.refuse(f"should be one of {', '.join(_TYPES)}")
+    return _TYPES[word][1](part)
+
+
+def _accept(part: Part) -> Accept:
+    part.fields(("type",))
+    return Accept(part.place)
+
+
+def _reject(part: Part) -> Reject:
+    part.fields(("type",))
+    return Reject(part.place)
+
+
+def _signed_base_layer(part: Part) -> SignedBaseLayer:
+    read_identity(part.fields(("type", "baseLayerIdentity"))["baseLayerIdentity"])
+    return SignedBaseLayer(part.place)
 
 
 def _signed_by(part: Part) -> SignedBy:
@@ -159,6 +154,15 @@ def _sigstore_signed(part: Part) -> SigstoreSigned:
         rekor_public_key_datas=_datas(fields, "rekorPublicKeyData"),
         signed_identity=read_identity(identity) if identity else MatchRepoDigestOrExact(),
     )
+
+
+_TYPES: dict[str, tuple[type[Requirement], Callable[[Part], Requirement]]] = {
+    "insecureAcceptAnything": (Accept, _accept),
+    "reject": (Reject, _reject),
+    "signedBy": (SignedBy, _signed_by),
+    "signedBaseLayer": (SignedBaseLayer, _signed_base_layer),
+    "sigstoreSigned": (SigstoreSigned, _sigstore_signed),
+}
 
 
 def _fulcio(part: Part) -> Fulcio:

@@ -8,8 +8,8 @@ containers-policy.json(5), "Supported transports and their scopes". The most spe
     oci-archive
     docker-archive   "" alone
 
-A reference with a tag and a digest is looked up by its digest, since that is what is read: podman drops such a
-tag as well. A file can't become trusted by a tag that somebody wrote before its digest.
+A reference with a tag and a digest is looked up by its digest, since that is what is read; podman drops such
+a tag as well. Nothing becomes trusted by a tag that somebody wrote before its digest.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ one it is met by `exactReference` and `exactRepository` alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -121,6 +122,10 @@ class RemapIdentity(msgspec.Struct, frozen=True):
             return f"a repository under {self.signed_prefix}, which this name does not become"
         return _repo_digest_or_exact(name)
 
+    def is_repository_of(self, claimed: Reference, signed: str) -> bool:
+        """Whether it is the same repository, whatever the tag."""
+        return _is_same_repository(self._remapped(claimed), signed)
+
     def _remapped(self, claimed: Reference) -> _Name | None:
         name = _claimed(claimed)
         prefix = _lower_host(self.prefix)
@@ -138,12 +143,21 @@ SignedIdentity: TypeAlias = (
     MatchExact | MatchRepoDigestOrExact | MatchRepository | ExactReference | ExactRepository | RemapIdentity
 )
 
-_WITHOUT_FIELDS: dict[str, SignedIdentity] = {
-    "matchExact": MatchExact(),
-    "matchRepoDigestOrExact": MatchRepoDigestOrExact(),
-    "matchRepository": MatchRepository(),
-}
-_TYPES = (*_WITHOUT_FIELDS, "exactReference", "exactRepository", "remapIdentity")
+
+def advice(identity: SignedIdentity, claimed: Reference, signed: str) -> str:
+    """Which identity takes a name that this one does not, as it lacks a tag; "" if that is not why."""
+    parsed = _parse(signed)
+    if parsed is None or parsed.is_exact:
+        return ""
+    match identity:
+        case MatchExact() | MatchRepoDigestOrExact() if MatchRepository().matches(claimed, signed):
+            return "matchRepository takes a name without a tag"
+        case RemapIdentity() if identity.is_repository_of(claimed, signed):
+            return "exactRepository takes a name without a tag"
+        case ExactReference() if ExactRepository(identity.docker_reference).matches(claimed, signed):
+            return "exactRepository takes a name without a tag"
+        case _:
+            return ""
 
 
 def read_identity(part: Part) -> SignedIdentity:
@@ -151,25 +165,45 @@ def read_identity(part: Part) -> SignedIdentity:
     kind = part.members().get("type")
     if kind is None:
         part.refuse('lacks "type"')
-    word = kind.text()
-    if plain := _WITHOUT_FIELDS.get(word):
+    if (word := kind.text()) not in _READERS:
+        kind.refuse(f"should be one of {', '.join(_READERS)}")
+    return _READERS[word](part)
+
+
+def _without_fields(identity: SignedIdentity) -> Callable[[Part], SignedIdentity]:
+    def read(part: Part) -> SignedIdentity:
         part.fields(("type",))
-        return plain
-    match word:
-        case "exactReference":
-            reference = part.fields(("type", "dockerReference"))["dockerReference"]
-            if not _checked(reference).is_exact:
-                reference.refuse("has neither a tag nor a digest; exactRepository is without")
-            return ExactReference(reference.text())
-        case "exactRepository":
-            repository = part.fields(("type", "dockerRepository"))["dockerRepository"]
-            _checked(repository)
-            return ExactRepository(repository.text())
-        case "remapIdentity":
-            fields = part.fields(("type", "prefix", "signedPrefix"))
-            return RemapIdentity(_prefix(fields["prefix"]), _prefix(fields["signedPrefix"]))
-        case _:
-            kind.refuse(f"should be one of {', '.join(_TYPES)}")
+        return identity
+
+    return read
+
+
+def _exact_reference(part: Part) -> ExactReference:
+    reference = part.fields(("type", "dockerReference"))["dockerReference"]
+    if not _checked(reference).is_exact:
+        reference.refuse("has neither a tag nor a digest; exactRepository is without")
+    return ExactReference(reference.text())
+
+
+def _exact_repository(part: Part) -> ExactRepository:
+    repository = part.fields(("type", "dockerRepository"))["dockerRepository"]
+    _checked(repository)
+    return ExactRepository(repository.text())
+
+
+def _remap_identity(part: Part) -> RemapIdentity:
+    fields = part.fields(("type", "prefix", "signedPrefix"))
+    return RemapIdentity(_prefix(fields["prefix"]), _prefix(fields["signedPrefix"]))
+
+
+_READERS: dict[str, Callable[[Part], SignedIdentity]] = {
+    "matchExact": _without_fields(MatchExact()),
+    "matchRepoDigestOrExact": _without_fields(MatchRepoDigestOrExact()),
+    "matchRepository": _without_fields(MatchRepository()),
+    "exactReference": _exact_reference,
+    "exactRepository": _exact_repository,
+    "remapIdentity": _remap_identity,
+}
 
 
 def _claimed(reference: Reference) -> _Name | None:

@@ -1,4 +1,4 @@
-"""Reads JSON that decides about trust: what could be read in two ways, or is not understood, is refused. Pure.
+"""Reads JSON that decides about trust: what is not understood, or could be read in two ways, is refused.
 
 A member twice, a word that is not known, a value of another type, or text that is no text each end in one
 sentence with the place in the document, as `transports.docker["quay.io/x"][0].keyPath`.
@@ -123,7 +123,7 @@ class Part:
 
 
 def parse_strictly(raw: bytes, document: str) -> Part:
-    """The root of a document, which errors call `document`. Raises InvalidConfig if it is not JSON in UTF-8."""
+    """The root of a document, which errors call `document`. Raises InvalidConfig for what is no JSON."""
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_Members, parse_constant=_refuse_constant)
     except UnicodeDecodeError:

@@ -47,7 +47,9 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "signatures": Room((*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore")),
+    "signatures": Room(
+        (*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client")
+    ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
     "engine": Room((*SEAM, "version", "signatures.contract", "signatures.finding"), ("msgspec",)),
@@ -295,8 +297,10 @@ def looks_outside(source: str) -> list[str]:
 
 
 def vague_words(name: str) -> list[str]:
-    """The words of an identifier or file name that say nothing. (`credential helper` is docker's.)"""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", re.sub("(?i)credential_?helper", "credential", name))
+    """The words of an identifier or file name that say nothing. (`credential helper` is docker's, and `base
+    layer` of all who build images.)"""
+    said = re.sub("(?i)credential_?helper|base_?layer", "layer", name)
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", said)
     return [word for word in words if VAGUE.fullmatch(word.lower())]
 
 
@@ -378,5 +382,5 @@ def test_a_module_without_a_room_is_found() -> None:
 def test_a_vague_word_is_found_in_any_spelling() -> None:
     names = ["SessionManager", "upload_helper", "HTTPService", "base", "data_of"]
     assert [bool(vague_words(name)) for name in names] == [True] * 5
-    for name in ("database_of_metadata", "credential_helper_of", "CredentialHelperFailed"):
+    for name in ("database_of_metadata", "credential_helper_of", "CredentialHelperFailed", "SignedBaseLayer"):
         assert not vague_words(name)

@@ -85,8 +85,6 @@ class _Find(msgspec.Struct, frozen=True):
         return ClaimedImage(transport_of(place), Reference(place, "", self.called), self.root.digest)
 
 
-_NOTHING = Loaded({}, {}, ())
-
 Aim = Callable[[Loaded], Sequence[Pair]]
 StartRun = Callable[[Sequence[Pair], Sequence[str]], Run]
 
@@ -112,23 +110,24 @@ async def load(
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
         so_far: dict[str, Source] = {}
-        async with EarlyUploads(policy, _over(services, so_far, _NOTHING)) as early:
+        async with EarlyUploads(policy, _over(services, so_far)) as early:
 
             def examined(part: Loaded) -> None:
                 sources = gathering.sources(part)
                 so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(services, sources, part))
+                early.offer(pairs, _over(_claiming(services, part), sources))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
             await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
+        services = _claiming(services, loaded)
         run = begin(pairs, loaded.notes)
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
             await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
-        await run.execute(_over(services, sources, loaded))
+        await run.execute(_over(services, sources))
         await client.tidy()
 
 
@@ -137,7 +136,7 @@ def source_of(name: ImageName, digest: str = "") -> Reference:
     return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
-def _over(services: Services, sources: dict[str, Source], loaded: Loaded) -> Services:
+def _over(services: Services, sources: dict[str, Source]) -> Services:
     """The services with the archives as sources, one for each repository."""
 
     def source_at(site: Site) -> Source:
@@ -150,12 +149,18 @@ def _over(services: Services, sources: dict[str, Source], loaded: Loaded) -> Ser
     def limiter_at(host: str) -> Limiter:
         return archives if host == ARCHIVES else services.limiter_at(host)
 
+    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at)
+
+
+def _claiming(services: Services, loaded: Loaded) -> Services:
+    """The services by which signature policies know the images of the archives."""
+
     def claims(source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
         if source.host != ARCHIVES:
             return services.claims(source, digest)
         return _claims(loaded, source, digest)
 
-    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at, claims=claims)
+    return msgspec.structs.replace(services, claims=claims)
 
 
 def _claims(loaded: Loaded, source: Reference, digest: Digest) -> Sequence[ClaimedImage]:

@@ -36,6 +36,7 @@ from tests.signature_vectors import signature_vectors
 KEY = {"type": "sigstoreSigned", "keyPath": "/k"}
 FULCIO = {"caPath": "/ca", "oidcIssuer": "https://issuer.example.com", "subjectEmail": "a@example.com"}
 PKI = {"caRootsPath": "/roots", "subjectHostname": "signer.example.com"}
+PKI_SIGNED = {"type": "sigstoreSigned", "pki": PKI}
 
 
 def policy_of(*requirements: object, scope: str = "h.example", transport: str = "docker") -> SignaturePolicy:
@@ -260,17 +261,15 @@ def test_all_mistakes_of_a_file_are_told_at_once() -> None:
 def test_a_file_has_a_bounded_size_and_depth(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_bytes(b" " * (MAX_BYTES + 1))
-    with pytest.raises(InvalidConfig, match="has more than 4 MiB; is it a signature policy?"):
+    with pytest.raises(InvalidConfig, match="has more than 4 MiB"):
         read_policy(policy)
     policy.write_bytes(b'{"default":' * 50_000)
-    with pytest.raises(
-        InvalidConfig, match=r"policy\.json is not what it should be: it is nested too deeply"
-    ):
+    with pytest.raises(InvalidConfig, match=r"policy\.json .* nested too deeply"):
         read_policy(policy)
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=r"can't read the signature policy .*none\.json: No such file"):
+    with pytest.raises(InvalidConfig, match=r"can't read the signature policy .*none\.json: No such"):
         read_policy(tmp_path / "none.json")
     with pytest.raises(InvalidConfig, match="Is a directory"):
         read_policy(tmp_path)

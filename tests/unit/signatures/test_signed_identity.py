@@ -15,6 +15,7 @@ from blobflow.signatures.signed_identity import (
     MatchRepository,
     RemapIdentity,
     SignedIdentity,
+    advice,
 )
 
 SHA, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -143,6 +144,28 @@ def test_an_image_in_a_file_goes_by_a_full_name_or_by_none() -> None:
 )
 def test_what_is_wanted_is_said_in_words(identity: SignedIdentity, claimed: str, words: str) -> None:
     assert identity.wanted(parse_reference(claimed)) == words
+
+
+@pytest.mark.parametrize(
+    ("identity", "signed", "form"),
+    [
+        (MatchExact(), "m.example/app", "matchRepository"),
+        (MatchRepoDigestOrExact(), "m.example/app", "matchRepository"),
+        (RemapIdentity("m.example", "v.example"), "v.example/app", "exactRepository"),
+        (ExactReference("v.example/app:1"), "v.example/app", "exactRepository"),
+        (MatchRepoDigestOrExact(), "m.example/app:2", ""),
+        (MatchRepoDigestOrExact(), "m.example/other", ""),
+        (RemapIdentity("m.example", "v.example"), "m.example/app", ""),
+        (ExactReference("v.example/app:1"), "m.example/app", ""),
+        (MatchRepository(), "v.example/app", ""),
+        (MatchExact(), "", ""),
+    ],
+)
+def test_who_lacks_a_tag_alone_is_told_which_identity_takes_it(
+    identity: SignedIdentity, signed: str, form: str
+) -> None:
+    said = advice(identity, parse_reference("m.example/app:1"), signed)
+    assert said == (f"{form} takes a name without a tag" if form else "")
 
 
 @given(st.text(max_size=30), st.sampled_from(["h.example/app:1", f"h.example/app@{SHA}", "oci:/srv/app"]))
