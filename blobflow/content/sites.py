@@ -187,6 +187,26 @@ class Refers(Protocol):
 
 
 @runtime_checkable
+class RefersAtHand(Refers, Protocol):
+    """A Source of files: what refers to its manifests is found without a request, so it is also looked for
+    where an image has not changed."""
+
+    async def has_referrers(self) -> bool:
+        """Whether anything here refers to anything."""
+        ...
+
+
+@runtime_checkable
+class Rebuilds(Protocol):
+    """A Source some of whose manifests were made of others that it has."""
+
+    def rebuilt(self, manifest: Digest) -> Sequence[Digest]:
+        """What the manifest was made of, and stands for; nothing if it is as it came. What refers to those
+        does not refer to it."""
+        ...
+
+
+@runtime_checkable
 class Attaches(Refers, Protocol):
     """A Sink at which referrers are found again."""
 

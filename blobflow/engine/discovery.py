@@ -19,6 +19,7 @@ from blobflow.engine.concurrency.bounded_runner import (
     run_alongside,
     run_together,
 )
+from blobflow.engine.discovered import Discovered
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.attachments import (
     accepts_referrers,
@@ -27,74 +28,31 @@ from blobflow.engine.plan.attachments import (
     without_overwrites,
 )
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of
-from blobflow.engine.plan.inventory import Inventory, merge_inventories
+from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
 from blobflow.engine.signature_checks import SignatureChecks
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
-from blobflow.engine.sources.referrers import ReferrerLookups
+from blobflow.engine.sources.referrers import ReferrerLookups, referrers_at_hand
 from blobflow.engine.sources.roots import RootLookups, conflicting_pairs, resolve_roots
 from blobflow.engine.targets.acceptance import refuses_sparse, unacceptable_pairs
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.backups import find_backups
 from blobflow.engine.targets.known_platforms import noted_platforms
+from blobflow.engine.targets.known_referrers import noted_referrers
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
-from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
+from blobflow.errors import BlobflowError, NoSuchPlatform
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
 from blobflow.signatures.contract import Verdict
 
 
-class Discovered(msgspec.Struct, frozen=True):
-    """What is known about some pairs: their desired images, and what their targets have.
-
-    `failures`: pairs that can't be planned, and why; `skipped`: pairs whose images have none of the wanted
-    platforms. `current`: pairs that count as complete because an earlier run put them there.
-    """
-
-    pairs: tuple[Pair, ...]
-    desired_images: dict[Pair, DesiredImage]
-    inventory: Inventory
-    failures: dict[Pair, BlobflowError]
-    current: frozenset[Pair]
-    skipped: dict[Pair, NoSuchPlatform] = {}
-
-    @property
-    def good(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair not in self.failures and pair not in self.skipped]
-
-
-def join_discovered(answers: Sequence[Discovered]) -> Discovered:
-    """Join what is known about several groups of pairs, each with a target host of its own."""
-    desired_images: dict[Pair, DesiredImage] = {}
-    failures: dict[Pair, BlobflowError] = {}
-    skipped: dict[Pair, NoSuchPlatform] = {}
-    for each in answers:
-        desired_images |= each.desired_images
-        failures |= each.failures
-        skipped |= each.skipped
-    return Discovered(
-        pairs=tuple(pair for each in answers for pair in each.pairs),
-        desired_images=desired_images,
-        inventory=merge_inventories(each.inventory for each in answers),
-        failures=failures,
-        current=frozenset[Pair]().union(*(each.current for each in answers)),
-        skipped=skipped,
-    )
-
-
-def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
-    """What is known about pairs whose discovery failed with `error`."""
-    failures = {pair: own_copy(error) for pair in pairs}
-    return Discovered(tuple(pairs), {}, Inventory({}, {}, {}), failures, frozenset())
-
-
 class Discovery:
-    """The discovery of one run. `roots` collects what the sources name, as they answer; `audit` is None where
-    every image is checked anyway."""
+    """The discovery of one run. `roots` collects what the sources name, as they answer, `referrers_at_hand`
+    what files list for the images of pairs; `audit` is None where every image is checked anyway."""
 
     def __init__(
         self,
@@ -127,6 +85,7 @@ class Discovery:
         self.referrer_lookups = ReferrerLookups(services.source_at)
         self.signatures = SignatureChecks(policy, services, self.referrer_lookups, self.reader)
         self.judged = frozenset(self.signatures.demanded(pairs))
+        self.referrers_at_hand: dict[Pair, str] = {}
         self.roots = roots
         groups: dict[str, list[Pair]] = {}
         for pair in pairs:
@@ -236,6 +195,7 @@ class _HostDiscovery:
             count=self._counts["survey"],
         )
         self._failures.update(tags.failures)
+        tags = await self._notice_new_referrers(tags)
         if self._discovery.audit is None:
             return tags
         return await self._discovery.audit.look(self._good(), tags, self._roots)
@@ -248,6 +208,21 @@ class _HostDiscovery:
         if self._policy.judged == "root":
             return tags
         return msgspec.structs.replace(tags, current=tags.current - (set(judged) - self._verdicts.keys()))
+
+    async def _notice_new_referrers(self, tags: TagSurvey) -> TagSurvey:
+        """Images out of files do not count as complete where others are listed as their referrers than when
+        they were put: to look costs no request."""
+        journal, changed = self._discovery.services.journal, set[Pair]()
+        for pair in self._good():
+            if self._policy.lookup(pair) == "off" or pair.target.transport:
+                continue
+            root = self._roots[pair.source]
+            listed = await referrers_at_hand(self._source_at(site_of(pair.source)), root)
+            if listed:
+                self._discovery.referrers_at_hand[pair] = listed
+                if pair in tags.recorded and noted_referrers(journal, pair, root.digest) != listed:
+                    changed.add(pair)
+        return msgspec.structs.replace(tags, current=tags.current - changed)
 
     async def _read(self, tags: TagSurvey) -> Graph:
         """Read the wanted manifests of the images that are not current; meanwhile have the roots judged, and
@@ -306,7 +281,7 @@ class _HostDiscovery:
         subjects = {
             (site_of(pair.source), self._roots[pair.source].digest)
             for pair in pairs
-            if self._policy.lookup(pair) != "off" and accepts_referrers(pair, self._sink_at)
+            if self._policy.lookup(pair) != "off"
         }
         await run_alongside(
             self._targets.look_for_empty({site_of(pair.target) for pair in pairs}, self._runner),
@@ -350,6 +325,11 @@ class _HostDiscovery:
             self._discovery.reader,
         )
         self._failures.update(found.failures)
+        for pair, error in found.unknown.items():
+            self._discovery.warn(
+                f"what refers to {pair.source} is not known, nor brought to {pair.target.host}, which holds"
+                f" images alone: {error}"
+            )
         return found.desired_images
 
     async def _survey_content(

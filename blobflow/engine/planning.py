@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from blobflow.engine.concurrency.batches import in_batches
-from blobflow.engine.discovery import Discovered, Discovery, join_discovered, undiscovered
+from blobflow.engine.discovered import Discovered, join_discovered, undiscovered
+from blobflow.engine.discovery import Discovery
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import Cost, RunningCost
 from blobflow.engine.plan.planned import Planned, PlanPart
@@ -28,6 +29,7 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.audit import Audit
 from blobflow.engine.targets.known_platforms import note_platforms
+from blobflow.engine.targets.known_referrers import note_referrers
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.missing_content import SitesOf
 from blobflow.engine.transfer.step_states import StepStates
@@ -196,6 +198,8 @@ class PairPlanning(Planning[Discovered]):
         services.journal.record_put(site_of(pair.target), put, chosen)
         assert self.planned is not None
         note_platforms(services.journal, pair, put, self.planned.desired_images[pair].platforms)
+        if listed := self._discovery.referrers_at_hand.get(pair):
+            note_referrers(services.journal, pair, source, listed)
         if self.audit is not None:
             self.audit.repaired(pair)
 

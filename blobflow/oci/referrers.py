@@ -52,6 +52,11 @@ def subject_in_tag(tag: str) -> str:
     return f"{found[1]}-{found[2]}" if found else ""
 
 
+def digest_in_tag(tag: str) -> Digest:
+    """The digest that `subject_in_tag` found, as far as a tag has it: of sha512 the beginning."""
+    return Digest(tag.replace("-", ":", 1))
+
+
 def artifact_type_of(manifest: Manifest) -> str:
     """What kind of thing a manifest is: its artifactType, or else its config's media type."""
     return manifest.artifact_type or (manifest.config.media_type if manifest.config else "")

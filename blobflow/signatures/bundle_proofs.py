@@ -1,12 +1,12 @@
 """Proves sigstore bundles: by whom they are, what they sign, and under which name.
 
-A bundle signs an image if it signs the image's manifest (a message signature), or states what `cosign sign` states
-of its digest (an attestation whose predicate is cosign's). Attestations of other kinds say something about an
-image; that somebody scanned it is no consent to run it, so none of them counts.
+A bundle signs an image if it signs the image's manifest (a message signature), or states what `cosign sign`
+states of its digest (an attestation whose predicate is cosign's). Attestations of other kinds say something
+about an image; that somebody scanned it is no consent to run it, so none of them counts.
 
-With a certificate of a sigstore instance and a trusted root, `sigstore` verifies all of it: the way to the root's
-authorities, their transparency log, time, log entry and signature. Without one, the policy's CA and log keys do;
-then a log's promise has to say when it was signed.
+With a certificate of a sigstore instance and a trusted root, `sigstore` verifies all of it: the way to the
+root's authorities, their transparency log, time, log entry and signature. Without one, the policy's CA and
+log keys do; then a log's promise has to say when it was signed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from cryptography.x509 import Certificate
 
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.printable import one_line
@@ -67,8 +69,8 @@ def prove_bundle(
 def prove_instance(
     raw: bytes, bundle: Bundle, image: ClaimedImage, rule: CertificateRule, root: TrustedRoot
 ) -> tuple[str, Envelope | None]:
-    """By whom the bundle is, and the envelope that was verified, by a certificate of the root's instance that the
-    policy's CA vouches for too."""
+    """By whom the bundle is, and the envelope that was verified, by a certificate of the root's instance that
+    the policy's CA vouches for too."""
     if bundle.envelope is None:
         leaf, envelope = root.check_message(raw, image.digest, rule), None
     else:
@@ -76,7 +78,8 @@ def prove_instance(
         envelope = Envelope(payload, kind)
     signer = rule.check_subject(leaf)
     # The root's own CA vouched for it at the time of the signature, which was in these few minutes.
-    rule.check_path(leaf, _others(bundle), leaf.not_valid_before_utc, _NO_TIMESTAMP)
+    chain = [*_others(bundle), *root.authorities]
+    rule.check_path(leaf, chain, leaf.not_valid_before_utc, _NO_TIMESTAMP)
     return signer, envelope
 
 
@@ -109,7 +112,8 @@ def prove_signer(
         if at is None:
             raise NotProven(Step.TIME, "neither a log nor a timestamp says when it was signed")
         why = f"it was signed at {at:%Y-%m-%d %H:%M:%S} UTC"
-    trust.rule.check_path(leaf, _others(bundle), at or now, why)
+    chain = [*_others(bundle), *(root.authorities if root is not None else ())]
+    trust.rule.check_path(leaf, chain, at or now, why)
     return signer
 
 
@@ -159,5 +163,5 @@ def _not_by(trust: Trust, message: Message) -> str:
     return f"it is not by {trust.signer}"
 
 
-def _others(bundle: Bundle) -> list:
+def _others(bundle: Bundle) -> list[Certificate]:
     return [read_der(each) for each in bundle.certificates[1:]]

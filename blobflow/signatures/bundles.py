@@ -1,7 +1,7 @@
 """Sigstore bundles, versions 0.1 to 0.3: a signature with what proves it, in one file. Pure.
 
-sigstore/protobuf-specs, `sigstore_bundle.proto`, as protobuf writes JSON: bytes are base64, and long numbers are
-text. What is read here is not verified.
+sigstore/protobuf-specs, `sigstore_bundle.proto`, as protobuf writes JSON: bytes are base64, and long numbers
+are text. What is read here is not verified.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MEDIA_TYPES = (
     "application/vnd.dev.sigstore.bundle.v0.3+json",
 )
 IN_TOTO = "application/vnd.in-toto+json"
-# What `cosign sign` states of an image. Other predicates say something about an image, and don't sign it: that it
-# was scanned, or how it was built.
+# What `cosign sign` states of an image. Other predicates say something about an image, and sign nothing: that
+# it was scanned, or how it was built.
 COSIGN_SIGN = "https://sigstore.dev/cosign/sign/v1"
 
 _STATEMENTS = ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1")
@@ -46,31 +46,31 @@ class _Wire(msgspec.Struct, frozen=True, rename="camel"):
     pass
 
 
-class _Raw(_Wire):
+class _Raw(_Wire, frozen=True):
     raw_bytes: bytes
 
 
-class _Chain(_Wire):
+class _Chain(_Wire, frozen=True):
     certificates: Annotated[tuple[_Raw, ...], Meta(max_length=MAX_REPEATED)] = ()
 
 
-class _PublicKey(_Wire):
+class _PublicKey(_Wire, frozen=True):
     hint: str = ""
 
 
-class _LogId(_Wire):
+class _LogId(_Wire, frozen=True):
     key_id: bytes = b""
 
 
-class _Promise(_Wire):
+class _Promise(_Wire, frozen=True):
     signed_entry_timestamp: bytes = b""
 
 
-class _Checkpoint(_Wire):
+class _Checkpoint(_Wire, frozen=True):
     envelope: str = ""
 
 
-class _Proof(_Wire):
+class _Proof(_Wire, frozen=True):
     root_hash: bytes
     tree_size: _Number
     log_index: _Number = 0
@@ -78,7 +78,7 @@ class _Proof(_Wire):
     checkpoint: _Checkpoint | None = None
 
 
-class _Entry(_Wire):
+class _Entry(_Wire, frozen=True):
     canonicalized_body: bytes
     log_index: _Number = 0
     log_id: _LogId = _LogId()
@@ -87,15 +87,15 @@ class _Entry(_Wire):
     inclusion_proof: _Proof | None = None
 
 
-class _Timestamp(_Wire):
+class _Timestamp(_Wire, frozen=True):
     signed_timestamp: bytes
 
 
-class _Timestamps(_Wire):
+class _Timestamps(_Wire, frozen=True):
     rfc3161_timestamps: Annotated[tuple[_Timestamp, ...], Meta(max_length=MAX_REPEATED)] = ()
 
 
-class _Material(_Wire):
+class _Material(_Wire, frozen=True):
     certificate: _Raw | None = None
     x509_certificate_chain: _Chain | None = None
     public_key: _PublicKey | None = None
@@ -103,27 +103,27 @@ class _Material(_Wire):
     timestamp_verification_data: _Timestamps | None = None
 
 
-class _MessageDigest(_Wire):
+class _MessageDigest(_Wire, frozen=True):
     algorithm: str
     digest: bytes
 
 
-class _MessageSignature(_Wire):
+class _MessageSignature(_Wire, frozen=True):
     signature: bytes
     message_digest: _MessageDigest | None = None
 
 
-class _EnvelopeSignature(_Wire):
+class _EnvelopeSignature(_Wire, frozen=True):
     sig: bytes
 
 
-class _Envelope(_Wire):
+class _Envelope(_Wire, frozen=True):
     payload: bytes
     payload_type: str
     signatures: Annotated[tuple[_EnvelopeSignature, ...], Meta(max_length=MAX_REPEATED)]
 
 
-class _Bundle(_Wire):
+class _Bundle(_Wire, frozen=True):
     media_type: str
     verification_material: _Material
     message_signature: _MessageSignature | None = None
@@ -144,8 +144,9 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """A bundle. `certificates`: DER, the signer's first; none if a key signed. `envelope`: None if the message
-    itself is signed, of which `message_digest` then may tell the digest. `timestamps`: RFC 3161's responses."""
+    """A bundle. `certificates`: DER, the signer's first; none if a key signed. `envelope`: None if the
+    message itself is signed, of which `message_digest` then may tell the digest. `timestamps`: RFC 3161's
+    responses."""
 
     signature: bytes
     certificates: tuple[bytes, ...]

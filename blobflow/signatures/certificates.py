@@ -1,7 +1,7 @@
 """Certificates that sign: whether a CA vouches for one at a time (RFC 5280), and whose it is.
 
-Paths are built and checked by `cryptography`, with the rules of its web profile but for the usage, which has to be
-code signing here, of every certificate that says what it is for.
+Paths are built and checked by `cryptography`, with the rules of its web profile but for the usage, which has
+to be code signing here, of every certificate that says what it is for.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SIGNING = {ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_K
 
 
 class CertificateRule(msgspec.Struct, frozen=True):
-    """Whose certificates sign: `roots` vouch for them, over `intermediates` or what a signature brings along, and
-    those of `issuer`, `email` and `hostname` that are not "" have to be in them, exactly.
+    """Whose certificates sign: `roots` vouch for them, over `intermediates` or what a signature brings along,
+    and those of `issuer`, `email` and `hostname` that are not "" have to be in them, exactly.
 
     `email` is of an e-mail address; one with "://" in it is a URI, as the identities of build jobs are.
     """
@@ -54,8 +54,8 @@ class CertificateRule(msgspec.Struct, frozen=True):
     def check_path(
         self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], at: datetime, why: str
     ) -> None:
-        """Raise NotProven unless a root vouches for the certificate at that time. `why`: what says so, in words
-        that follow "and"."""
+        """Raise NotProven unless a root vouches for the certificate at that time. `why`: what says so, in
+        words that follow "and"."""
         first, last = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         if not first <= at <= last:
             bound = f"expired at {_shown(last)}" if at > last else f"is valid from {_shown(first)} on"
@@ -76,8 +76,9 @@ class CertificateRule(msgspec.Struct, frozen=True):
             raise NotProven(
                 Step.SIGNER, f"its certificate is not vouched for by the CA of the policy ({shown})"
             ) from error
-        for each in path:
-            _check_usage(each, is_leaf=each is path[0])
+        check_usage(path[0])
+        for each in path[1:]:
+            _check_purpose(each)
 
     def check_subject(self, leaf: x509.Certificate) -> str:
         """Raise NotProven unless the certificate is that of the subject; else who it is, in words."""
@@ -143,8 +144,8 @@ def der_of(certificate: x509.Certificate) -> bytes:
 
 
 def issuer_of(leaf: x509.Certificate) -> str:
-    """Who told Fulcio the subject: the OIDC issuer in its extensions; "" without one. Raises NotProven if the old
-    and the new form of it differ."""
+    """Who told Fulcio the subject: the OIDC issuer in its extensions; "" without one. Raises NotProven if the
+    old and the new form of it differ."""
     found = set()
     for extension in leaf.extensions:
         if not isinstance(extension.value, x509.UnrecognizedExtension):
@@ -187,14 +188,26 @@ def _has_hostname(leaf: x509.Certificate, hostname: str) -> bool:
     return address in names.get_values_for_type(x509.IPAddress)
 
 
-def _check_usage(certificate: x509.Certificate, *, is_leaf: bool) -> None:
+def check_usage(leaf: x509.Certificate) -> None:
+    """Raise NotProven if a signer's certificate says that it is for something else than signing code."""
+    _check_purpose(leaf)
     with refusing(Step.SIGNER, "its certificate can't be read"):
-        for extension in certificate.extensions:
-            value = extension.value
-            if isinstance(value, x509.ExtendedKeyUsage) and not _SIGNING & set(value):
-                raise NotProven(Step.SIGNER, "its certificate is not for signing code")
-            if is_leaf and isinstance(value, x509.KeyUsage) and not value.digital_signature:
-                raise NotProven(Step.SIGNER, "its certificate is not for signatures")
+        try:
+            usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+        except x509.ExtensionNotFound:
+            return
+        if not usage.digital_signature:
+            raise NotProven(Step.SIGNER, "its certificate is not for signatures")
+
+
+def _check_purpose(certificate: x509.Certificate) -> None:
+    with refusing(Step.SIGNER, "its certificate can't be read"):
+        try:
+            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            return
+        if not _SIGNING & set(usage):
+            raise NotProven(Step.SIGNER, "its certificate is not for signing code")
 
 
 def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:

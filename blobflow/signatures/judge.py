@@ -1,11 +1,11 @@
 """The judge: a signature policy with all that it names, which says of an image whether it is accepted.
 
-Everything is read when the judge is made; after that it asks nobody, waits for nothing, and keeps no state. All
-requirements of an image's scope have to be met, each by one signature; of several that fail, the error tells of
-the one that came closest.
+Everything is read when the judge is made; after that it asks nobody, waits for nothing, and keeps no state.
+All requirements of an image's scope have to be met, each by one signature; of several that fail, the error
+tells of the one that came closest.
 
-What proves signatures is imported when a policy asks for signatures: `cryptography` then, and `sigstore` with a
-trusted root.
+What proves signatures is imported when a policy asks for signatures: `cryptography` then, and `sigstore` with
+a trusted root.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def load_judge(
     """Read a signature policy and all keys and certificates that it names, and `trusted_root`: logs and
     timestamp authorities that count beside those of the policy (sigstore's trusted_root.json).
 
-    Raises InvalidConfig if one of them can't be read or used, and if what verifies signatures is not installed.
-    """
+    Raises InvalidConfig if one of them can't be read or used, and if what verifies signatures is not
+    installed."""
     read = read_policy(policy)
     fingerprint = hashlib.sha256(_counted(read.raw))
     required = [each for each in read.all_requirements() if isinstance(each, SigstoreSigned)]
@@ -65,8 +65,8 @@ def load_judge(
             root = read_trusted_root(trusted_root)
     except ModuleNotFoundError as error:
         raise InvalidConfig(
-            f'the signature policy {policy} asks for signatures; to verify them, pip install "blobflow[verify]" '
-            f"({error.name} is missing)"
+            f"the signature policy {policy} asks for signatures; "
+            f'to verify them, pip install "blobflow[verify]" ({error.name} is missing)'
         ) from None
     errors, reader = FileErrors(), TrustReader(str(policy))
     provers = {each: Prover(each.signed_identity, reader.read(each, errors), root) for each in required}
@@ -116,9 +116,8 @@ class _Judge:
                     continue
                 reason = outcome
             if reason:
-                raise SignatureRejected(
-                    f"{image.reference} is not accepted by the signature policy (scope {scoped.scope}): {reason}"
-                )
+                policy = f"the signature policy (scope {scoped.scope})"
+                raise SignatureRejected(f"{image.reference} is not accepted by {policy}: {reason}")
             acceptances.append(Acceptance(type_of(each)))
         return Verdict(image.digest, scoped.scope, tuple(acceptances))
 

@@ -1,7 +1,8 @@
 """Public keys, and whether a signature is by one of them.
 
 ECDSA over P-256, P-384 and P-521, Ed25519, and RSA (PKCS #1 v1.5) from 2048 bits on: what cosign, skopeo and
-openssl make. Keys come in PEM (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7, or RSA's own form) or as its DER.
+openssl make. Keys come in PEM (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7, or RSA's own form) or as its
+DER.
 """
 
 from __future__ import annotations

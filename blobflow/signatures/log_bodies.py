@@ -1,8 +1,9 @@
-"""What a transparency log says that it holds: the body of an entry, which has to be about this very signature.
+"""What a transparency log says that it holds: the body of an entry, which has to be about this very
+signature.
 
-Rekor's kinds hashedrekord, dsse and intoto, as its first version (0.0.1; intoto also 0.0.2) and its second (0.0.2)
-write them. A log that is not asked about a signature promises nothing of it: an entry of another one would lend
-it its time (CVE-2022-36056).
+Rekor's kinds hashedrekord and dsse, as its versions 1 (0.0.1) and 2 (0.0.2) write them, and intoto 0.0.2. An
+intoto entry of 0.0.1 has no signature in it, so it can't be about one. An entry of other bytes would lend its
+time to a signature of which no log knows (CVE-2022-36056).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Signed(msgspec.Struct, frozen=True):
 
 
 def check_body(body: bytes, signed: Signed) -> None:
-    """Raise NotProven unless the body of an entry is about this signature, over these bytes, by this signer."""
+    """Raise NotProven unless the body of an entry is about this signature, over these bytes, by this
+    signer."""
     if len(body) > MAX_BODY:
         raise NotProven(Step.READABLE, "its log entry is too large")
     try:
@@ -86,13 +88,7 @@ def _dsse_2(spec: Part, signed: Signed) -> None:
     _check_signer(_verifier(_at(each, "verifier")), signed)
 
 
-def _intoto_1(spec: Part, signed: Signed) -> None:
-    """It has no signature in it: only that the payload, which names its signer, was there."""
-    _check_hash(_at(spec, "content", "payloadHash"), _payload(signed))
-    _check_signer(_pem(_at(spec, "publicKey").decoded()), signed)
-
-
-def _intoto_2(spec: Part, signed: Signed) -> None:
+def _intoto(spec: Part, signed: Signed) -> None:
     _check_hash(_at(spec, "content", "payloadHash"), _payload(signed))
     each = _only(_at(spec, "content", "envelope", "signatures"))
     # The log encodes what the envelope has encoded already.
@@ -106,8 +102,7 @@ _KINDS: dict[tuple[str, str], Callable[[Part, Signed], None]] = {
     ("hashedrekord", "0.0.2"): _hashedrekord_2,
     ("dsse", "0.0.1"): _dsse_1,
     ("dsse", "0.0.2"): _dsse_2,
-    ("intoto", "0.0.1"): _intoto_1,
-    ("intoto", "0.0.2"): _intoto_2,
+    ("intoto", "0.0.2"): _intoto,
 }
 
 

@@ -1,8 +1,8 @@
 """Entries of a transparency log: what a log promises, or proves, and with which key.
 
-A promise (signed entry timestamp) is the log's signature over the entry's body, number and time. A proof is the
-way from the body to the root of the log's tree (RFC 9162, section 2.1.3), and a checkpoint, in which the log signed
-that root. Only a promise has a time.
+A promise (signed entry timestamp) is the log's signature over the entry's body, number and time. A proof is
+the way from the body to the root of the log's tree (RFC 9162, section 2.1.3), and a checkpoint, in which the
+log signed that root. Only a promise has a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class InclusionProof(msgspec.Struct, frozen=True):
 
 
 class LogEntry(msgspec.Struct, frozen=True):
-    """An entry, of which nothing is verified. `promise`: empty if there is none. `time`: seconds since 1970."""
+    """An entry, of which nothing is verified. `promise`: empty if there is none. `time`: seconds since
+    1970."""
 
     body: bytes
     log_id: bytes
@@ -138,7 +139,8 @@ def _root(body: bytes, proof: InclusionProof) -> bytes:
 
 
 def _check_checkpoint(proof: InclusionProof, keys: Sequence[PublicKey]) -> None:
-    """c2sp.org/tlog-checkpoint: origin, size and root in a line each; then, after an empty line, signatures."""
+    """c2sp.org/tlog-checkpoint: origin, size and root in a line each; then, after an empty line,
+    signatures."""
     if len(proof.checkpoint) > MAX_CHECKPOINT:
         raise NotProven(Step.LOGGED, "the checkpoint of its log entry is too large")
     text, blank, signatures = proof.checkpoint.partition("\n\n")

@@ -3,11 +3,11 @@
 Simple signing writes a name into each payload, and that has to match. Bundles have no place for one: cosign 3
 signs the digest, and an attestation may call it something. containers/image reads no bundles yet; here
 
-- a name that a bundle has is compared as that of an image that goes by its digest: a bundle signs no tag, unless
-  it names one;
-- without a name, forms that compare with what the image is called (`match…`, `remapIdentity`) are met: the bundle
-  is bound to the image by its digest, and a signature of another image can't be. The same image, under another
-  name, passes;
+- a name that a bundle has is compared as that of an image that goes by its digest: a bundle signs no tag,
+  unless it names one;
+- without a name, forms that compare with what the image is called (`match…`, `remapIdentity`) are met: the
+  bundle is bound to the image by its digest, and a signature of another image can't be. The same image, under
+  another name, passes;
 - `exactReference` and `exactRepository` want to read that very name, so without one they are not met.
 """
 

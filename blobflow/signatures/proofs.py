@@ -32,7 +32,8 @@ class NotProven(Exception):
 @contextmanager
 def refusing(step: Step, what: str) -> Iterator[None]:
     """Whatever a library raises over bytes of strangers means that nothing is proven by them: parsers of
-    certificates, timestamps and bundles have errors of their own, and some that their authors did not mean."""
+    certificates, timestamps and bundles have errors of their own, and some that their authors did not
+    mean."""
     try:
         yield
     except NotProven:

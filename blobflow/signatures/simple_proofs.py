@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from blobflow.errors import InvalidConfig
 from blobflow.oci import Digest
 from blobflow.signatures.certificates import der_of, read_chain, read_leaf
 from blobflow.signatures.contract import ClaimedImage, FoundSignature
@@ -20,14 +21,18 @@ from blobflow.signatures.simple_signing import (
     CHAIN,
     LOG_ENTRY,
     MAX_PAYLOAD,
+    TIMESTAMP,
     annotation,
     read_payload,
     signature_of,
 )
+from blobflow.signatures.strict_json import parse_strictly
 from blobflow.signatures.trust import Trust
 
 if TYPE_CHECKING:
     from blobflow.signatures.trusted_root import TrustedRoot
+
+_WHEN_SIGNED = "it was signed at {:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def prove_simple(
@@ -46,7 +51,7 @@ def prove_simple(
     if trust.rule is None:
         signer = _by_key(found, trust, log_keys)
     else:
-        signer = _by_certificate(found, trust, log_keys, now)
+        signer = _by_certificate(found, trust, log_keys, root, now)
     signed = read_payload(found.content)
     check_digest(signed.digest, image)
     check_name(signed.name, image.reference, identity)
@@ -69,7 +74,13 @@ def _by_key(found: FoundSignature, trust: Trust, log_keys: Sequence[LogKey]) -> 
     return key.name
 
 
-def _by_certificate(found: FoundSignature, trust: Trust, log_keys: Sequence[LogKey], now: datetime) -> str:
+def _by_certificate(
+    found: FoundSignature,
+    trust: Trust,
+    log_keys: Sequence[LogKey],
+    root: TrustedRoot | None,
+    now: datetime,
+) -> str:
     assert trust.rule is not None
     pem = annotation(found.annotations, CERTIFICATE, "certificate", Step.SIGNER)
     leaf = read_leaf(pem.encode())
@@ -82,11 +93,25 @@ def _by_certificate(found: FoundSignature, trust: Trust, log_keys: Sequence[LogK
     signer = trust.rule.check_subject(leaf)
     if trust.has_log_time:
         at = _logged(found, Signed(der_of(leaf), signature, message), log_keys)
-        why = f"the log took it at {at:%Y-%m-%d %H:%M:%S} UTC"
+        why = _WHEN_SIGNED.format(at)
     else:
-        at, why = now, "no timestamp says that it was signed before"
+        stamped = _timestamped(found, signature, root)
+        at = stamped or now
+        why = _WHEN_SIGNED.format(at) if stamped else "no timestamp says that it was signed before"
     trust.rule.check_path(leaf, chain, at, why)
     return signer
+
+
+def _timestamped(found: FoundSignature, signature: bytes, root: TrustedRoot | None) -> datetime | None:
+    """When an authority of the trusted root says that it was signed, if one does."""
+    if root is None or not found.annotations.get(TIMESTAMP):
+        return None
+    text = annotation(found.annotations, TIMESTAMP, "timestamp", Step.TIME)
+    try:
+        raw = parse_strictly(text.encode(), "its timestamp").fields(("SignedRFC3161Timestamp",))
+        return root.timestamped([raw["SignedRFC3161Timestamp"].decoded()], signature)
+    except InvalidConfig as error:
+        raise NotProven(Step.TIME, error.message) from error
 
 
 def _logged(found: FoundSignature, signed: Signed, log_keys: Sequence[LogKey]) -> datetime:

@@ -1,7 +1,8 @@
-"""cosign's signatures of the simple signing form: a payload that names an image, with its proof beside it. Pure.
+"""cosign's signatures of the simple signing form: a payload that names an image, with its proof beside it.
+Pure.
 
-containers-signature(5), "JSON data format", with cosign's type, as containers/image reads it: a field that is not
-known, or is there twice, makes the payload none.
+containers-signature(5), "JSON data format", with cosign's type, as containers/image reads it: a field that is
+not known, or is there twice, makes the payload none.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ MAX_FILE = 4 * 1024 * 1024
 
 
 class Trust(msgspec.Struct, frozen=True):
-    """Whose signatures meet a requirement: those by one of `keys`, or by whom `rule` describes. `log_keys`: of
-    logs, one of which has to hold the signature; none if no log is asked for. `has_log_time`: a certificate has to
-    be valid when the log took the signature, as Fulcio's are; else now."""
+    """Whose signatures meet a requirement: those by one of `keys`, or by whom `rule` describes. `log_keys`:
+    of logs, one of which has to hold the signature; none if no log is asked for. `has_log_time`: a
+    certificate has to be valid when the log took the signature, as Fulcio's are; else now."""
 
     keys: tuple[PublicKey, ...] = ()
     rule: CertificateRule | None = None

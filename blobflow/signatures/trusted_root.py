@@ -1,7 +1,8 @@
-"""A trusted root: certificate authorities, logs and timestamp authorities of a sigstore instance, from a file.
+"""A trusted root: certificate authorities, logs and timestamp authorities of a sigstore instance, from a
+file.
 
-It is read and applied by `sigstore`, without a network and without TUF: who gave the file renews it. Its logs and
-timestamp authorities count beside those of a policy. Who may sign stays the policy's alone.
+It is read and applied by `sigstore`, without a network and without TUF: who gave the file renews it. Its logs
+and timestamp authorities count beside those of a policy. Who may sign stays the policy's alone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ logging.getLogger("sigstore").propagate = False
 
 
 class TrustedRoot:
-    """A trusted root. `raw`: the file. `log_keys`: of its logs, each with the time in which it counts."""
+    """A trusted root. `raw`: the file. `log_keys`: of its logs, each with the time in which it counts.
+    `authorities`: certificates of its CAs, which may stand between a certificate and the CA of a policy."""
 
     def __init__(self, raw: bytes, name: str) -> None:
         """Raises InvalidConfig, with `name`, if it is none."""
@@ -49,7 +51,8 @@ class TrustedRoot:
         try:
             model = RootFile.from_json(_with_defaults(raw))
             self._root = SigstoreRoot(model)
-            self._authorities = self._root.get_timestamp_authorities()
+            self._timestamp_authorities = self._root.get_timestamp_authorities()
+            self.authorities = tuple(self._root.get_fulcio_certs()) if model.certificate_authorities else ()
             self.log_keys = tuple(
                 LogKey(
                     PublicKey(load_der_public_key(each.public_key.raw_bytes), "a log of the trusted root"),
@@ -88,8 +91,8 @@ class TrustedRoot:
             return bundle.signing_certificate
 
     def check_envelope(self, raw: bytes, rule: CertificateRule) -> tuple[Certificate, str, bytes]:
-        """The certificate with which the bundle signs an envelope, and the type and payload of that. Raises as
-        `check_message`."""
+        """The certificate with which the bundle signs an envelope, and the type and payload of that. Raises
+        as `check_message`."""
         with refusing(Step.LOGGED, "the trusted root does not vouch for it"):
             bundle = Bundle.from_json(raw)
             kind, payload = self._sigstore().verify_dsse(bundle, _Subject(rule))
@@ -104,7 +107,7 @@ class TrustedRoot:
         with refusing(Step.TIME, "its timestamp can't be read"):
             response = decode_timestamp_response(raw)
             at = response.tst_info.gen_time
-            for authority in self._authorities:
+            for authority in self._timestamp_authorities:
                 first, last = authority.validity_period_start, authority.validity_period_end
                 chain = authority.certificates(allow_expired=True)
                 if len(chain) < 2 or at < first or (last is not None and at > last):
@@ -121,7 +124,8 @@ class TrustedRoot:
 
 
 def _with_defaults(raw: bytes) -> bytes:
-    """The root with what protobuf leaves out of JSON because it is empty, and sigstore's model wants to see."""
+    """The root with what protobuf leaves out of JSON because it is empty, and sigstore's model wants to
+    see."""
     root = json.loads(raw)
     if not isinstance(root, dict):
         raise ValueError("it is no object")

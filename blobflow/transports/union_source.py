@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from blobflow.content import BlobStream, Referrer, Refers, Source
+from blobflow.content import BlobStream, Referrer, Refers, RefersAtHand, Source
 from blobflow.errors import NoSuchFile, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest
 from blobflow.transports.layout.image_names import digest_or_none
 
 
 class UnionSource:
-    """Implements Source and Refers. `roots`: what the names at `path` mean; `absent`: what is said of content
-    that is nowhere, which is NoSuchFile: some file is lacking."""
+    """Implements Source, RefersAtHand and Rebuilds. `roots`: what the names at `path` mean; `rebuilt`: what
+    the manifests that were made here stand for; `absent`: what is said of content that is nowhere, which is
+    NoSuchFile: some file is lacking."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class UnionSource:
         roots: Mapping[str, Descriptor],
         made: Iterable[Manifest] = (),
         *,
+        rebuilt: Mapping[Digest, Sequence[Digest]] | None = None,
         path: str = "",
         absent: str = "",
     ) -> None:
@@ -32,6 +34,7 @@ class UnionSource:
         self._roots = roots
         self._path = path
         self._made = {manifest.descriptor.digest: manifest for manifest in made}
+        self._rebuilt = rebuilt or {}
         self._absent = f"; {absent}" if absent else ""
         self._found: dict[Digest, Source] = {}
 
@@ -75,6 +78,17 @@ class UnionSource:
                 for each in await source.referrers(subject):
                     found.setdefault((each.manifest.digest, each.tag), each)
         return [*found.values()]
+
+    async def has_referrers(self) -> bool:
+        """See `RefersAtHand.has_referrers`."""
+        for source in self._sources:
+            if isinstance(source, RefersAtHand) and await source.has_referrers():
+                return True
+        return False
+
+    def rebuilt(self, manifest: Digest) -> Sequence[Digest]:
+        """See `Rebuilds.rebuilt`."""
+        return self._rebuilt.get(manifest, ())
 
     def _order(self, digest: Digest) -> Iterable[Source]:
         """Where it was found before, if it was; else everywhere."""

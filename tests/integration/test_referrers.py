@@ -14,6 +14,7 @@ from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
+from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import Denied, TimedOut
 from blobflow.events import Event, Warned
@@ -32,6 +33,10 @@ from tests.fakes.memory_registry import MemoryRegistry
 from tests.library import plan_pairs
 from tests.scenarios.referrers import SOURCE, TARGET, Kept, ReferrersScenario
 from tests.scenarios.signed_images import SPDX, Content, digests
+
+
+def left_of(record: ImageRecord) -> dict[Digest, str]:
+    return {Digest(each.digest): each.left for each in record.referrers if each.left}
 
 
 @pytest.mark.parametrize("source", ["api", "tag"])
@@ -145,8 +150,9 @@ async def test_what_refers_to_an_index_that_is_pruned_is_left_and_said_so(
     sbom = signed.by_subject[arm64][1].descriptor.digest
     assert stand.arrived(signed.by_subject[arm64] + signed.by_tag[arm64] + signed.by_subject[sbom])
     of_root = signed.by_subject[root] + signed.by_tag[root]
+    of_root += signed.by_subject[signed.by_subject[root][1].descriptor.digest]
     assert not stand.has_any(of_root)
-    assert digests(of_root) <= {each.digest for each in record.referrers if each.left}
+    assert digests(of_root) == {each.digest for each in record.referrers if each.left}
     assert all("another manifest was made of it" in e.left for e in record.referrers if e.left)
     assert (await stand.run(KEEP_GOING, "linux/arm64", index=index)).status == "present"
     assert stand.source.calls.total() == 1
@@ -263,8 +269,24 @@ async def test_a_place_that_holds_no_referrers_gets_the_image_alone(store: Store
     stand = ReferrersScenario(store)
     stand.targets["target"] = MemoryRegistry("target")
     record = await stand.run()
-    assert (record.status, record.referrers) == ("done", ())
-    assert stand.source.count("referrers") == 0
+    assert record.status == "done"
+    assert set(left_of(record)) == digests(stand.signed.referrers)
+    assert set(left_of(record).values()) == {"its target holds images alone"}
+    assert stand.source.count("read") == 3, "the image's own manifests"
+    record = await stand.run(referrers="off")
+    assert record.referrers == () and stand.source.count("referrers") == 0
+
+
+async def test_what_a_source_cannot_say_does_not_fail_an_image_that_goes_alone(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    stand.targets["target"] = MemoryRegistry("target")
+    stand.source.fault = lambda call, site, name: TimedOut("no answer") if call == "referrers" else None
+    events: list[Event] = []
+    pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
+    report = await run_of_pairs([pair], KEEP_GOING, observe=events.append).execute(stand.services())
+    assert report.ok
+    [said] = [event.message for event in events if isinstance(event, Warned)]
+    assert "what refers to source/app:1 is not known" in said and "no answer" in said
 
 
 async def test_a_referrer_of_a_kind_that_we_cannot_read_is_left(store: Store) -> None:

@@ -18,8 +18,9 @@ from blobflow.engine.results.report import Report
 from blobflow.engine.services import Services
 from blobflow.errors import UsageError
 from blobflow.events import Meter
-from blobflow.oci import Descriptor, Digest, Reference, media
+from blobflow.oci import Descriptor, Digest, Reference, media, parse_platform
 from blobflow.oci.local_reference import transport_of
+from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.referrers import cosign_tags, fallback_tag
 from blobflow.permits import FixedLimiters
 from blobflow.transports.layout.layout import OciLayout
@@ -41,9 +42,10 @@ class Desk:
         made = MemoryRegistry(name, refers="api" if refers == "api" else "tag")
         return self.registries.setdefault(name, made)
 
-    async def copy(self, source: Reference, target: Reference) -> Report:
+    async def copy(self, source: Reference, target: Reference, choice: PlatformChoice = EVERYTHING) -> Report:
         async with self.services() as services:
-            return await run_of_pairs([Pair(source, target)], observe=lambda event: None).execute(services)
+            pairs = [Pair(source, target, choice)]
+            return await run_of_pairs(pairs, observe=lambda event: None).execute(services)
 
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:
@@ -113,18 +115,74 @@ async def test_everything_comes_through_a_layout_and_an_archive(
         Reference("source", "app", "1"),
         Reference(f"oci:{tmp_path}/layout", "", "one"),
         Reference(f"oci-archive:{tmp_path}/one.tar", "", "two"),
-        Reference(f"docker-archive:{tmp_path}/two.tar", "", "docker.io/library/app:3"),
         Reference(f"oci:{tmp_path}/again", "", "four"),
         Reference("last", "app", "5"),
     ]
     for source, target in pairwise(way):
-        # What we write for docker is an OCI archive as well, and only that has room for what hangs on images.
-        read = Reference(source.host.replace("docker-", "oci-"), source.repository, source.tag)
-        report = await desk.copy(read, target)
+        report = await desk.copy(source, target)
         assert report.ok
         assert len(report.images[0].referrers) == len(all_of(signed)), target
         assert not any(each.left for each in report.images[0].referrers)
     assert await found_at(there.at(Site("last", "app")), signed) == all_of(signed)
+
+
+async def test_an_archive_for_docker_holds_images_alone_and_the_report_says_what_was_left(
+    desk: Desk, tmp_path: Path
+) -> None:
+    signed = await loaded(desk)
+    target = Reference(f"docker-archive:{tmp_path}/d.tar", "", "docker.io/library/app:1")
+    report = await desk.copy(Reference("source", "app", "1"), target)
+    assert report.ok
+    left = {(each.subject, each.digest) for each in report.images[0].referrers}
+    assert left == {(subject, digest) for subject, digest, _ in all_of(signed)}
+    assert {each.left for each in report.images[0].referrers} == {"its target holds images alone"}
+    reads = {name for call, name in desk.registries["source"].calls if call == "read"}
+    assert not reads & {digest for _, digest, _ in all_of(signed)}, "what is left is not read"
+    with tarfile.open(tmp_path / "d.tar") as tar:
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+    assert [each["digest"] for each in index["manifests"]] == [signed.index.descriptor.digest]
+
+
+PARTS = {
+    "one platform": PlatformChoice((parse_platform("linux/arm64"),)),
+    "pruned": PlatformChoice((parse_platform("linux/arm64"),), "prune"),
+    "sparse": PlatformChoice((parse_platform("linux/arm64"),), "keep"),
+    "the index alone": PlatformChoice((), "only"),
+    "docker's format": PlatformChoice((), "auto", "v2s2"),
+}
+
+
+@pytest.mark.parametrize(
+    "place", ["oci:{}/l:one", "oci-archive:{}/a.tar:one", "docker-archive:{}/d.tar:one:1"]
+)
+@pytest.mark.parametrize("part", PARTS)
+async def test_of_a_part_each_referrer_goes_along_or_is_told_as_left(
+    desk: Desk, tmp_path: Path, place: str, part: str
+) -> None:
+    signed = await loaded(desk)
+    word, path, name = place.format(tmp_path).split(":", 2)
+    target = Reference(f"{word}:{path}", "", name)
+    report = await desk.copy(Reference("source", "app", "1"), target, PARTS[part])
+    [image] = report.images
+    if place.startswith("docker") and part == "the index alone":
+        assert image.status == "failed"  # which docker could not load
+        return
+    assert image.status == "done", image.error
+    amd64, arm64 = (signed.children[each].descriptor.digest for each in ("amd64", "arm64"))
+    concerned = {signed.index.descriptor.digest}
+    concerned |= set() if part == "the index alone" else {arm64}
+    concerned |= {amd64} if part == "docker's format" else set()
+    for subject in tuple(concerned):
+        concerned |= {made.descriptor.digest for made in signed.by_subject[subject]}
+    went = {each for each in all_of(signed) if each[0] in concerned}
+    assert {(each.subject, each.digest) for each in image.referrers} == {each[:2] for each in went}
+    for each in image.referrers:
+        of_index = each.subject in {signed.index.descriptor.digest} | {
+            made.descriptor.digest for made in signed.by_subject[signed.index.descriptor.digest]
+        }
+        lost = part == "docker's format" or (of_index and image.digest != image.source_digest)
+        said = "its subject is not at the target, another manifest was made of it" if lost else ""
+        assert each.left == ("its target holds images alone" if place.startswith("docker") else said)
 
 
 async def test_an_unchanged_layout_is_left_as_it_is(desk: Desk, tmp_path: Path) -> None:

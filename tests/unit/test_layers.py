@@ -47,7 +47,9 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "signatures": Room((*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore")),
+    "signatures": Room(
+        (*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client")
+    ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
     "engine": Room((*SEAM, "version", "signatures.contract", "signatures.finding"), ("msgspec",)),

@@ -86,6 +86,11 @@ def verify_option(text: str) -> Option:
     )
 
 
+def referrers_option(text: str) -> Option:
+    """`--referrers WHEN`, with a help text of the verb's own."""
+    return click.option("--referrers", type=click.Choice(["auto", "always", "off"]), help=text)
+
+
 run_options = option_group(
     "run",
     RunOptions,
@@ -108,11 +113,9 @@ run_options = option_group(
         is_flag=True,
         help="Mirror layers that registries need not hold (`urls`) where the source itself holds them.",
     ),
-    click.option(
-        "--referrers",
-        type=click.Choice(["auto", "always", "off"]),
-        help="Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
-        "looked at (auto, the default), for unchanged images again, or not at all.",
+    referrers_option(
+        "Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
+        "looked at (auto, the default), for unchanged images again, or not at all."
     ),
     click.option(
         "--policy",

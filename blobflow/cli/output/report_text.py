@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from blobflow.engine.results.report import ImageRecord, Report, TagRecord, TargetRecord
 
 
+# Referrers that were left, or reasons for that, which get a line each.
+_LEFT_SHOWN = 12
+
+
 def run_lines(report: Report) -> list[str]:
     """When the run was, what was typed, by which version, and what ended it; of a report that tells that."""
     from blobflow.cli.options.command_line import command_text
@@ -84,10 +88,14 @@ def _referrer_lines(report: Report) -> list[str]:
     if not found:
         return []
     less = f", {len(left)} of them left" if left else ""
-    return [
-        f"{count_text(len(found), 'referrer')}{less}",
-        *(one_line(f"left: {each.digest} of {image.target}: {each.left}") for image, each in left),
-    ]
+    lines = [f"{count_text(len(found), 'referrer')}{less}"]
+    if len(left) <= _LEFT_SHOWN:
+        return lines + [
+            one_line(f"left: {each.digest} of {image.target}: {each.left}") for image, each in left
+        ]
+    reasons = Counter(each.left for _, each in left).most_common()
+    lines += [one_line(f"left: {count_text(n, 'referrer')}: {reason}") for reason, n in reasons[:_LEFT_SHOWN]]
+    return [*lines, "each of them is in a --report"]
 
 
 def _is_left(image: ImageRecord) -> bool:

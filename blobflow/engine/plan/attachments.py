@@ -7,31 +7,42 @@ desired images that have their subjects. Referrers that can't be attached are sk
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from blobflow.content import Attaches, Referrer, SinkAt, Site, SourceAt
+from blobflow.content import Attaches, Rebuilds, Referrer, SinkAt, Site, SourceAt
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader
-from blobflow.engine.sources.referrers import FoundReferrers, ReferrerLookups, SkippedReferrer, find_referrers
+from blobflow.engine.sources.referrers import (
+    FoundReferrers,
+    ManifestAt,
+    ReferrerLookups,
+    SkippedReferrer,
+    find_referrers,
+    list_referrers,
+)
 from blobflow.errors import BlobflowError
 from blobflow.oci import Digest
+from blobflow.oci.local_reference import DOCKER_ARCHIVE
 
 REPLACED = "its subject is not at the target, another manifest was made of it"
+IMAGES_ALONE = "its target holds images alone"
 
 
 class WithReferrers(msgspec.Struct, frozen=True):
     """Desired images with their attached referrers, the graph that includes these, and the pairs whose lookup
-    failed."""
+    failed. `unknown`: pairs of which it is not known what was left, since their targets hold images alone and
+    their sources could not say."""
 
     desired_images: dict[Pair, DesiredImage]
     graph: Graph
     failures: dict[Pair, BlobflowError]
+    unknown: dict[Pair, BlobflowError]
 
 
 async def attach_referrers(
@@ -46,27 +57,48 @@ async def attach_referrers(
 ) -> WithReferrers:
     """Look up the referrers of these pairs' images, where their targets can hold them, and attach them.
 
-    `reader` is the one that read the graph.
+    Where a target can't hold them they are listed as left, without being read. `reader` is the one that read
+    the graph.
     """
-    able = [p for p in pairs if p in desired_images and accepts_referrers(p, sink_at)]
-    places = [
-        (site_of(pair.source), digest)
-        for pair in able
-        for digest in source_manifests(desired_images[pair], graph)
-    ]
+    wanted = {
+        pair: _told_of_rebuilt(desired_images[pair], source_at(site_of(pair.source)))
+        for pair in pairs
+        if pair in desired_images
+    }
+    able = [pair for pair in wanted if accepts_referrers(pair, sink_at)]
+    places = [place for pair in able for place in _places(pair, wanted[pair], graph)]
     found = await find_referrers(places, graph, source_at, runner, lookups, reader)
     attached, failures = dict(desired_images), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
-        attached[pair] = _with_referrers(desired_images[pair], site, found)
+        attached[pair] = _with_referrers(wanted[pair], site, found)
         subjects = [
-            *source_manifests(desired_images[pair], graph),
+            *source_manifests(wanted[pair], graph),
             *(a.manifest.descriptor.digest for a in attached[pair].attached),
         ]
         for digest in subjects:
             if (site, digest) in found.failures:
                 failures.setdefault(pair, found.failures[site, digest])
-    return WithReferrers(attached, found.graph, failures)
+    unable = {pair: _places(pair, wanted[pair], graph) for pair in wanted.keys() - set(able)}
+    listed = await list_referrers([place for own in unable.values() for place in own], runner, lookups)
+    unknown = dict[Pair, BlobflowError]()
+    for pair, own in sorted(unable.items()):
+        left = tuple(SkippedReferrer(each, IMAGES_ALONE) for each in listed.below(own))
+        attached[pair] = msgspec.structs.replace(desired_images[pair], left=left)
+        for place in own:
+            if place in listed.failures:
+                unknown.setdefault(pair, listed.failures[place])
+    return WithReferrers(attached, found.graph, failures, unknown)
+
+
+def _told_of_rebuilt(desired: DesiredImage, source: object) -> DesiredImage:
+    """The image, which also replaces what its source itself made its root of."""
+    rebuilt = source.rebuilt(desired.root.digest) if isinstance(source, Rebuilds) else ()
+    return msgspec.structs.replace(desired, replaced=(*desired.replaced, *rebuilt)) if rebuilt else desired
+
+
+def _places(pair: Pair, desired: DesiredImage, graph: Graph) -> list[ManifestAt]:
+    return [(site_of(pair.source), digest) for digest in source_manifests(desired, graph)]
 
 
 def source_manifests(desired: DesiredImage, graph: Graph) -> list[Digest]:
@@ -76,19 +108,20 @@ def source_manifests(desired: DesiredImage, graph: Graph) -> list[Digest]:
 
 
 def accepts_referrers(pair: Pair, sink_at: SinkAt) -> bool:
-    """Whether a pair's target can hold referrers of its image."""
-    return isinstance(sink_at(site_of(pair.target)), Attaches)
+    """Whether referrers of a pair's image are found again at its target. docker's archives list images alone,
+    also where they are layouts beside that."""
+    return pair.target.transport != DOCKER_ARCHIVE and isinstance(sink_at(site_of(pair.target)), Attaches)
 
 
 def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
     """The image with the referrers that were found at its source."""
     attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
+    there = {manifest.descriptor.digest for manifest in desired.manifests}
+    lost = [digest for digest in desired.replaced if digest not in there]
     left = [
-        SkippedReferrer(referrer, REPLACED)
-        for subject in desired.replaced
-        for referrer in found.referrers.get((site, subject), ())
+        SkippedReferrer(each, REPLACED) for subject in lost for each in _below(subject, site, found, there)
     ]
-    left += [each for subject in desired.replaced for each in found.strangers.get((site, subject), ())]
+    left += [each for subject in lost for each in found.strangers.get((site, subject), ())]
     waiting = deque(manifest.descriptor.digest for manifest in desired.manifests)
     met = set(waiting)
     while waiting:
@@ -108,6 +141,20 @@ def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) ->
     return msgspec.structs.replace(
         desired, attached=tuple(attached.values()), left=tuple(left), referring=tuple(_referring(desired))
     )
+
+
+def _below(
+    subject: Digest, site: Site, found: FoundReferrers, there: Collection[Digest]
+) -> Iterator[Referrer]:
+    """What refers to a manifest that the target does not get, and what refers to that in turn."""
+    waiting, met = [subject], {subject, *there}
+    while waiting:
+        for referrer in found.referrers.get((site, waiting.pop()), ()):
+            if referrer.manifest.digest not in there:
+                yield referrer
+            if referrer.manifest.digest not in met:
+                met.add(referrer.manifest.digest)
+                waiting.append(referrer.manifest.digest)
 
 
 def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:

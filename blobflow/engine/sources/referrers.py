@@ -7,18 +7,20 @@ itself, in its `subject` field.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from blobflow.content import Referrer, Refers, Site, SourceAt
+from blobflow.content import Referrer, Refers, RefersAtHand, Site, Source, SourceAt
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import site_of
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Descriptor, Digest, Reference, digest_of, parse_manifest
 from blobflow.oci.platform_choice import without_platform
 
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
@@ -90,6 +92,50 @@ async def find_referrers(
     return FoundReferrers(
         search.graph, search.referrers, search.strangers, search.unreadable, search.failures
     )
+
+
+class ListedReferrers(msgspec.Struct, frozen=True):
+    """What sources list as referrers of manifests, unread. `failures`: manifests of which they could not
+    say."""
+
+    referrers: dict[ManifestAt, list[Referrer]]
+    failures: dict[ManifestAt, BlobflowError]
+
+    def below(self, places: Iterable[ManifestAt]) -> list[Referrer]:
+        """What is listed for these manifests, and for what is, each once, subjects first."""
+        waiting = deque(places)
+        met = set(waiting)
+        found: dict[tuple[Digest, Digest, str], Referrer] = {}
+        while waiting:
+            site, subject = waiting.popleft()
+            for each in self.referrers.get((site, subject), ()):
+                found.setdefault((each.manifest.digest, subject, each.tag), each)
+                if (place := (site, each.manifest.digest)) not in met:
+                    met.add(place)
+                    waiting.append(place)
+        return [*found.values()]
+
+
+async def list_referrers(
+    places: Iterable[ManifestAt], runner: BoundedRunner, lookups: ReferrerLookups
+) -> ListedReferrers:
+    """List the referrers of these manifests, and theirs in turn, without reading them."""
+    referrers: dict[ManifestAt, list[Referrer]] = {}
+    failures: dict[ManifestAt, BlobflowError] = {}
+
+    async def ask(place: ManifestAt) -> None:
+        try:
+            referrers[place] = await lookups.lookup(place)
+        except BlobflowError as error:
+            referrers[place] = []
+            failures[place] = error
+
+    level = sorted(set(places))
+    for _ in range(MAX_DEPTH):
+        await runner.for_each(ask, level)
+        further = {(site, each.manifest.digest) for site, digest in level for each in referrers[site, digest]}
+        level = sorted(further - referrers.keys())
+    return ListedReferrers(referrers, failures)
 
 
 class _Search:
@@ -188,3 +234,24 @@ class SkippedReferrer(msgspec.Struct, frozen=True):
 
     referrer: Referrer
     because: str
+
+
+async def referrers_at_hand(source: Source, root: Descriptor) -> str:
+    """A hash over all that files list as referring to an image, to what is below it, and to that in turn; ""
+    for nothing, and for a source whose answers cost requests. What can't be read is passed over: the run that
+    wants it says so."""
+    if not isinstance(source, RefersAtHand) or not await source.has_referrers():
+        return ""
+    found: set[tuple[Digest, Digest, str]] = set()
+    waiting, met = [root], {root.digest}
+    while waiting:
+        manifest = waiting.pop()
+        referrers = await source.referrers(manifest.digest)
+        found.update((manifest.digest, each.manifest.digest, each.tag) for each in referrers)
+        below = [each.manifest for each in referrers]
+        with suppress(BlobflowError):
+            raw = await source.read(manifest)
+            below += parse_manifest(raw, manifest.media_type, digest=manifest.digest).manifests
+        waiting += (each for each in below if each.digest not in met)
+        met.update(each.digest for each in below)
+    return digest_of(repr(sorted(found)).encode()) if found else ""

@@ -20,12 +20,14 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import may_name_platform, read_platform
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader, read_graph
+from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.oci.local_reference import local_host
 from blobflow.oci.platform_choice import attested_digest
-from blobflow.operations.airgap.load import ArchiveInput, archive_of, lacking
+from blobflow.oci.referrers import subject_in_tag
+from blobflow.operations.airgap.load import ArchiveInput, archive_of, archives_of, lacking
 from blobflow.transports.archive import ArchiveSource, detect_transport
 from blobflow.transports.files import translate_os_errors
 from blobflow.transports.union_source import UnionSource
@@ -94,7 +96,8 @@ async def look_at_file(client: Client, path: Path) -> BundleFile:
             names = await archive_of(services, ArchiveInput(str(path), place)).names()
     except BlobflowError as error:
         return BundleFile(path, size, error=error)
-    return BundleFile(path, size, images=len(names))
+    images = [texts for texts in names.values() if not texts or not all(map(subject_in_tag, texts))]
+    return BundleFile(path, size, images=len(images))  # of a part, signatures of images elsewhere are none
 
 
 async def read_bundle(client: Client, inputs: Sequence[ArchiveInput]) -> BundleContent:
@@ -113,7 +116,7 @@ async def verify_bundle(
     its digest says, or can't be read."""
     async with client.services() as services:
         found = await _read(services, inputs)
-        archives = [archive_of(services, item) for item in inputs]
+        archives = archives_of(services, inputs)
         services.observe(PhaseStarted("verify", len(found.content)))
         damaged: dict[Digest, BlobflowError] = {}
         for archive, item in zip(archives, inputs, strict=True):
@@ -142,7 +145,7 @@ async def _damage(archive: ArchiveSource, label: str, digest: Digest) -> Blobflo
 
 
 async def _read(services: Services, inputs: Sequence[ArchiveInput]) -> BundleContent:
-    archives = [archive_of(services, item) for item in inputs]
+    archives = archives_of(services, inputs)
     services.observe(PhaseStarted("archives", len(archives)))
     names: dict[Digest, list[str]] = {}
     roots: dict[Digest, Descriptor] = {}
@@ -188,13 +191,20 @@ class _Reading:
     ) -> list[BundledImage]:
         """The images of these roots, in their order."""
         graph, failures = await self._graph(roots.values())
-        attached = {digest: await self._attached(graph, digest) for digest in roots if digest not in failures}
-        more = {each.digest: each for found in attached.values() for each in found}
-        graph, _ = await self._graph([*roots.values(), *more.values()])
+        attached: dict[Digest, dict[Digest, Descriptor]] = {
+            digest: {} for digest in roots if digest not in failures
+        }
+        for _ in range(MAX_DEPTH):  # what refers to an image may be referred to in turn
+            for root, found in attached.items():
+                found |= await self._attached(graph, (root, *found))
+            more = {digest: each for found in attached.values() for digest, each in found.items()}
+            if more.keys() <= graph.manifests.keys():
+                break
+            graph, _ = await self._graph([*roots.values(), *more.values()])
         return [
             BundledImage(tuple(names[digest]), root, error=failures[digest])
             if digest in failures
-            else await self._image(graph, root, tuple(names[digest]), attached[digest])
+            else await self._image(graph, root, tuple(names[digest]), [*attached[digest].values()])
             for digest, root in roots.items()
         ]
 
@@ -210,14 +220,14 @@ class _Reading:
         )
         return read.graph, {at[reference].digest: error for reference, error in read.failures.items()}
 
-    async def _attached(self, graph: Graph, root: Digest) -> list[Descriptor]:
-        """What refers to an image or to a manifest below it, as far as it is here."""
+    async def _attached(self, graph: Graph, roots: Iterable[Digest]) -> dict[Digest, Descriptor]:
+        """What refers to these or to manifests below them, as far as it is here."""
         found: dict[Digest, Descriptor] = {}
-        for manifest in graph.closure(root):
-            for each in await self._source.referrers(manifest.descriptor.digest):
+        for manifest in {each.descriptor.digest: each for root in roots for each in graph.closure(root)}:
+            for each in await self._source.referrers(manifest):
                 if each.manifest.digest in self._held:
                     found[each.manifest.digest] = each.manifest
-        return [*found.values()]
+        return found
 
     async def _image(
         self, graph: Graph, root: Descriptor, names: tuple[str, ...], attached: Sequence[Descriptor]

@@ -85,8 +85,6 @@ class _Find(msgspec.Struct, frozen=True):
         return ClaimedImage(transport_of(place), Reference(place, "", self.called), self.root.digest)
 
 
-_NOTHING = Loaded({}, {}, ())
-
 Aim = Callable[[Loaded], Sequence[Pair]]
 StartRun = Callable[[Sequence[Pair], Sequence[str]], Run]
 
@@ -112,23 +110,24 @@ async def load(
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
         so_far: dict[str, Source] = {}
-        async with EarlyUploads(policy, _over(services, so_far, _NOTHING)) as early:
+        async with EarlyUploads(policy, _over(services, so_far)) as early:
 
             def examined(part: Loaded) -> None:
                 sources = gathering.sources(part)
                 so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(services, sources, part))
+                early.offer(pairs, _over(_claiming(services, part), sources))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
             await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
+        services = _claiming(services, loaded)
         run = begin(pairs, loaded.notes)
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
-            await mount_omitted_blobs(pairs, sources, await gathering.held(), services)
-        await run.execute(_over(services, sources, loaded))
+            await mount_omitted_blobs(pairs, sources, await gathering.held(), services, policy)
+        await run.execute(_over(services, sources))
         await client.tidy()
 
 
@@ -137,7 +136,7 @@ def source_of(name: ImageName, digest: str = "") -> Reference:
     return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
-def _over(services: Services, sources: dict[str, Source], loaded: Loaded) -> Services:
+def _over(services: Services, sources: dict[str, Source]) -> Services:
     """The services with the archives as sources, one for each repository."""
 
     def source_at(site: Site) -> Source:
@@ -150,12 +149,18 @@ def _over(services: Services, sources: dict[str, Source], loaded: Loaded) -> Ser
     def limiter_at(host: str) -> Limiter:
         return archives if host == ARCHIVES else services.limiter_at(host)
 
+    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at)
+
+
+def _claiming(services: Services, loaded: Loaded) -> Services:
+    """The services by which signature policies know the images of the archives."""
+
     def claims(source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
         if source.host != ARCHIVES:
             return services.claims(source, digest)
         return _claims(loaded, source, digest)
 
-    return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at, claims=claims)
+    return msgspec.structs.replace(services, claims=claims)
 
 
 def _claims(loaded: Loaded, source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
@@ -177,13 +182,14 @@ class _Gathering:
 
     def __init__(self, inputs: Sequence[ArchiveInput], services: Services) -> None:
         self._inputs = inputs
-        self._archives = {item: archive_of(services, item) for item in inputs}
+        self._archives = dict(zip(inputs, archives_of(services, inputs), strict=True))
         self._lacking = lacking(inputs)
         self._all = UnionSource(tuple(self._archives.values()), {}, absent=self._lacking)
         self._notes: dict[str, None] = {}
         self._examined = 0
         self._count = services.meter.counts["archives"]
         self._others: dict[ImageName, str] = {}
+        self._rebuilt: dict[Digest, tuple[Digest, ...]] = {}
 
     async def gather(
         self, wanted: Mapping[ImageName, str] | None, examined: Callable[[Loaded], None]
@@ -225,7 +231,7 @@ class _Gathering:
         made = [each.made for each in loaded.groups.values() if each.made is not None]
         archives = tuple(self._archives[item] for item in self._inputs[: self._examined])
         return {
-            path: UnionSource(archives, own, made, path=path, absent=self._lacking)
+            path: UnionSource(archives, own, made, path=path, rebuilt=self._rebuilt, absent=self._lacking)
             for path, own in roots.items()
         }
 
@@ -260,10 +266,7 @@ class _Gathering:
         digest_name(name, made.root.digest)
         if made.mixed:
             self._note(f"{name} has images with OCI's and with Docker's media types: its index is OCI's")
-        kept = {child.digest for child in made.made.manifests} if made.made else set[Digest]()
-        for find in found:
-            if find.root.digest not in {made.root.digest, *kept}:
-                await self._note_left(name, find)
+        self._note_rebuilt(made, found)
         return made
 
     async def _as_it_is(self, name: ImageName, find: _Find) -> GroupedImage:
@@ -280,17 +283,15 @@ class _Gathering:
             f"{find.input.label} has {len(kept)} of the {len(root.manifests)} images in the index of {name}: "
             f"{find.root.digest} became {made.descriptor.digest} without the others"
         )
-        await self._note_left(name, find)
-        return GroupedImage(made.descriptor, made)
+        whole = GroupedImage(made.descriptor, made)
+        self._note_rebuilt(whole, [find])
+        return whole
 
-    async def _note_left(self, name: ImageName, find: _Find) -> None:
-        """Note for the report that the referrers of an index are not loaded if a new index replaces it."""
-        left = await self._all.referrers(find.root.digest)
-        if left:
-            self._note(
-                f"signatures and other referrers of the index {find.root.digest} that {find.input.label} has "
-                f"for {name} are left ({len(left)}): another index was made of it"
-            )
+    def _note_rebuilt(self, made: GroupedImage, found: Sequence[_Find]) -> None:
+        """Note what a new index was made of: what refers to that is left, and the report says so."""
+        if made.made is not None:
+            roots = dict.fromkeys(find.root.digest for find in found)
+            self._rebuilt[made.root.digest] = tuple(roots)
 
     async def _part(self, name: ImageName, find: _Find) -> ArchivedImage:
         """What an archive contributes to a name that others contribute to as well, or that gets an index."""
@@ -353,6 +354,14 @@ def archive_of(services: Services, item: ArchiveInput) -> ArchiveSource:
     source = services.source_at(Site(item.place, ""))
     assert isinstance(source, ArchiveSource), "inputs are archives"
     return source
+
+
+def archives_of(services: Services, inputs: Iterable[ArchiveInput]) -> list[ArchiveSource]:
+    """The archives that inputs name, which may be parts of one bundle."""
+    archives = [archive_of(services, item) for item in inputs]
+    for archive in archives:
+        archive.read_with(archives)
+    return archives
 
 
 def _is_whole(find: _Find) -> bool:

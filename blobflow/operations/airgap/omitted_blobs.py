@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from blobflow.content import Site, Source
+from blobflow.content import Refers, Site, Source
 from blobflow.engine.blob_readers import SourceReader
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
+from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
@@ -24,13 +25,19 @@ _ASKED = 64
 
 
 async def mount_omitted_blobs(
-    pairs: Sequence[Pair], sources: Mapping[str, Source], held: Collection[Digest], services: Services
+    pairs: Sequence[Pair],
+    sources: Mapping[str, Source],
+    held: Collection[Digest],
+    services: Services,
+    policy: Policy,
 ) -> None:
     """Mount into each pair's target what the archives do not hold and another pair's target does."""
     lacking: dict[Pair, list[Descriptor]] = {}
     for pair in pairs:
         source = sources.get(pair.source.repository)
-        blobs = await _blobs(source, pair) if source and not pair.target.transport else ()
+        if source is None or pair.target.transport:
+            continue
+        blobs = await _blobs(source, pair, referrers=policy.lookup(pair) != "off")
         if left_out := [blob for blob in blobs if blob.digest not in held]:
             lacking[pair] = left_out
     homes = _homes(pairs, lacking)
@@ -42,18 +49,34 @@ async def mount_omitted_blobs(
     await BoundedRunner(_AT_ONCE).for_each(bring, lacking)
 
 
-async def _blobs(source: Source, pair: Pair) -> Iterable[Descriptor]:
-    """Every blob of an image, each once; none of an image that the archives do not have."""
-    found: dict[Digest, Descriptor] = {}
+async def _blobs(source: Source, pair: Pair, *, referrers: bool) -> Iterable[Descriptor]:
+    """Every blob of an image, and of what refers to it, each once; none of an image that the archives do not
+    have."""
     try:
-        todo = [await source.resolve(pair.source.name)]
-        while todo:
-            manifest = await _read(source, todo.pop())
-            found |= {blob.digest: blob for blob in manifest.blobs}
-            todo += manifest.manifests
+        manifests = await _closure(source, await source.resolve(pair.source.name))
     except NotFound:
         return ()
-    return found.values()
+    waiting = list(manifests) if referrers else []
+    while waiting and isinstance(source, Refers):
+        for each in await source.referrers(waiting.pop()):
+            if each.manifest.digest not in manifests:
+                with suppress(BlobflowError):  # one that can't be read is left by the run, which says so
+                    below = await _closure(source, each.manifest)
+                    waiting += below.keys() - manifests.keys()
+                    manifests |= below
+    return {blob.digest: blob for each in manifests.values() for blob in each.blobs}.values()
+
+
+async def _closure(source: Source, root: Descriptor) -> dict[Digest, Manifest]:
+    """A manifest and all below it. Raises NotFound where one is not there."""
+    found: dict[Digest, Manifest] = {}
+    waiting = [root]
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor.digest not in found:
+            found[descriptor.digest] = manifest = await _read(source, descriptor)
+            waiting += manifest.manifests
+    return found
 
 
 async def _read(source: Source, manifest: Descriptor) -> Manifest:

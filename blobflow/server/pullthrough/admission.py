@@ -114,7 +114,7 @@ class Admission:
                 if not isinstance(error, Refused) and error.status != 404:
                     raise
         reference = Reference(upstream.registry, upstream.repository, tag, "" if tag else digest)
-        await self._check(upstream, ClaimedImage("docker", reference, digest), seconds)
+        await self._check(upstream, ClaimedImage("docker", reference, digest, manifest.raw), seconds)
 
     def note(self, repository: str, manifest: Manifest) -> None:
         """Take in a manifest that has just come into the repository."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from blobflow.content import Referrer
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
+from blobflow.oci.referrers import digest_in_tag, subject_in_tag
 from blobflow.transports.archive.contents import StoredFile, one_ahead
 from blobflow.transports.archive.docker_manifest import diff_ids, make_manifest
 from blobflow.transports.archive.importer import Importer, layer_type
@@ -24,6 +25,7 @@ from blobflow.transports.compression.compressors import LAYER
 from blobflow.transports.compression.detection import decompressor_for, in_blocks
 from blobflow.transports.compression.formats import unsupported_compression_of
 from blobflow.transports.files import in_thread
+from blobflow.transports.layout.cosign_save import MAX_UNLISTED_BYTES
 from blobflow.transports.layout.image_names import ImageNames, digest_or_none, unambiguous_names
 from blobflow.transports.layout.index_json import (
     check_manifest,
@@ -70,6 +72,10 @@ class Images(Protocol):
         """See `Refers.referrers`."""
         ...
 
+    def has_referrers(self) -> bool:
+        """See `RefersAtHand.has_referrers`."""
+        ...
+
 
 def read_manifest(opened: OpenArchive, images: Images, manifest: Descriptor) -> bytes:
     """A manifest's bytes, verified. Raises NotFound, IntegrityError, UnsupportedContent."""
@@ -93,7 +99,26 @@ class OciImages:
             raise missing_manifest_json(files, opened.name)
         what = f"index.json of {opened.name}"
         self._images = parse_index_json(opened.small(index, what), what)
-        self._attached = IndexReferrers(self._images, self._read)
+        self._attached = IndexReferrers(self._images, self._read, self._small_blobs)
+        self._others: Sequence[OciImages] = ()
+
+    def is_part(self) -> bool:
+        """Whether the index names what is not here, or what belongs to that by its tag."""
+        held = self.held()
+        tagged = (tag for names, _ in self._images for name in names if (tag := subject_in_tag(name)))
+        wanted = {entry.digest for _, entry in self._images} | {digest_in_tag(tag) for tag in tagged}
+        return not wanted <= held
+
+    def look_in(self, others: Sequence[OciImages]) -> None:
+        """Read in these, too, what the index names: other parts of a bundle."""
+        self._others = others
+
+    def _small_blobs(self) -> Iterator[Digest]:
+        """See `layout.referrers`."""
+        for digest in sorted(self.held()):
+            stored = self.blob(digest)
+            if stored is not None and stored.size <= MAX_UNLISTED_BYTES:
+                yield digest
 
     def blob(self, digest: Digest) -> StoredFile | None:
         return self._opened.contents.find(path_of_blob(digest), self._opened.name)
@@ -113,12 +138,18 @@ class OciImages:
     def referrers(self, subject: Digest) -> list[Referrer]:
         return self._attached.of(subject)
 
+    def has_referrers(self) -> bool:
+        return self._attached.any()
+
     async def resolve(self, name: str) -> Descriptor:
         if digest := digest_or_none(name):
             return descriptor_of(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
         return self._attached.find(name, self._place)
 
     def _read(self, manifest: Descriptor) -> bytes:
+        for images in (self, *self._others):
+            if images.blob(manifest.digest) is not None:
+                return read_manifest(images._opened, images, manifest)
         return read_manifest(self._opened, self, manifest)
 
 
@@ -158,6 +189,9 @@ class DockerImages:
 
     def referrers(self, subject: Digest) -> list[Referrer]:
         return []  # docker's own form of an archive has no place for them
+
+    def has_referrers(self) -> bool:
+        return False
 
     async def resolve(self, name: str) -> Descriptor:
         digest = digest_or_none(name)

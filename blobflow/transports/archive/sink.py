@@ -25,7 +25,7 @@ from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.oci.platform_choice import without_annotations
-from blobflow.oci.referrers import fallback_tag, subject_in_tag
+from blobflow.oci.referrers import digest_in_tag, fallback_tag, subject_in_tag
 from blobflow.transports.archive.manifest_json import (
     MANIFEST_JSON,
     REPOSITORIES,
@@ -59,6 +59,7 @@ from blobflow.transports.layout.referrers import updated_referrers_index
 
 # Bytes of manifests that are held until the archive is complete. What is more waits in a file.
 HELD_BYTES = 8 * 1024 * 1024
+_EMPTY_BYTES = len(b"{}")
 
 
 class ArchiveSink:
@@ -151,8 +152,11 @@ class ArchiveSink:
         return region is not None and region.size == content.size
 
     def _left_out(self, content: Descriptor) -> bool:
-        """Whether it counts as here; manifests, which are small, are never left out."""
-        return content.digest in self._elsewhere and content.media_type not in media.MANIFESTS
+        """Whether it counts as here; manifests, which are small, are never left out, nor is the empty config
+        of every artifact (image-spec manifest.md), which is wanted in repositories that never had it."""
+        if content.media_type in media.MANIFESTS or content.size <= _EMPTY_BYTES:
+            return False
+        return content.digest in self._elsewhere
 
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         return origin.registry == self.site.registry and await self.has(blob)
@@ -299,7 +303,7 @@ class ArchiveSink:
     def _hangs(self, tag: str) -> bool:
         """Whether what a tag names is there because of its subject, and would be strange to docker."""
         subject = subject_in_tag(tag)
-        return bool(subject) and subject.replace("-", ":", 1) in self._manifests
+        return bool(subject) and digest_in_tag(subject) in self._manifests
 
     def _reached(self) -> list[Manifest]:
         """The manifests that the tags reach, by digest."""

@@ -7,7 +7,7 @@ name, manifests in memory or on disk, blobs in the file or in the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class ArchiveSource:
-    """One archive. Implements Source, Lists and Refers; made without looking at the disk."""
+    """One archive. Implements Source, Lists and RefersAtHand; made without looking at the disk."""
 
     def __init__(self, site: Site, store: Store, importer: Importer, meter: HostMeter) -> None:
         self.site = site
@@ -39,6 +39,12 @@ class ArchiveSource:
         self._meter = meter
         self._opening = asyncio.Lock()
         self._found: _Found | BlobflowError | None = None
+        self._others: Sequence[ArchiveSource] = ()
+
+    def read_with(self, others: Sequence[ArchiveSource]) -> None:
+        """Look in these, too, for manifests that the index of this one names: in the other parts of a bundle.
+        They are opened when this one is, if it names what it does not have."""
+        self._others = [other for other in others if other is not self]
 
     def close(self) -> None:
         if isinstance(self._found, _Found):
@@ -52,15 +58,19 @@ class ArchiveSource:
 
     async def tags(self) -> list[str]:
         """One name for each image that has any, in the order of the archive."""
-        return (await self._open()).images.tags()
+        return (await self._images()).tags()
 
     async def names(self) -> dict[int, tuple[str, ...]]:
         """All names of each image, by the n of the `@n` that asks for it, in the order of the archive."""
-        return (await self._open()).images.names()
+        return (await self._images()).names()
 
     async def referrers(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""
-        return (await self._open()).images.referrers(subject)
+        return (await self._images()).referrers(subject)
+
+    async def has_referrers(self) -> bool:
+        """See `RefersAtHand.has_referrers`."""
+        return (await self._images()).has_referrers()
 
     async def held(self) -> frozenset[Digest]:
         """The digests of what is in an OCI archive, of a docker archive those of the images asked for."""
@@ -73,7 +83,7 @@ class ArchiveSource:
 
     async def resolve(self, name: str) -> Descriptor:
         """What a name, `@n`, a digest or "" (the only image) means here."""
-        return await (await self._open()).images.resolve(name)
+        return await (await self._images()).resolve(name)
 
     async def read(self, manifest: Descriptor) -> bytes:
         found = await self._open()
@@ -98,6 +108,16 @@ class ArchiveSource:
 
     def _count(self, size: int) -> None:
         self._meter.bytes_read += size
+
+    async def _images(self) -> Images:
+        """The images, with the other parts at hand if any of them lies there."""
+        images = (await self._open()).images
+        if self._others and isinstance(images, OciImages):
+            if images.is_part():
+                opened = [(await other._open()).images for other in self._others]
+                images.look_in([other for other in opened if isinstance(other, OciImages)])
+            self._others = ()
+        return images
 
     async def _open(self) -> _Found:
         """The archive is read when this is first called. Raises the same error every time."""

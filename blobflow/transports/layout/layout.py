@@ -9,7 +9,7 @@ layout that others wrote is believed to be there, never to be right: it is hashe
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from blobflow.transports.files import (
     remove_stale_temporaries,
     translate_os_errors,
 )
+from blobflow.transports.layout.cosign_save import MAX_UNLISTED_BYTES
 from blobflow.transports.layout.image_names import digest_or_none
 from blobflow.transports.layout.index_json import (
     EMPTY_INDEX,
@@ -42,6 +43,7 @@ from blobflow.transports.layout.index_json import (
     check_blobs,
     check_manifest,
     descriptor_of,
+    digest_in_path,
     parse_index_json,
     read_small,
     unambiguous_names_of,
@@ -53,7 +55,8 @@ _OF_LAYOUTS = frozenset({"oci-layout", "index.json", "blobs"})
 
 
 class OciLayout:
-    """One layout. Implements Source, Sink, Lists and Attaches; made without looking at the disk."""
+    """One layout. Implements Source, Sink, Lists, Attaches and RefersAtHand; made without looking at the
+    disk."""
 
     def __init__(self, site: Site, folder: Path, meter: HostMeter) -> None:
         self.site = site
@@ -83,6 +86,10 @@ class OciLayout:
             return self._attached().of(subject)
         except NotFound:
             return []
+
+    async def has_referrers(self) -> bool:
+        """See `RefersAtHand.has_referrers`."""
+        return self._attached().any()
 
     def _images(self) -> list[tuple[tuple[str, ...], Descriptor]]:
         """The entries of index.json with their names. Raises NoSuchFile where nothing is, UnsupportedContent
@@ -119,8 +126,16 @@ class OciLayout:
                 about = None
         version = about and (about.st_ino, about.st_mtime_ns, about.st_size)
         if self._index is None or self._index[0] != version:
-            self._index = version, IndexReferrers(self._images(), self._read)
+            self._index = version, IndexReferrers(self._images(), self._read, self._small_blobs)
         return self._index[1]
+
+    def _small_blobs(self) -> Iterator[Digest]:
+        """See `layout.referrers`. Raises StorageError."""
+        with translate_os_errors("look at", self._folder):
+            for path in sorted((self._folder / "blobs").glob("*/*")):
+                digest = digest_in_path(path.relative_to(self._folder).as_posix())
+                if digest is not None and path.is_file() and path.stat().st_size <= MAX_UNLISTED_BYTES:
+                    yield digest
 
     async def read(self, manifest: Descriptor) -> bytes:
         raw = self._read(manifest)

@@ -2,26 +2,36 @@
 
 No spec says how files list them. oras puts them into index.json without a name, and finds them there by their
 subjects; regctl keeps the index of the Referrers Tag Schema in it, under the subject's digest written as a
-tag, as at registries that have no list of their own; cosign's tags stay tags. All three are read. What comes
-here is listed the second way, which oras and regctl find both. What is listed so is no image of the layout
-that somebody would ask for by itself.
+tag, as at registries that have no list of their own; cosign's tags stay tags, and `cosign save` has its own
+form (see `layout.cosign_save`). All of them are read. What comes here is listed the second way, which oras
+and regctl find both. What is listed so is no image of the layout that somebody would ask for by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from blobflow.content import Referrer
 from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.manifest import subject_of
-from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index, subject_in_tag
+from blobflow.oci.referrers import (
+    cosign_tags,
+    digest_in_tag,
+    fallback_tag,
+    merge_referrers_index,
+    subject_in_tag,
+)
+from blobflow.transports.layout.cosign_save import MAX_UNLISTED, CosignEntries
 from blobflow.transports.layout.index_json import IndexEntries, find_image, image_names
 
 # The bytes of a manifest, verified. Raises NotFound, IntegrityError, UnsupportedContent, StorageError.
 ReadManifest = Callable[[Descriptor], bytes]
+# The digests of what a place has that is no larger than MAX_UNLISTED_BYTES.
+ListBlobs = Callable[[], Iterable[Digest]]
 
 # Docker's manifests have no subject.
 _MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})
@@ -29,12 +39,15 @@ _MAY_REFER = frozenset({media.OCI_MANIFEST, media.OCI_INDEX})
 
 class IndexReferrers:
     """The referrers among the entries of one index.json, as it was when this was made. Nothing is read before
-    it is asked for, and each entry once."""
+    it is asked for, and each entry once. `small_blobs`: asked for where `cosign save` wrote the index, which
+    leaves some referrers out of it."""
 
-    def __init__(self, images: IndexEntries, read: ReadManifest) -> None:
-        self._images = images
+    def __init__(self, images: IndexEntries, read: ReadManifest, small_blobs: ListBlobs = tuple) -> None:
+        self._cosign = CosignEntries(images)
+        self._images = self._cosign.without_names(images)
         self._read = read
-        self._by_name = image_names(images)
+        self._small_blobs = small_blobs
+        self._by_name = image_names(self._images)
         self._subject_of: dict[Digest, Digest | None] = {}
         self._by_subject: Mapping[Digest, list[Descriptor]] | None = None
 
@@ -45,12 +58,17 @@ class IndexReferrers:
             found.setdefault(entry.digest, Referrer(entry, subject, "tag"))
         for entry in self._subjects().get(subject, ()):
             found.setdefault(entry.digest, Referrer(entry, subject, "index"))
-        tagged = [
-            Referrer(entry, subject, "cosign", tag)
-            for tag in cosign_tags(subject)
-            for entry in self._by_name.bearing(tag)[-1:]
+        tagged = self._cosign.tagged(subject)
+        tagged |= {tag: entry for tag in cosign_tags(subject) for entry in self._by_name.bearing(tag)[-1:]}
+        return [
+            *found.values(),
+            *(Referrer(entry, subject, "cosign", tag) for tag, entry in sorted(tagged.items())),
         ]
-        return [*found.values(), *tagged]
+
+    def any(self) -> bool:
+        """Whether anything is listed that refers to anything."""
+        tagged = any(subject_in_tag(name) for names, _ in self._images for name in names)
+        return tagged or bool(self._cosign.subjects) or bool(self._subjects())
 
     def list_of(self, subject: Digest) -> bytes | None:
         """The index of the Referrers Tag Schema for a subject; None if there is none."""
@@ -71,8 +89,20 @@ class IndexReferrers:
                 subject = None if any(map(subject_in_tag, names)) else self._subject(entry)
                 if subject is not None:
                     by_subject.setdefault(subject, []).append(entry)
+            for subject, entry in self._unlisted():
+                by_subject.setdefault(subject, []).append(entry)
             self._by_subject = by_subject
         return self._by_subject
+
+    def _unlisted(self) -> Iterable[tuple[Digest, Descriptor]]:
+        """What lies here and refers to something without being in the index, with its subject."""
+        listed = {entry.digest for _, entry in self._images}
+        small = self._small_blobs() if self._cosign.wrote else ()
+        for digest in islice((each for each in small if each not in listed), MAX_UNLISTED):
+            with suppress(NotFound, UnsupportedContent, IntegrityError):
+                raw = self._read(Descriptor("", digest, UNKNOWN_SIZE))
+                if (subject := subject_of(raw)) is not None:
+                    yield subject, parse_manifest(raw, digest=digest).descriptor
 
     def _subject(self, entry: Descriptor) -> Digest | None:
         """What a manifest refers to. What is not here refers to nothing; what is wrong fails who asks for it,
@@ -95,7 +125,11 @@ class IndexReferrers:
 
     def numbers(self) -> list[int]:
         """The numbers among all entries of those that `images` has."""
-        own = [number for number, item in enumerate(self._images) if not self._hangs(*item)]
+        own = [
+            number
+            for number, item in enumerate(self._images)
+            if number not in self._cosign.subjects and not self._hangs(*item)
+        ]
         return own or [*range(len(self._images))]
 
     def _hangs(self, names: Sequence[str], entry: Descriptor) -> bool:
@@ -109,7 +143,7 @@ class IndexReferrers:
             return False
         if entry.media_type in media.INDEXES:
             return True
-        return any(self._is_here(Digest(tag.replace("-", ":", 1))) for tag in subjects)
+        return any(self._is_here(digest_in_tag(tag)) for tag in subjects)
 
     def _is_here(self, digest: Digest) -> bool:
         try:

@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags
+from blobflow.server.pullthrough.eviction import evict
 from tests.contract.server.client import SMALL, descriptor, image, index, push, put
 from tests.contract.server.pull_through import REPO, Edge, edge_of, give
 from tests.fakes.judges import TrustingJudge, cosign_manifest, payload
@@ -306,6 +307,20 @@ async def test_a_policy_that_accepts_everything_asks_for_no_signature(tmp_path: 
         raw = await give(edge.upstream, LAYER)
         assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
         assert edge.upstream.journal.count("GET") == 1
+
+
+async def test_what_is_evicted_is_fetched_and_judged_again(tmp_path: Path) -> None:
+    judge = TrustingJudge()
+    async with edge_of(tmp_path, judge=judge) as edge:
+        raw = await give(edge.upstream, LAYER)
+        await sign(edge.upstream, raw)
+        assert (await edge.get(f"{MANIFESTS}/1.0"))[0] == 200
+        for repository in edge.store.repositories.names():
+            edge.store.repositories.remove(repository, digest_of(raw))
+        assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
+        assert len(judge.judged) == 2
+        await evict(edge.store, edge.pullthrough.upstreams, 0)
+        assert [edge.store.repositories.tags(name) for name in edge.store.repositories.names()] == [[]]
 
 
 async def test_what_is_pushed_here_is_not_judged(tmp_path: Path) -> None:

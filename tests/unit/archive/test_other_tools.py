@@ -185,11 +185,20 @@ def test_load_tells_of_the_signatures_of_an_index_that_becomes_another(tmp_path:
     root = part.entries[0]
     proof = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": part.blob(b"{}"), "layers": []}
     subject = {key: root[key] for key in ("mediaType", "digest", "size")}
-    part.entries.append(part.blob(json.dumps({**proof, "subject": subject}).encode(), media.OCI_MANIFEST))
+    signature = part.blob(json.dumps({**proof, "subject": subject}).encode(), media.OCI_MANIFEST)
+    part.entries.append(signature)
+    part.name(by_cosign := part.manifest(part.blob(b"{}")), f"{root['digest'].replace(':', '-')}.sig")
     part.archive(tmp_path / "in.tar")
     result = done("load", tmp_path / "in.tar", "--to", f"oci:{tmp_path}/out")
-    said = f"signatures and other referrers of the index {root['digest']} that {tmp_path}/in.tar has for"
-    assert f"{said} library/app:1 are left (1)" in result.output
+    assert "2 referrers, 2 of them left" in result.output
+    for each in (signature, by_cosign):
+        said = (
+            f"left: {each['digest']} of oci:{tmp_path}/out:library/app:1: its subject is not at the target,"
+        )
+        assert f"{said} another manifest was made of it" in result.output
+    assert roots(tmp_path / "out").keys() == {"library/app:1"}
+    result = done("load", tmp_path / "in.tar", "--to", f"oci:{tmp_path}/off", "--referrers", "off")
+    assert "referrer" not in result.output
 
 
 @pytest.mark.parametrize("form", ["layout", "archive"])

@@ -387,8 +387,8 @@ def certified(
     logged: bytes | None = None,
     chain: Sequence[x509.Certificate] = (AUTHORITY.intermediate, AUTHORITY.root),
 ) -> FoundSignature:
-    """A payload signed with a certificate, as cosign 2 does it without a key. `logged`: the bytes that the log
-    was told of."""
+    """A payload signed with a certificate, as cosign 2 does it without a key. `logged`: the bytes that the
+    log was told of."""
     content = payload(DIGEST, NAME)
     signature = sign(KEY, content)
     body = hashedrekord(content if logged is None else logged, signature, certificate_pem(leaf))
@@ -436,7 +436,9 @@ def test_a_certificate_that_expired_before_it_signed(judging: Judging) -> None:
 def test_a_certificate_before_it_is_valid(judging: Judging) -> None:
     leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER)
     early = certified(leaf, at=NOW - timedelta(days=1))
-    assert "its certificate is valid from 2026-06-01 11:55:00 UTC on" in refusal(judging(by_ca(AUTHORITY, LOG)), early)
+    assert "its certificate is valid from 2026-06-01 11:55:00 UTC on" in refusal(
+        judging(by_ca(AUTHORITY, LOG)), early
+    )
 
 
 @pytest.mark.parametrize(
@@ -566,7 +568,8 @@ def test_an_expired_certificate_without_a_timestamp(judging: Judging) -> None:
     judge = judging(by_pki(subjectEmail="build@example.com"), now=NOW + timedelta(hours=1))
     for signature in (certified(leaf), certified_bundle(leaf)):
         assert refusal(judge, signature).endswith(
-            "its certificate expired at 2026-06-01 12:05:00 UTC, and no timestamp says that it was signed before"
+            "its certificate expired at 2026-06-01 12:05:00 UTC, "
+            "and no timestamp says that it was signed before"
         )
 
 
