@@ -144,14 +144,17 @@ async def test_a_signature_that_is_all_that_is_new_is_loaded_too(tmp_path: Path)
         assert stand.target.journal.count("", "/(manifests|referrers)/") == 1, "what was loaded is remembered"
 
 
-async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(tmp_path: Path) -> None:
+async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with gap(tmp_path) as stand:
         april = await stand.save("april.tar")
         await stand.load(april)
-        other = Signed("2")
-        other.content.signature(other.index, words="of another image")
-        put(stand.source.store, "two/app", other.content)
+        other = Content()
+        other.signature(other.index({"riscv64": other.image("riscv64")}, "2"))
+        put(stand.source.store, "two/app", other)
         may = await stand.save("may.tar", "--since", april, images="two/app:2\n")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of a machine that never saw april"))
         record = await stand.load(may)
         assert record["status"] == "done" and record["referrers"]
 
