@@ -18,7 +18,7 @@ from blobflow.oci import Digest, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
 from blobflow.transports.store import Store
 from tests.scenarios.registries import registries
-from tests.scenarios.signed_images import Content, Signed, digests
+from tests.scenarios.signed_images import SPDX, Content, Signed, digests
 from tools.registry.faulty import DropHeader, Fault, JournallingRegistry, Status
 
 WITHOUT_API = (
@@ -157,6 +157,21 @@ async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of a machine that never saw april"))
         record = await stand.load(may)
         assert record["status"] == "done" and record["referrers"]
+
+
+async def test_what_is_exported_alone_says_what_was_left(tmp_path: Path) -> None:
+    async with gap(tmp_path) as stand:
+        report, chosen = tmp_path / "export.json", "type=cacheonly,platform=linux/arm64"
+        source = f"{stand.source.host}/one/app:1"
+        said = await stand.run("export", source, "--output", chosen, "--report", report)
+        [image] = json.loads(report.read_bytes())["images"]
+        unwanted = stand.signed.children["amd64"].descriptor.digest
+        left = {each["digest"] for each in image["referrers"] if each["left"]}
+        [sbom] = [m for m in stand.signed.by_subject[unwanted] if m.artifact_type == SPDX]
+        others = [*stand.signed.by_subject[unwanted], *stand.signed.by_tag[unwanted]]
+        others += stand.signed.by_subject[sbom.descriptor.digest]
+        assert left == all_of(stand.signed) - digests(others)
+        assert f"{len(left)} referrers, {len(left)} of them left" in said
 
 
 async def test_off_leaves_them_and_says_nothing(tmp_path: Path) -> None:
