@@ -150,6 +150,14 @@ GOALS: Sequence[Goal] = (
         suffix="/s",
     ),
     Goal(
+        "200 signed images under a policy, far path, wall, against the same unsigned",
+        "signed",
+        "wall",
+        ours="blobflow, signed, --policy",
+        theirs=("blobflow, unsigned",),
+        bound=1.2,
+    ),
+    Goal(
         "blobflow --help, wall, against python -c pass",
         "help",
         "wall",

@@ -7,6 +7,7 @@
     plan-scale                the planner alone, at two sizes
     unchanged-floor           a mirror that is current, against Python's own start
     load                      an archive into a registry
+    signed                    signed images under a policy, against the same unsigned
     help                      how long until blobflow says anything
 
 Each is a function that measures once; whoever calls it takes the medians.
@@ -30,6 +31,7 @@ from bench.measurements import Measured
 from bench.peers import our_command, python, tools_of
 from bench.programs import Build, Options, builds, timed
 from bench.scenarios import PREFIX, SCENARIOS, layout_of
+from bench.signed_copies import signed
 from tools import imageset
 from tools.certificates import self_signed
 from tools.processes import BLOBFLOW, docker_registry, empty
@@ -172,6 +174,9 @@ FLOORS: Mapping[str, Named] = {
     "plan-scale": Named("planning 10,000 images and 1,000", plan_scale),
     "unchanged-floor": Named("nothing changed, against imports and HEADs", unchanged_floor),
     "load": Named("a gzip'ed archive of the set's images for one platform, into an empty registry", load),
+    "signed": Named(
+        "200 signed images under a policy and the same unsigned; both registries 40 ms away", signed
+    ),
     "help": Named("blobflow --help, against python -c pass", help_text),
 }
 RUNS: Mapping[str, Named] = {

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from blobflow.planfile import load_plan as load_plan
     from blobflow.planfile import save_plan as save_plan
     from blobflow.settings import Settings as Settings
+    from blobflow.signatures.judge import load_judge as load_judge
     from blobflow.version import __version__ as __version__
 
 # Where each name lives; the order is that of the flow.
@@ -59,6 +60,7 @@ _ROOMS = (
     ("blobflow.environment", ("from_environment",)),
     ("blobflow.custom_transports", ("CustomTransports",)),
     ("blobflow.engine.policy", ("Policy",)),
+    ("blobflow.signatures.judge", ("load_judge",)),
     ("blobflow.events", ("Event", "Observer", "Meter")),
     ("blobflow.client", ("Client",)),
     ("blobflow.operations.inspection", ("Inspection",)),

@@ -25,7 +25,7 @@ from blobflow.composition import (
 )
 from blobflow.custom_transports import CustomTransports
 from blobflow.engine.execution import Run, run_of_pairs
-from blobflow.engine.pairs import Pair
+from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.plan.planned import Planned
 from blobflow.engine.planning import PairPlanning, plan
 from blobflow.engine.policy import KEEP_GOING, Policy, VerifyLevel
@@ -146,8 +146,11 @@ class Client:
         async with self._as_planned(saved) as client, client.services() as services:
             return await plan(SavedPlanning(saved, policy, self.observer), services)
 
-    async def verify(self, pairs: Sequence[Pair], level: VerifyLevel) -> dict[Pair, BlobflowError | None]:
-        """Ask every pair's target whether it is what the source names now, as closely as `level` says.
+    async def verify(
+        self, pairs: Sequence[Pair], level: VerifyLevel, *, referrers: Lookup | None = None
+    ) -> dict[Pair, BlobflowError | None]:
+        """Ask every pair's target whether it is what the source names now, as closely as `level` says; and
+        whether it has what refers to that, but for `referrers` "off" (None: as each pair says).
 
         Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing),
         and NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found
@@ -157,7 +160,8 @@ class Client:
 
         settings = self._settings_for(pairs)
         async with self.services(reading=True) as services:
-            return await verify_pairs(services, pairs, level, read_at_once=settings.blobs_at_once)
+            at_once = settings.blobs_at_once
+            return await verify_pairs(services, pairs, level, read_at_once=at_once, referrers=referrers)
 
     async def inspect(self, reference: Reference, *, alone: bool = False) -> Inspection:
         """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index

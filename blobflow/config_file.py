@@ -13,6 +13,11 @@
     proxy = "http://proxy.example.com:3128"
     parallel_ranges = false
 
+    [signatures]
+    policy = "policy.json"
+    trusted_root = "trusted_root.json"
+    policy_for = "all"
+
 The registries' tables have the shape of buildkitd.toml's: `http`, `insecure`, `ca`, `keypair` and `mirrors`
 mean what they mean there. `profile` is a name or a table of a profile's fields; `proxy` replaces the
 environment's for this host, "" with none. File names are relative to the file's own folder. Keys that are
@@ -33,10 +38,12 @@ import msgspec
 
 from blobflow.bounded_file import read_bounded
 from blobflow.byte_size import parse_size
+from blobflow.engine.policy import Judged
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.file_errors import FileErrors
 from blobflow.oci.reference import check_host
 from blobflow.printable import printable
+from blobflow.settings import SignatureSettings
 from blobflow.toml_lines import TomlLines
 from blobflow.transports.registry import ClientCertificate, HostSettings, Profile, TlsSettings
 from blobflow.transports.registry.capabilities.profiles import profiles_by_name
@@ -94,14 +101,31 @@ class HostTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parallel_ranges: Annotated[bool, _described("Read large blobs by several ranges at once.")] = True
 
 
+class SignaturesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What has to be signed, where neither an option nor a spec says it. Names of files are relative to this
+    file's folder."""
+
+    policy: Annotated[
+        str | None, _described("A signature policy, containers' policy.json, that has to accept each image.")
+    ] = None
+    trusted_root: Annotated[
+        str | None, _described("The roots of sigstore's certificates and logs, a trusted_root.json.")
+    ] = None
+    policy_for: Annotated[
+        Judged, _described("What it has to accept: what a tag names, or each manifest below that too.")
+    ] = "root"
+
+
 class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """blobflow's configuration: what is different at some registries."""
+    """blobflow's configuration: what is different at some registries, and what has to be signed."""
 
     registry: Annotated[dict[str, HostTable], _described("A table for each HOST[:PORT].")] = {}
+    signatures: Annotated[SignaturesTable, _described("What has to be signed.")] = SignaturesTable()
 
 
 class ConfiguredValue(msgspec.Struct, frozen=True):
-    """What a file says of a host under a key, as TOML has it, and in which line."""
+    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" for
+    what it says of those."""
 
     host: str
     key: str
@@ -114,16 +138,31 @@ def read_config(path: Path) -> dict[str, HostSettings]:
     return parse_config(_read(path), str(path), path.parent)
 
 
+def read_signatures(path: Path) -> SignatureSettings:
+    """What a file says of signatures. Raises as `read_config`."""
+    text = _read(path)
+    parse_config(text, str(path), path.parent)
+    table = msgspec.convert(tomllib.loads(text).get("signatures", {}), SignaturesTable)
+    return SignatureSettings(
+        None if table.policy is None else path.parent / table.policy,
+        None if table.trusted_root is None else path.parent / table.trusted_root,
+        table.policy_for,
+    )
+
+
 def read_values(path: Path) -> list[ConfiguredValue]:
     """What a file says, value by value. Raises as `read_config`."""
     text = _read(path)
     parse_config(text, str(path), path.parent)
-    lines = TomlLines(text)
-    return [
+    lines, document = TomlLines(text), tomllib.loads(text)
+    found = [
         ConfiguredValue(check_host(host), key, value, lines.line(("registry", host, key)))
-        for host, table in tomllib.loads(text).get("registry", {}).items()
+        for host, table in document.get("registry", {}).items()
         for key, value in table.items()
     ]
+    for key, value in document.get("signatures", {}).items():
+        found.append(ConfiguredValue("signatures", key, value, lines.line(("signatures", key))))
+    return found
 
 
 def _read(path: Path) -> str:
@@ -260,8 +299,8 @@ class _Reader:
 
     def _place(self, path: _Path) -> str:
         """A path as people write it: [registry."host"] key[0]."""
-        if len(path) < 2:
-            return ".".join(map(str, path))
+        if len(path) < 2 or path[0] != "registry":
+            return printable(".".join(map(str, path)))
         return printable(f'[registry."{path[1]}"] {path_text(path[2:])}'.rstrip())
 
 

@@ -28,6 +28,7 @@
       IntegrityError           6   bytes are not what their digest or size says
         DigestMismatch
         SizeMismatch
+      SignatureRejected        9   the signature policy does not accept an image
       UnsupportedContent       7   a manifest media type that we can't read
       StorageError             8   the store, an archive, a layout: full, read-only, corrupt
         StorageFull                no room: a disk, a quota, a limit on the size of files
@@ -281,7 +282,7 @@ class SizeMismatch(IntegrityError):
 
 
 class SignatureRejected(BlobflowError):
-    """The signature policy does not accept an image; the message says which requirement is not met, and why."""
+    """The signature policy does not accept an image; the message says what is not met, and why."""
 
     exit_code = 9
 

@@ -11,6 +11,7 @@ no steps that could be carried out.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -42,12 +43,15 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: msgspec.Raw
 
 
-def save_plan(planned: Planned, *, compress: str = "gzip") -> bytes:
+def save_plan(
+    planned: Planned, *, compress: str = "gzip", policy_files: Mapping[str, tuple[str, str]] = {}
+) -> bytes:
     """The plan as a file's content, for `load_plan`. Pairs that failed to plan are not in it.
 
-    `compress`: the run's, where sources are docker archives. Raises UsageError for one that is too large.
+    `compress`: the run's, where sources are docker archives. `policy_files`: see `to_saved_plan`. Raises
+    UsageError for one that is too large.
     """
-    saved = to_saved_plan(planned, compress=compress)
+    saved = to_saved_plan(planned, compress=compress, policy_files=policy_files)
     plan = msgspec.json.encode(saved)
     content = b'{"version":%d,"sum":"%s",\n"plan":{\n%s}}\n' % (
         PLAN_VERSION,
@@ -55,6 +59,7 @@ def save_plan(planned: Planned, *, compress: str = "gzip") -> bytes:
         b",\n".join(
             _field(encoded, getattr(saved, name))
             for name, encoded in zip(saved.__struct_fields__, saved.__struct_encode_fields__, strict=True)
+            if getattr(saved, name) is not msgspec.UNSET
         ),
     )
     if len(content) > MAX_PLAN_BYTES:

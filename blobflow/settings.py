@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from blobflow.engine.policy import Judged
 from blobflow.engine.services import CacheMode
 from blobflow.errors import UsageError
 from blobflow.oci.media import CompressMode
@@ -75,6 +76,15 @@ class Settings(msgspec.Struct, frozen=True):
     def blobs_at_once(self) -> int:
         """Blobs whose bytes move at once at a host that is near."""
         return self.concurrency or CONCURRENCY
+
+
+class SignatureSettings(msgspec.Struct, frozen=True):
+    """Which signature policy judges images where nothing else is said, with the roots for its certificates,
+    and of which manifests it is asked (see `engine.policy.Policy`)."""
+
+    policy: Path | None = None
+    trusted_root: Path | None = None
+    judged: Judged = "root"
 
 
 def logins_of(settings: Settings) -> CredentialStore:

@@ -22,7 +22,7 @@ from yarl import URL
 
 from blobflow.cli.inputs.go_templates import render_template
 from blobflow.cli.output.units import one_line
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, InvalidConfig, InvalidFile
 from blobflow.oci import digest_of, media, parse_digest, parse_manifest, parse_platform, parse_reference
 from blobflow.oci.tag_selection.regex import compile_pattern
 from blobflow.oci.tag_selection.rules import Dialect
@@ -31,6 +31,7 @@ from blobflow.server.auth.htpasswd import parse_htpasswd, read_basic
 from blobflow.server.errors import ApiError
 from blobflow.server.http.ranges import RangeNotSatisfiable, parse_chunk_range, parse_range
 from blobflow.server.routes import match_route
+from blobflow.signatures.policy_file import SigstoreSigned, parse_policy
 from blobflow.transports.registry.api.tags import read_page
 from blobflow.transports.registry.auth.challenges import parse_challenges
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
@@ -139,6 +140,19 @@ def _login(given: bytes) -> None:
         pass
     finally:
         asking.close()
+
+
+def _policy(given: bytes) -> None:
+    try:
+        policy = parse_policy(given)
+    except InvalidFile as error:
+        raise InvalidConfig(max(error.errors, key=len)) from None
+    for text in ("alpine", "oci:/srv/app", f"registry.example.com/app@{_SHA256}"):
+        reference = parse_reference(text)
+        for each in policy.requirements(reference.transport or "docker", reference).requirements:
+            if isinstance(each, SigstoreSigned):
+                each.signed_identity.matches(reference, "registry.example.com/app:1")
+                assert each.signed_identity.wanted(reference)
 
 
 _CHILD = f'{{"mediaType":"{media.OCI_MANIFEST}","digest":"{_SHA256}","size":7,"platform":{{"os":"linux"}}}}'
@@ -269,6 +283,16 @@ PARSERS: tuple[Parser, ...] = (
             b'{"auths":{"https://registry.example.com/v1/":{"username":"ann","password":"pw"}},"credsStore":"x"}',
             b'{"credHelpers":{"registry.example.com":"../x"}}',
             b'{"auths":{"registry.example.com":{"identitytoken":"t","auth":"%%%"}}}',
+        ),
+    ),
+    Parser(
+        "signature policy",
+        _policy,
+        (
+            b'{"default":[{"type":"reject"}],"transports":{"oci":{"/srv":[{"type":"insecureAcceptAnything"}]}}}',
+            b'{"default":[{"type":"sigstoreSigned","keyData":"a2V5","rekorPublicKeyPaths":["/r"],'
+            b'"signedIdentity":{"type":"remapIdentity","prefix":"docker.io/library","signedPrefix":"v.example"}}]}',
+            b'{"default":[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/k"}],"transports":{"docker":{"":[]}}}',
         ),
     ),
     Parser("mirror", _on_text(parse_mirror), (b"mirror.example.com/prefix", b"[::1]:5000", b"http://x/y")),

@@ -1,5 +1,5 @@
-"""Writes the JSON schemas of reports, events, specs and the configuration to docs/schemas, where editors and
-readers find them.
+"""Writes the JSON schemas of reports, events, referrers, specs and the configuration to docs/schemas, where
+editors and readers find them.
 
 python -m tools.schemas            # write them
 python -m tools.schemas --check    # exit 1 if they are not what the code says
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from blobflow.cli.inputs.spec_keys import spec_schema
-from blobflow.cli.output.json_schemas import events_schema, report_schema
+from blobflow.cli.output.json_schemas import events_schema, referrers_schema, report_schema
 from blobflow.config_file import config_schema
 from tools.checkout import TOP
 
@@ -25,6 +25,7 @@ def schemas() -> Mapping[Path, str]:
     made = {
         "report.json": report_schema(),
         "events.json": events_schema(),
+        "referrers.json": referrers_schema(),
         "spec.json": spec_schema(),
         "config.json": config_schema(),
     }

@@ -45,11 +45,15 @@ VERBS = {
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "digest": "Print the digest that a name means now.",
+    "referrers": "Show what hangs on an image: signatures, SBOMs, attestations.",
     "config": "Show an image's config; show and check blobflow's own.",
     "ls": "List the tags of a repository, the repositories of a HOST.",
     "tags": "List the tags of a repository.",
     "repos": "List the repositories of a registry.",
     "ratelimit": "Show how many pulls a registry still lets through.",
+    "push": "Put files as an artifact: registry, layout, archive.",
+    "attach": "Attach files to an image: an SBOM, a report, a signature.",
+    "pull": "Write the files of an artifact into a folder.",
     "tag": "Put what is at a registry under further tags.",
     "rm": "Remove a tag or an image from a registry.",
     "login": "Try a login at a registry, and keep it.",
@@ -63,6 +67,8 @@ VERBS = {
     "completion": "Print the completion script for bash, zsh or fish.",
     "help": "Explain a topic (references, specs, exit-codes) or a verb.",
 }
+# Further words for verbs, as another tool has them.
+_ALIASES = {"discover": "referrers"}
 # What `blobflow --help` shows, which is to fit a small terminal: the first things to type, and the verbs by
 # what they are for. A verb that stands in no group is among the last.
 _EXAMPLES = (
@@ -74,9 +80,10 @@ _EXAMPLES = (
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
     "Carry": ("save", "load", "export", "bundle"),
-    "Look": ("inspect", "digest", "config", "ls", "tags", "repos", "ratelimit", "report"),
+    "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),
+    "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
-    "Reach": ("login", "logout", "probe"),
+    "Reach": ("login", "logout", "probe", "ratelimit"),
     "Run": ("serve", "cache", "bench"),
     "Learn": ("demo", "help", "completion"),
 }
@@ -114,9 +121,10 @@ class VerbGroup(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        verb = _ALIASES.get(cmd_name, cmd_name)
+        if verb not in VERBS:
             return None
-        command: click.Command = import_module(f"blobflow.cli.commands.{cmd_name}").verb
+        command: click.Command = import_module(f"blobflow.cli.commands.{verb}").verb
         return command
 
     def resolve_command(
@@ -241,6 +249,8 @@ def verb_groups() -> dict[str, list[str]]:
 
 def _check_verb(context: click.Context, words: tuple[str, ...]) -> None:
     """Fail for a verb that is not ours; with what it is called here, if it is another tool's."""
+    if words[0] in _ALIASES:
+        return
     if words[0] in VERBS and (words[0] != "tag" or words[1:2] not in (("ls",), ("list",), ("delete",))):
         return  # `tag ls` is regctl's, and would be an image of that name
     from blobflow.cli.output.other_tools import find_verb

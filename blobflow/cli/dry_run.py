@@ -13,10 +13,11 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
-from blobflow.cli.output.plan_text import dry_run_lines, plan_lines
+from blobflow.cli.output.plan_text import dry_run_lines, plan_lines, verdict_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
 from blobflow.cli.settings import hosts_of, run_policy, run_settings
+from blobflow.cli.signature_policies import with_signatures
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
@@ -40,13 +41,15 @@ class DryRun(msgspec.Struct, frozen=True):
 def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOptions) -> Planned:
     """Resolve, survey and plan; nothing is changed anywhere."""
     settings = run_settings(connection, run, hosts_of(pairs))
-    return run_one_shot(settings, connection.output, lambda client: client.plan(pairs, run_policy(run)))
+    policy = with_signatures(run, connection.config, (), run_policy(run))
+    return run_one_shot(settings, connection.output, lambda client: client.plan(pairs, policy))
 
 
 def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
-    """Print a plan for people: a line an image, `more`, and the totals last; nothing with --quiet."""
+    """Print a plan for people: a line an image, with --verbose another for each verdict of a signature
+    policy, `more`, and the totals last; nothing with --quiet."""
     if not output.quiet:
-        images = dry_run_lines(planned)
+        images = [*dry_run_lines(planned), *(verdict_lines(planned) if output.verbose else ())]
         with ignore_closed_pipe():
             print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 
@@ -91,10 +94,12 @@ def make_dry_run(
     from blobflow.cli.expand_request import check_request, request_settings
 
     check_request(request, platforms)
+    settings = request_settings(request, connection, run)
+    policy = with_signatures(run, connection.config, request.signature_policies, run_policy(run))
     return run_one_shot(
-        request_settings(request, connection, run),
+        settings,
         connection.output,
-        lambda client: _plan_request(client, request, platforms, run_policy(run), prune_limit),
+        lambda client: _plan_request(client, request, platforms, policy, prune_limit),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blobflow.cli.expand_request import check_request, expand_request, may_skip_all, request_hosts
@@ -11,7 +12,7 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.run_command import RunOutcome, RunRecorder, run_command
-from blobflow.cli.settings import run_policy
+from blobflow.cli.signature_policies import with_signatures
 
 if TYPE_CHECKING:
     from blobflow.client import Client
@@ -39,7 +40,7 @@ def mirror_request(
         expanded = await expand_request(client, request, platforms)
         recorder.unresolved = expanded.unresolved
         recorder.note(expanded.notes)
-        report = await client.mirror(expanded.pairs, run_policy(run), on_start=recorder.take)
+        report = await client.mirror(expanded.pairs, recorder.policy, on_start=recorder.take)
         skips_all = all(image.reason for image in report.images)
         whole = report.ok and not expanded.unresolved and (may_skip_all(request, platforms) or not skips_all)
         if prune_limit is not None and whole:
@@ -51,7 +52,13 @@ def mirror_request(
 
     check_request(request, platforms)
     return run_command(
-        work, request_hosts(request), connection, run, host_defaults=request.hosts, on_report=on_report
+        work,
+        request_hosts(request),
+        connection,
+        run,
+        host_defaults=request.hosts,
+        policy=partial(with_signatures, run, connection.config, request.signature_policies),
+        on_report=on_report,
     )
 
 

@@ -22,6 +22,7 @@ from blobflow.cli.output.units import count_text
 from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
 from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.settings import Hosts, hosts_of, run_policy, run_settings
+from blobflow.cli.signature_policies import with_signatures
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, with_unresolved
@@ -32,6 +33,7 @@ from blobflow.oci.local_reference import STREAM, path_of, transport_of
 if TYPE_CHECKING:
     from blobflow.client import Client
     from blobflow.engine.pairs import Pair
+    from blobflow.engine.policy import Policy
     from blobflow.settings import Settings
     from blobflow.transports.registry import HostSettings
 
@@ -94,6 +96,7 @@ class RunRecorder:
         self._meter = meter
         self._notes: tuple[str, ...] = ()
         self.command = command_line()
+        self.policy = run_policy(run)
         self._started = utc_now()
         self.flow: Flow = self._flow(())
         self.unresolved: Mapping[Pair, BlobflowError] = {}
@@ -112,7 +115,7 @@ class RunRecorder:
         shutdown.wind_down, shutdown.grace = flow.wind_down, self._run.grace
 
     def _flow(self, pairs: Sequence[Pair]) -> Flow:
-        return run_of_pairs(pairs, run_policy(self._run), observe=self._observe, meter=self._meter)
+        return run_of_pairs(pairs, self.policy, observe=self._observe, meter=self._meter)
 
     def note(self, notes: Iterable[str]) -> None:
         """Add to the report's notes."""
@@ -151,7 +154,7 @@ def run_mirror(
     """
 
     async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
-        await client.mirror(pairs, run_policy(run), on_start=recorder.take)
+        await client.mirror(pairs, recorder.policy, on_start=recorder.take)
         return ()
 
     return run_command(work, hosts_of(pairs), connection, run, list_failures=list_failures)
@@ -168,12 +171,14 @@ def run_command(
     run: RunOptions,
     *,
     host_defaults: Mapping[str, HostSettings] | None = None,
+    policy: Callable[[Policy], Policy] | None = None,
     list_failures: bool = True,
     on_report: Callable[[Report], None] = _ignore_report,
 ) -> RunOutcome:
     """As `run_mirror`, for work that has to find out first what there is to mirror.
 
-    `host_defaults`: see `run_settings`. `on_report` gets the report, however the run ends.
+    `host_defaults`: see `run_settings`. `policy` makes the run's policy of what the options say; None: with
+    the signature policy that they name. `on_report` gets the report, however the run ends.
     """
     for file in run.report:
         check_writable(file, "--report")
@@ -182,12 +187,16 @@ def run_command(
             "standard output is a terminal, and no place for an archive; redirect it, or name a file"
         )
     settings = partial(run_settings, connection, run, hosts, host_defaults=host_defaults)
-    return run_loop(_run_recorded(work, settings, hosts, connection.output, run, list_failures, on_report))
+    judged = policy or partial(with_signatures, run, connection.config, ())
+    return run_loop(
+        _run_recorded(work, settings, judged, hosts, connection.output, run, list_failures, on_report)
+    )
 
 
 async def _run_recorded(
     work: Work,
     settings: Callable[[], Settings],
+    policy: Callable[[Policy], Policy],
     hosts: Hosts,
     output: OutputOptions,
     run: RunOptions,
@@ -203,6 +212,7 @@ async def _run_recorded(
         ended: BaseException | None = None
         try:
             used = settings()  # imports faster than the client would, which is imported after that
+            recorder.policy = policy(recorder.policy)
             from blobflow.client import Client
 
             async with Client(used, observer=timeline, meter=meter) as client:

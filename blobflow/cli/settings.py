@@ -128,7 +128,7 @@ def _without_connections(hosts: Mapping[str, HostSettings]) -> dict[str, HostSet
 
 
 def run_policy(run: RunOptions) -> Policy:
-    """The policy that the options of a run say."""
+    """The policy that the options of a run say, but for signatures: see `cli.signature_policies`."""
     from blobflow.engine.policy import Policy
 
     return Policy(

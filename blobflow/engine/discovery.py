@@ -17,13 +17,21 @@ from blobflow.engine.concurrency.bounded_runner import (
     MAX_SMALL_REQUESTS,
     BoundedRunner,
     run_alongside,
+    run_together,
 )
+from blobflow.engine.discovered import Discovered
 from blobflow.engine.pairs import Pair, site_of
-from blobflow.engine.plan.attachments import accepts_referrers, attach_referrers, without_overwrites
+from blobflow.engine.plan.attachments import (
+    accepts_referrers,
+    attach_referrers,
+    source_manifests,
+    without_overwrites,
+)
 from blobflow.engine.plan.desired import DesiredImage, build_desired_images, choices_of
-from blobflow.engine.plan.inventory import Inventory, merge_inventories
+from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
+from blobflow.engine.signature_checks import SignatureChecks
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
@@ -36,53 +44,10 @@ from blobflow.engine.targets.known_platforms import noted_platforms
 from blobflow.engine.targets.known_referrers import noted_referrers
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
-from blobflow.errors import BlobflowError, NoSuchPlatform, own_copy
+from blobflow.errors import BlobflowError, NoSuchPlatform
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
-
-
-class Discovered(msgspec.Struct, frozen=True):
-    """What is known about some pairs: their desired images, and what their targets have.
-
-    `failures`: pairs that can't be planned, and why; `skipped`: pairs whose images have none of the wanted
-    platforms. `current`: pairs that count as complete because an earlier run put them there.
-    """
-
-    pairs: tuple[Pair, ...]
-    desired_images: dict[Pair, DesiredImage]
-    inventory: Inventory
-    failures: dict[Pair, BlobflowError]
-    current: frozenset[Pair]
-    skipped: dict[Pair, NoSuchPlatform] = {}
-
-    @property
-    def good(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair not in self.failures and pair not in self.skipped]
-
-
-def join_discovered(answers: Sequence[Discovered]) -> Discovered:
-    """Join what is known about several groups of pairs, each with a target host of its own."""
-    desired_images: dict[Pair, DesiredImage] = {}
-    failures: dict[Pair, BlobflowError] = {}
-    skipped: dict[Pair, NoSuchPlatform] = {}
-    for each in answers:
-        desired_images |= each.desired_images
-        failures |= each.failures
-        skipped |= each.skipped
-    return Discovered(
-        pairs=tuple(pair for each in answers for pair in each.pairs),
-        desired_images=desired_images,
-        inventory=merge_inventories(each.inventory for each in answers),
-        failures=failures,
-        current=frozenset[Pair]().union(*(each.current for each in answers)),
-        skipped=skipped,
-    )
-
-
-def undiscovered(pairs: Sequence[Pair], error: BlobflowError) -> Discovered:
-    """What is known about pairs whose discovery failed with `error`."""
-    failures = {pair: own_copy(error) for pair in pairs}
-    return Discovered(tuple(pairs), {}, Inventory({}, {}, {}), failures, frozenset())
+from blobflow.signatures.contract import Verdict
 
 
 class Discovery:
@@ -118,6 +83,8 @@ class Discovery:
         )
         self.root_lookups = RootLookups(services.source_at)
         self.referrer_lookups = ReferrerLookups(services.source_at)
+        self.signatures = SignatureChecks(policy, services, self.referrer_lookups, self.reader)
+        self.judged = frozenset(self.signatures.demanded(pairs))
         self.referrers_at_hand: dict[Pair, str] = {}
         self.roots = roots
         groups: dict[str, list[Pair]] = {}
@@ -169,15 +136,18 @@ class _HostDiscovery:
         self._roots: Mapping[Reference, Descriptor] = {}
         self._failures: dict[Pair, BlobflowError] = {}
         self._skipped: dict[Pair, NoSuchPlatform] = {}
+        self._verdicts: dict[Pair, tuple[Verdict, ...]] = {}
 
     async def discover(self) -> Discovered:
         """All of it; see `Discovery.discover`."""
         self._discovery.begin("resolve")
         await self._resolve()
         self._discovery.begin("survey")
-        tags = await self._survey_tags()
+        tags = self._without_unjudged(await self._survey_tags())
+        await self._judge_roots(decided=True)
         graph = await self._read(tags)
         desired_images = self._build_desired_images(graph, tags)
+        desired_images = await self._with_verdicts(desired_images, graph, tags)
         desired_images = await self._attach_referrers(desired_images, graph, tags)
         inventory = await self._survey_content(desired_images, tags)
         if self._policy.no_overwrite:
@@ -230,6 +200,15 @@ class _HostDiscovery:
             return tags
         return await self._discovery.audit.look(self._good(), tags, self._roots)
 
+    def _without_unjudged(self, tags: TagSurvey) -> TagSurvey:
+        """Recall the verdicts on images that are current. One that has none, and of which each manifest is to
+        be judged, has to be read again for that."""
+        judged = [pair for pair in self._good() if pair in tags.current & self._discovery.judged]
+        self._verdicts.update(self._discovery.signatures.remembered(judged, self._roots))
+        if self._policy.judged == "root":
+            return tags
+        return msgspec.structs.replace(tags, current=tags.current - (set(judged) - self._verdicts.keys()))
+
     async def _notice_new_referrers(self, tags: TagSurvey) -> TagSurvey:
         """Images out of files do not count as complete where others are listed as their referrers than when
         they were put: to look costs no request."""
@@ -246,7 +225,8 @@ class _HostDiscovery:
         return msgspec.structs.replace(tags, current=tags.current - changed)
 
     async def _read(self, tags: TagSurvey) -> Graph:
-        """Read the wanted manifests of the images that are not current, and prefetch answers meanwhile."""
+        """Read the wanted manifests of the images that are not current; meanwhile have the roots judged, and
+        prefetch answers."""
         stale = [pair for pair in self._good() if pair not in tags.current]
         reading = read_graph(
             {pair.source: self._roots[pair.source] for pair in stale},
@@ -256,9 +236,45 @@ class _HostDiscovery:
             foreign=self._policy.foreign_layers,
             reader=self._discovery.reader,
         )
-        read = await run_alongside(self._look_ahead(stale), reading)
+        meanwhile = run_together((self._look_ahead(stale), self._judge_roots(decided=False)))
+        read = await run_alongside(meanwhile, reading)
         self._drop(read.failures)
         return msgspec.structs.replace(read.graph, roots=dict(self._roots))
+
+    async def _judge_roots(self, *, decided: bool) -> None:
+        """Have the roots judged that no verdict is remembered on: of these, those that are `decided` whatever
+        is found at their sources, or the others."""
+        checks, verdicts = self._discovery.signatures, self._verdicts
+        pairs = [pair for pair in self._good() if pair in self._discovery.judged and pair not in verdicts]
+        roots = {pair: self._roots[pair.source] for pair in pairs}
+        await self._judge({p: (root,) for p, root in roots.items() if checks.decided(p, root) == decided})
+
+    async def _judge(self, manifests: Mapping[Pair, Collection[Descriptor]]) -> None:
+        """Have these manifests of the pairs judged. A pair with one that is rejected fails."""
+        checked = await self._discovery.signatures.check(manifests, self._runner)
+        self._failures.update(checked.failures)
+        for pair, verdicts in checked.verdicts.items():
+            self._verdicts[pair] = (*self._verdicts.get(pair, ()), *verdicts)
+
+    async def _with_verdicts(
+        self, desired_images: dict[Pair, DesiredImage], graph: Graph, tags: TagSurvey
+    ) -> dict[Pair, DesiredImage]:
+        """The images with the verdicts on them, once what else of them is judged has been judged too."""
+        judged = [pair for pair in self._good() if pair in self._discovery.judged & desired_images.keys()]
+        if self._policy.judged == "all":
+            read = [pair for pair in judged if pair not in tags.current]
+            await self._judge({pair: self._below_root(pair, desired_images[pair], graph) for pair in read})
+        found = dict(desired_images)
+        for pair in (pair for pair in judged if pair not in self._failures):
+            verdicts, root = self._verdicts[pair], self._roots[pair.source].digest
+            self._discovery.signatures.remember(pair, root, verdicts)
+            found[pair] = msgspec.structs.replace(found[pair], verdicts=verdicts)
+        return found
+
+    def _below_root(self, pair: Pair, desired: DesiredImage, graph: Graph) -> list[Descriptor]:
+        """The manifests of an image below its root, as its source has them."""
+        digests, root = source_manifests(desired, graph), self._roots[pair.source].digest
+        return [graph.manifests[digest].descriptor for digest in digests if digest != root]
 
     async def _look_ahead(self, pairs: Collection[Pair]) -> None:
         """Ask ahead for what will be needed once the manifests of these pairs have been read."""

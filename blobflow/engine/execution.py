@@ -223,7 +223,8 @@ class Run:
             self._observe(Warned(f"{reference} moved during the run: it {now} now; the next run takes it up"))
 
     async def _verify_targets(self, services: Services) -> None:
-        """Verify the images that were put, or, on closer levels than "roots", all that should be there.
+        """Verify the images that were put, or, on closer levels than "roots", all that should be there, with
+        what refers to it.
 
         What this run's audit found incomplete is audited again.
         """
@@ -240,7 +241,8 @@ class Run:
             manifest_budget=services.manifest_budget,
             count=services.meter.counts["verify"],
         )
-        wrong = await verification.check(roots, level, collector.images_of(roots))
+        attached = collector.attached_to(roots) if level != "roots" else {}
+        wrong = await verification.check(roots, level, collector.images_of(roots), attached)
         if self._planning.audit is not None:
             sources = {pair: collector.source_root(pair) for pair in roots}
             wrong |= await self._planning.audit.look_again(roots, sources)

@@ -35,6 +35,7 @@ class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
     referrers: Lookup = "auto"
     missing_platform: MissingPlatform = "fail"
     backup: str = ""
+    signature_policy: str = ""
 
 
 def site_of(reference: Reference) -> Site:

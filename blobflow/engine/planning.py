@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from blobflow.engine.concurrency.batches import in_batches
-from blobflow.engine.discovery import Discovered, Discovery, join_discovered, undiscovered
+from blobflow.engine.discovered import Discovered, join_discovered, undiscovered
+from blobflow.engine.discovery import Discovery
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.cost import Cost, RunningCost
 from blobflow.engine.plan.planned import Planned, PlanPart

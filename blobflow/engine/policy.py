@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from blobflow.engine.pairs import Lookup, Pair
+from blobflow.errors import UsageError
+from blobflow.signatures.contract import SignatureJudge
 
 # How closely targets are verified, see `engine.targets.verification`.
 VerifyLevel = Literal["roots", "blobs", "content"]
 # Which roots of earlier runs are audited, see `engine.targets.audit`.
 AuditMode = Literal["rolling", "all", "none"]
+# Of which manifests a signature policy is asked, see `engine.signature_checks`.
+Judged = Literal["root", "all"]
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -28,6 +33,10 @@ class Policy(msgspec.Struct, frozen=True):
     signatures, SBOMs and attestations; None: as each pair says. An image whose referrers can't be looked up
     fails. `audit`: which of the images that an earlier run put are audited before they count as complete, see
     `engine.targets.audit`; with another `verify` than "roots" all of them are checked anyway.
+
+    `signatures` judges whether an image may be mirrored, before anything of it is put anywhere; None: every
+    one may. `named_signatures`: the same for pairs that name another policy. `judged`: whether it is asked of
+    what a source's name leads to, or of each manifest below that too (see `engine.signature_checks`).
     """
 
     keep_going: bool = True
@@ -38,10 +47,24 @@ class Policy(msgspec.Struct, frozen=True):
     foreign_layers: bool = False
     referrers: Lookup | None = None
     audit: AuditMode = "rolling"
+    signatures: SignatureJudge | None = None
+    named_signatures: Mapping[str, SignatureJudge] = {}
+    judged: Judged = "root"
 
     def lookup(self, pair: Pair) -> Lookup:
         """When the referrers of a pair's image are looked up."""
         return self.referrers or pair.referrers
+
+    def judge_of(self, pair: Pair) -> SignatureJudge | None:
+        """Who judges a pair's image; None: nobody has to. Raises UsageError for a policy that is not here."""
+        if not pair.signature_policy:
+            return self.signatures
+        if pair.signature_policy not in self.named_signatures:
+            raise UsageError(
+                f"{pair.source} is to be judged under the signature policy {pair.signature_policy}, which was"
+                " not loaded"
+            )
+        return self.named_signatures[pair.signature_policy]
 
 
 KEEP_GOING = Policy()

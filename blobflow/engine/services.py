@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -14,7 +14,9 @@ from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
+from blobflow.oci import Digest, Reference
 from blobflow.permits import Limiter
+from blobflow.signatures.contract import ClaimedImage
 
 # Which blobs are staged in the store: those that gain by it, all, or none (see `transfer.staging`).
 CacheMode = Literal["auto", "all", "off"]
@@ -27,6 +29,11 @@ async def _nothing_to_complete() -> Mapping[Site, BlobflowError]:
     return {}
 
 
+def claims_of(source: Reference, digest: Digest) -> tuple[ClaimedImage, ...]:
+    """What an image claims to be: what its source is called where it was asked for, be it at a mirror."""
+    return (ClaimedImage(source.transport or "docker", source, digest),)
+
+
 class Services(msgspec.Struct, frozen=True):
     """Everything outside the plan that a run touches; `blobflow.composition` fills it in.
 
@@ -36,6 +43,8 @@ class Services(msgspec.Struct, frozen=True):
     `complete` finishes targets that appear only when they are whole (archives), and returns the sites where
     that failed.
     `patience`: how many seconds the targets that have answered wait for the others, to be planned as one.
+    `claims`: what a source's image, or a manifest below it, claims to be, for signature policies: several
+    images where it was made of them, each of which has to be accepted.
     `retry_times`: how often what failed is tried again; None: as the tables say.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests replace them.
     """
@@ -53,6 +62,7 @@ class Services(msgspec.Struct, frozen=True):
     staging_blobs: int | None = None
     complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
     patience: float = PATIENCE
+    claims: Callable[[Reference, Digest], Sequence[ClaimedImage]] = claims_of
     retry_times: int | None = None
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random

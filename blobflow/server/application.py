@@ -219,6 +219,8 @@ async def _dispatch(context: RequestContext) -> web.StreamResponse:
         raise ApiError(
             "UNSUPPORTED", f"{route.repository} is pulled through from {route.upstream}; push it there"
         )
+    if registry.pullthrough is not None and route.upstream is not None:
+        context.route = route._replace(repository=registry.pullthrough.names.of(route.repository))
     return await endpoint.answer(context)
 
 

@@ -9,7 +9,8 @@ from aiohttp import web
 from blobflow.server.auth.access_rules import Permissions
 from blobflow.server.context import RequestContext
 from blobflow.server.paging import page_response, requested_page
-from blobflow.transports.store import Store
+from blobflow.server.pullthrough.stored_names import after_all_of, public_name
+from blobflow.server.registry import Registry
 
 # Names that are tried in one go.
 _BATCH = 500
@@ -17,28 +18,28 @@ _BATCH = 500
 
 async def list_repositories(context: RequestContext) -> web.StreamResponse:
     """The repositories that the client may pull, in byte order, after `last`, `n` at most."""
-    store, permissions = context.registry.store, context.permissions
+    registry, permissions = context.registry, context.permissions
     n, last = requested_page(context.request)
     if permissions.unlimited:
-        names = store.repositories.names(n + 1, last)
+        names = await pullable_repositories(permissions, registry, n + 1, last)
     else:
         async with permissions.listing:
-            names = await pullable_repositories(permissions, store, n + 1, last)
+            names = await pullable_repositories(permissions, registry, n + 1, last)
     return page_response(context, n, names, "repositories", {})
 
 
-async def pullable_repositories(permissions: Permissions, store: Store, n: int, last: str) -> list[str]:
+async def pullable_repositories(permissions: Permissions, registry: Registry, n: int, last: str) -> list[str]:
     """The first `n` repositories after `last` that may be pulled, in byte order.
 
     Looks only at names that begin as those do, in batches with pauses for others between them.
     """
     found: list[str] = []
     for prefix in permissions.prefixes("pull"):
-        after = max(last, _before(prefix))
+        after = max(after_all_of(last), _before(prefix))
         while len(found) < n:
-            names = store.repositories.names(_BATCH, after)
+            names = registry.store.repositories.names(_BATCH, after)
             ours = [name for name in names if name.startswith(prefix)]
-            found += filter(permissions.may_pull, ours)
+            found += filter(permissions.may_pull, map(public_name, filter(registry.shows, ours)))
             if len(ours) < _BATCH:
                 break
             after = ours[-1]

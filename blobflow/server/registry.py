@@ -17,6 +17,7 @@ from blobflow.server.auth.logins import Logins
 from blobflow.server.http.bodies import BodyTransport
 from blobflow.server.http.public_url import Addressing
 from blobflow.server.pullthrough.cache import PullThroughCache
+from blobflow.server.pullthrough.stored_names import is_policys
 from blobflow.server.referrer_index import ReferrerIndex
 from blobflow.server.small_blob_cache import SmallBlobCache
 from blobflow.server.upload_sessions import UPLOAD_TTL, UploadSessions
@@ -92,9 +93,13 @@ class Registry:
         self._full_reported = float("-inf")
         self._damaged: set[Digest] = set()  # those that the operator has heard of
         self.small_blobs = SmallBlobCache()
-        self.overview = Overview(store, pullthrough)
+        self.overview = Overview(store, pullthrough, self.shows)
         self.sessions = UploadSessions(store, ttl=options.upload_ttl)
         self.referrer_index = ReferrerIndex(store)
+
+    def shows(self, stored: str) -> bool:
+        """Whether clients get what the store has in a repository: see `pullthrough.stored_names`."""
+        return not is_policys(stored) if self.pullthrough is None else self.pullthrough.names.is_shown(stored)
 
     def may_report_full(self) -> bool:
         """Whether the operator has not heard in the last minute that the disk is full; is told now."""

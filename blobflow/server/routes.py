@@ -24,7 +24,8 @@ class Route(NamedTuple):
     """What a path names. `endpoint` is a key of the application's table of endpoints; `reference` a tag, a
     digest, or the name of an upload session.
 
-    `upstream`: where the repository is pulled through from; None if it is our own.
+    `upstream`: where the repository is pulled through from; None if it is our own. Once the request is let
+    in, `repository` is the name in the store: see `pullthrough.stored_names`.
     """
 
     endpoint: str

@@ -7,6 +7,7 @@ from aiohttp import web
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
 from blobflow.server.paging import page_response, requested_page
+from blobflow.server.pullthrough.stored_names import public_name
 
 
 async def list_tags(context: RequestContext) -> web.StreamResponse:
@@ -18,6 +19,7 @@ async def list_tags(context: RequestContext) -> web.StreamResponse:
         names = await registry.pullthrough.list_tags(route.repository, route.upstream, last, n + 1)
     if names is None:
         if not registry.store.repositories.exists(route.repository):
-            raise ApiError("NAME_UNKNOWN", f"this registry has no repository {route.repository}")
+            name = public_name(route.repository)
+            raise ApiError("NAME_UNKNOWN", f"this registry has no repository {name}")
         names = registry.store.repositories.tags(route.repository, n + 1, last)
-    return page_response(context, n, names, "tags", {"name": route.repository})
+    return page_response(context, n, names, "tags", {"name": public_name(route.repository)})

@@ -105,9 +105,13 @@ async def _mount(context: RequestContext) -> Digest | None:
     origin = query.get("from", "")
     if not origin and context.registry.options.unreleased:
         origin = await _find_repository_with(context, digest)
-    if not is_repository(origin) or not context.permissions.may_pull(origin):
+    if not is_repository(origin) or not _may_mount_from(context, origin):
         return None
     return digest if await promises.mount_blob(store, context.repository, digest, origin) else None
+
+
+def _may_mount_from(context: RequestContext, name: str) -> bool:
+    return context.permissions.may_pull(name) and context.registry.shows(name)
 
 
 async def _find_repository_with(context: RequestContext, digest: Digest) -> str:
@@ -115,7 +119,7 @@ async def _find_repository_with(context: RequestContext, digest: Digest) -> str:
     after = ""
     while names := context.registry.store.repositories.repositories_with(digest, after, _REPOSITORIES_BATCH):
         for name in names:
-            if context.permissions.may_pull(name):
+            if is_repository(name) and _may_mount_from(context, name):
                 return name
         after = names[-1]
         await asyncio.sleep(0)

@@ -16,11 +16,13 @@ SignatureForm = Literal["simple", "bundle"]
 
 class ClaimedImage(msgspec.Struct, frozen=True):
     """An image as its source calls it. `transport` as containers-policy.json(5) names it: docker, oci,
-    oci-archive, docker-archive. `digest`: of the manifest or index that is judged."""
+    oci-archive, docker-archive. `digest`: of the manifest or index that is judged. `manifest`: its bytes, if
+    they are at hand: some signatures (Ed25519) can't be verified by the digest alone."""
 
     transport: str
     reference: Reference
     digest: Digest
+    manifest: bytes = b""
 
 
 class FoundSignature(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from blobflow.cli.inputs.spec_formats import detect_format
 from blobflow.config_file import parse_config
 from blobflow.engine.results.report import Report
 from blobflow.server.auth.access_rules import parse_access
+from blobflow.signatures.policy_file import parse_policy
 from tools.documentation.commands import parse
 from tools.documentation.documents import Block, blocks_of, documents, name_of
 
@@ -82,7 +83,7 @@ def check_yaml(text: str) -> None:
 
 def check_toml(text: str) -> None:
     document = tomllib.loads(text)
-    if "registry" in document:
+    if document.keys() & {"registry", "signatures"}:
         parse_config(text, "block", Path("/"))
     elif "host" in document:  # containerd's, of a mirror
         assert all("pull" in host["capabilities"] for host in document["host"].values())
@@ -95,6 +96,8 @@ def check_json(text: str) -> None:
     if "totals" in document:
         msgspec.convert(document, Report)
         assert unknown(document, msgspec.to_builtins(msgspec.convert(document, Report))) == []
+    elif "default" in document:
+        parse_policy(text.encode(), "block")
     else:
         known = {"auths", "credHelpers", "credsStore", "registry-mirrors"}  # docker's files
         assert document.keys() & known, "a JSON block of no known kind"
@@ -147,6 +150,7 @@ def test_every_block_says_what_it_is() -> None:
         ("toml", '[[allow]]\nwho = "x"\n'),
         ("json", '{"totals": {"imagez": 1}, "images": []}'),
         ("json", '{"some": "thing"}'),
+        ("json", '{"default": [{"type": "accept"}]}'),
         ("python", "from blobflow import Clint"),
         ("python", "async def"),
     ],

@@ -47,9 +47,12 @@ ROOMS = {
     "contract": Room(SEAM),
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
-    "signatures": Room(WORDS, ("msgspec", "cryptography", "sigstore")),
+    "signatures": Room(
+        (*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client")
+    ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
-    "engine": Room((*SEAM, "version", "signatures.contract"), ("msgspec",)),
+    "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
+    "engine": Room((*SEAM, "version", "signatures.contract", "signatures.finding"), ("msgspec",)),
     "transports": Room(SEAM),
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
@@ -121,6 +124,8 @@ ROOMS = {
             "bounded_cache",
             "file_errors",
             "page_style",
+            "signatures.contract",
+            "signatures.finding",
             "toml_lines",
             "validation_messages",
             STORE,
@@ -143,7 +148,9 @@ ROOMS = {
             "transports",
             "bounded_file",
             "byte_size",
+            "engine.policy",
             "file_errors",
+            "settings",
             "toml_lines",
             "typed_values",
             "validation_messages",
@@ -174,7 +181,7 @@ ROOMS = {
     "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
     "page_style": Room(("printable",)),
     "operations": Room(
-        (*SEAM, "engine", "transports", "client", "settings"),
+        (*SEAM, "engine", "transports", "client", "settings", "signatures.contract"),
         ("msgspec",),
     ),
     "cli": Room(("*",), ("msgspec", "click", "rich", "yaml", "uvloop", "prometheus_client")),
@@ -290,8 +297,10 @@ def looks_outside(source: str) -> list[str]:
 
 
 def vague_words(name: str) -> list[str]:
-    """The words of an identifier or file name that say nothing. (`credential helper` is docker's.)"""
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", re.sub("(?i)credential_?helper", "credential", name))
+    """The words of an identifier or file name that say nothing. (`credential helper` is docker's, and `base
+    layer` of all who build images.)"""
+    said = re.sub("(?i)credential_?helper|base_?layer", "layer", name)
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", said)
     return [word for word in words if VAGUE.fullmatch(word.lower())]
 
 
@@ -373,5 +382,5 @@ def test_a_module_without_a_room_is_found() -> None:
 def test_a_vague_word_is_found_in_any_spelling() -> None:
     names = ["SessionManager", "upload_helper", "HTTPService", "base", "data_of"]
     assert [bool(vague_words(name)) for name in names] == [True] * 5
-    for name in ("database_of_metadata", "credential_helper_of", "CredentialHelperFailed"):
+    for name in ("database_of_metadata", "credential_helper_of", "CredentialHelperFailed", "SignedBaseLayer"):
         assert not vague_words(name)

@@ -22,8 +22,11 @@ from blobflow.oci.sample_images import SampleSet, sample_set
 from blobflow.server import Server, make_app
 from blobflow.transports.store import Store
 from tools.checkout import TOP
+from tools.documentation.signed_image import sign
 from tools.ports import reserve_port
 
+# The one image that is signed, by the key of `signed_image`.
+SIGNED = "acme/app:1.0"
 # What docker.io has here: the images of the sample set, under names that people know.
 NAMES = (
     "library/alpine:3.22",
@@ -32,6 +35,7 @@ NAMES = (
     "library/postgres:18",
     "rancher/pause:3.1",
     "rancher/coredns-coredns:1.8.3",
+    SIGNED,
 )
 _HOSTS = ("registry.example.com", "edge.example.com")
 # Who starts a registry on the way does it there, as people do.
@@ -128,6 +132,7 @@ def _served(roots: dict[str, Path]) -> Iterator[dict[str, str]]:
                 store = stack.enter_context(closing(Store.open(root)))
                 if name == "source":
                     fill_registry(store, named_set())
+                    sign(store, "docker.io", *SIGNED.split(":"))
                 server = await stack.enter_async_context(Server(make_app(store)))
                 addresses[name] = server.address
             ready.set()

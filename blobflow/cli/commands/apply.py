@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from blobflow.cli.options.option_group import hide_options, was_given
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
 from blobflow.cli.settings import hosts_of, run_settings
+from blobflow.cli.signature_policies import changed_policies, with_plan_signatures
 from blobflow.cli.verb import Verb
 from blobflow.errors import InvalidConfig, UsageError
 
@@ -49,12 +51,17 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
     What is to be done was decided when the plan was made: --no-overwrite, --foreign-layers, --referrers and
     --compress are refused if they say otherwise. --verify, --fail-fast, --trust-root and --wait are as in the
     plan unless they are given.
+
+    A plan that was made under a signature policy is judged under it again, as its files are now, by the
+    digests that it has; --policy judges it under another one.
     """
     from blobflow.planfile import load_plan
 
     saved = load_plan(_read(file), str(file))
-    policy = _policy(saved, run)
+    plain = _policy(saved, run)
+    judged = partial(with_plan_signatures, run, connection.config, saved)
     if run.dry_run:
+        policy = judged(plain)
         settings = run_settings(connection, run, hosts_of(saved.pairs))
         planned = run_one_shot(settings, connection.output, lambda client: client.plan_saved(saved, policy))
         print_plan(planned, connection.output)
@@ -62,10 +69,10 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
         return
 
     async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
-        await client.execute(saved, policy, on_start=recorder.take)
-        return ()
+        await client.execute(saved, recorder.policy, on_start=recorder.take)
+        return changed_policies(saved, recorder.policy)
 
-    run_command(work, hosts_of(saved.pairs), connection, run).check_set()
+    run_command(work, hosts_of(saved.pairs), connection, run, policy=lambda _: judged(plain)).check_set()
 
 
 def _read(file: Path) -> bytes:
@@ -89,6 +96,8 @@ def _policy(saved: SavedPlan, run: RunOptions) -> Policy:
         raise UsageError("--audit looks at what earlier runs put; apply looks at all that its plan names")
     if was_given("compress") and run.compress != saved.compress:
         raise _decided(f"--compress {run.compress}")
+    if run.policy_for not in (None, saved.policy.judged):
+        raise _decided(f"--policy-for {run.policy_for}")
     said = {field: getattr(run, field) for field in _OF_THE_RUN if was_given(field)}
     return msgspec.structs.replace(saved.policy, **said)
 

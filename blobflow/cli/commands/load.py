@@ -14,8 +14,8 @@ from blobflow.cli.options.images import any_host_option
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.run_command import StartRun, run_command
-from blobflow.cli.settings import Hosts, run_policy
+from blobflow.cli.run_command import RunRecorder, run_command
+from blobflow.cli.settings import Hosts
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
@@ -84,7 +84,7 @@ def verb(
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
 
-    async def work(client: Client, begin: StartRun) -> Sequence[str]:
+    async def work(client: Client, begin: RunRecorder) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
@@ -101,7 +101,7 @@ def verb(
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)
-        await load(client, inputs, aim, begin, wanted=wanted, policy=run_policy(run))
+        await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))

@@ -17,6 +17,7 @@ from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.json_documents import plan_document
 from blobflow.cli.output.stdio import ignore_closed_pipe, write_stdout
 from blobflow.cli.runtime.files import check_writable, write_atomic
+from blobflow.cli.signature_policies import files_for_plan
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
@@ -69,7 +70,8 @@ def verb(
     preview = make_dry_run(request, platforms, connection, run)
     planned = preview.planned
     if out:
-        write_atomic(out, save_plan(planned, compress=run.compress))
+        files = files_for_plan(run, connection.config, request.signature_policies)
+        write_atomic(out, save_plan(planned, compress=run.compress, policy_files=files))
     if as_json:
         with ignore_closed_pipe():
             write_stdout(json.dumps(plan_document(planned, preview.notes), indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
 from blobflow.cli.settings import Hosts, hosts_of
+from blobflow.cli.signature_policies import with_signatures
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci.local_reference import OCI_ARCHIVE, STREAM, local_host, transport_of
@@ -117,7 +119,8 @@ def verb(
         return expanded.notes
 
     hosts = Hosts(request_hosts(request).sources | hosts_of(pairs).sources, frozenset({place}))
-    outcome = run_command(work, hosts, connection, run, host_defaults=request.hosts)
+    judged = partial(with_signatures, run, connection.config, request.signature_policies)
+    outcome = run_command(work, hosts, connection, run, host_defaults=request.hosts, policy=judged)
     outcome.check_set(may_skip_all=may_skip_all(request, platforms))
 
 

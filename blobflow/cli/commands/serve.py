@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
     from blobflow.server.admin.file_reload import Reloadable
     from blobflow.server.http.public_url import Addressing
+    from blobflow.signatures.contract import SignatureJudge
     from blobflow.transports.store import Store
 
 # Seconds that an upstream's wish for fewer requests is waited for; one that wants more is left alone, and
@@ -55,6 +56,7 @@ _UPSTREAM_WAIT = 2.0
     "anonymous",
     "read_only",
     "upstream",
+    "policy",
     "max_size",
     "verbose",
 )
@@ -86,6 +88,10 @@ def _check(options: ServeOptions) -> None:
         raise UsageError("--tls-key goes with --tls-cert; name the certificate too")
     if options.max_size is not None and not options.upstream:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
+    if options.policy is not None and not options.upstream:
+        raise UsageError("--policy is for what is pulled through; say from where with --upstream")
+    if options.trusted_root is not None and options.policy is None:
+        raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):
@@ -134,6 +140,7 @@ async def _serve(
     log_form = options.access_log or ("brief" if connection.output.verbose else None)
     addressing = _parse_addressing(options)
     upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
+    judge = _load_judge(options)
     access_files = _AccessFiles(options)
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
@@ -143,7 +150,7 @@ async def _serve(
         store = stack.enter_context(closing(_open_store(root, untouched)))
         pullthrough = None
         if sources is not None:
-            pullthrough = PullThroughCache(store, upstreams, sources, ttl=options.upstream_ttl)
+            pullthrough = PullThroughCache(store, upstreams, sources, ttl=options.upstream_ttl, judge=judge)
         app = make_app(
             store,
             read_only=options.read_only,
@@ -173,6 +180,15 @@ async def _serve(
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 print_lines("stopping", err=True)
+
+
+def _load_judge(options: ServeOptions) -> SignatureJudge | None:
+    """Raises InvalidConfig."""
+    if options.policy is None:
+        return None
+    from blobflow.signatures.judge import load_judge
+
+    return load_judge(options.policy, trusted_root=options.trusted_root)
 
 
 def _parse_addressing(options: ServeOptions) -> Addressing:

@@ -20,6 +20,7 @@ from blobflow.cli.options.run import (
     cache_dir_option,
     compress_option,
     concurrency_option,
+    referrers_option,
     verify_option,
 )
 from blobflow.cli.output.stdio import print_lines
@@ -30,16 +31,20 @@ from blobflow.errors import BlobflowError, NoSuchPlatform
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest
     from blobflow.client import Client
-    from blobflow.engine.pairs import Pair
+    from blobflow.engine.pairs import Lookup, Pair
     from blobflow.engine.policy import VerifyLevel
     from blobflow.transports.archive import CompressMode
 
 
 @click.command("verify", cls=Verb)
-@show_first("source", "targets", "images", "platform", "verify", *LOGINS, "quiet", "verbose")
+@show_first("source", "targets", "images", "platform", "verify", "referrers", *LOGINS, "quiet", "verbose")
 @selection_options
 @platform_options
 @verify_option("Ask for the tags (the default), for all manifests and blobs below, or read it all back.")
+@referrers_option(
+    "Look as closely for the signatures, SBOMs and attestations that the sources have (auto, the default, "
+    "and always), or not at all."
+)
 @concurrency_option
 @compress_option
 @cache_dir_option
@@ -48,6 +53,7 @@ def verb(
     selection: SelectionOptions,
     platforms: PlatformOptions,
     verify: VerifyLevel,
+    referrers: Lookup | None,
     concurrency: int | None,
     compress: CompressMode,
     cache_dir: Path | None,
@@ -55,8 +61,9 @@ def verb(
 ) -> None:
     """Ask the targets whether they have what `sync` with the same arguments would bring there.
 
-    A line an image on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
-    with the same level repairs what can be repaired.
+    What refers to the images at their sources has to be there too, unless --referrers off. A line an image
+    on stdout; with --quiet only those that are wrong. Nothing is changed; `sync --verify`
+    with the same level repairs what can be repaired, and --referrers always brings what refers to images.
     """
     from blobflow.cli.expand_request import may_skip_all, request_settings
     from blobflow.cli.run_command import check_not_all_skipped
@@ -65,7 +72,7 @@ def verb(
     run = RunOptions(concurrency=concurrency, compress=compress, cache_dir=cache_dir)
     settings = request_settings(request, connection, run)
     found = run_one_shot(
-        settings, connection.output, lambda client: _verify(client, request, platforms, verify)
+        settings, connection.output, lambda client: _verify(client, request, platforms, verify, referrers)
     )
     wrong = skipped = 0
     for pair, error in found.items():
@@ -86,10 +93,14 @@ def verb(
 
 
 async def _verify(
-    client: Client, request: MirrorRequest, platforms: PlatformOptions, level: VerifyLevel
+    client: Client,
+    request: MirrorRequest,
+    platforms: PlatformOptions,
+    level: VerifyLevel,
+    referrers: Lookup | None,
 ) -> Mapping[Pair, BlobflowError | None]:
     """What is wrong with each pair; None if nothing."""
     from blobflow.cli.expand_request import expand_request
 
     expanded = await expand_request(client, request, platforms)
-    return {**await client.verify(expanded.pairs, level), **expanded.unresolved}
+    return {**await client.verify(expanded.pairs, level, referrers=referrers), **expanded.unresolved}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
+from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix, with_policies_in
 from blobflow.cli.inputs.spec_formats import detect_format, read_spec
 from blobflow.cli.options.images import SpecFormat
 from blobflow.cli.runtime.files import input_name, read_text
@@ -32,5 +32,6 @@ def read_request_for_bundle(
     form = detect_format(text, name) if form == "auto" else form
     targets = (bundle,) if form == "skopeo" else ()
     request = read_spec(text, name, targets, form, environ=os.environ, needs_targets=False)
+    request = with_policies_in(request, file.parent)
     images = tuple(msgspec.structs.replace(image, targets=(), backup="") for image in request.images)
     return msgspec.structs.replace(request, images=images, targets=(bundle,), schedule_hint="")

@@ -100,7 +100,15 @@ def _pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
     if source == goal:
         raise UsageError(f"{source} is both source and target; give another host or prefix")
     backup = image.backup if goal.tag else ""
-    return Pair(source, goal, image.choice, image.referrers, image.missing_platform or "skip", backup)
+    return Pair(
+        source,
+        goal,
+        image.choice,
+        image.referrers,
+        image.missing_platform or "skip",
+        backup,
+        image.signature_policy,
+    )
 
 
 def _path_at(target: RegistryPrefix, image: ImageRequest) -> str:

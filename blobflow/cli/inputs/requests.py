@@ -8,6 +8,7 @@ behind the target's prefix. Where the source is docker.io itself, a path of one 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,6 +60,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     `repositories` the path is "", and the request is for all repositories of the source that these choose.
     `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
     `schedule`: when it is due in a daemon that keeps each entry's own time. `backup`: see `Pair.backup`.
+    `signature_policy`: the file that judges it; "" if none is named.
     """
 
     source: RegistryPrefix
@@ -79,6 +81,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     missing_platform: MissingPlatform | None = None
     schedule: Schedule | None = None
     backup: str = ""
+    signature_policy: str = ""
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -123,6 +126,11 @@ class MirrorRequest(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(search for image in self.images if (search := image.search) is not None))
 
     @property
+    def signature_policies(self) -> frozenset[str]:
+        """The files of all signature policies that images name."""
+        return frozenset(image.signature_policy for image in self.images if image.signature_policy)
+
+    @property
     def sets_missing_platform(self) -> bool:
         """Whether any image says what to do if it lacks the platforms."""
         return any(image.missing_platform is not None for image in self.images)
@@ -135,6 +143,19 @@ class MirrorRequest(msgspec.Struct, frozen=True):
             frozenset(image.source.host for image in self.images),
             frozenset(place.host for place in targets),
         )
+
+
+def with_policies_in(request: MirrorRequest, folder: Path) -> MirrorRequest:
+    """The request with the names of signature policies as paths: they are relative to their spec's folder."""
+    if not request.signature_policies:
+        return request
+    images = tuple(
+        msgspec.structs.replace(image, signature_policy=str(folder / image.signature_policy))
+        if image.signature_policy
+        else image
+        for image in request.images
+    )
+    return msgspec.structs.replace(request, images=images)
 
 
 def parse_registry_prefix(text: str) -> RegistryPrefix:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 def read_request(selection: SelectionOptions) -> MirrorRequest:
     """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
-    from blobflow.cli.inputs.requests import MirrorRequest, parse_registry_prefix, repository_request
+    from blobflow.cli.inputs.requests import (
+        MirrorRequest,
+        parse_registry_prefix,
+        repository_request,
+        with_policies_in,
+    )
 
     targets = tuple(parse_registry_prefix(target) for target in selection.targets)
     if selection.spec:
@@ -28,9 +33,10 @@ def read_request(selection: SelectionOptions) -> MirrorRequest:
                 "--any-host is about the lines of --images; in a spec an image's host is its source"
             )
         text, name = read_text(selection.spec), input_name(selection.spec)
-        return read_spec(
+        request = read_spec(
             text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
         )
+        return with_policies_in(request, selection.spec.parent)
     if selection.source and targets and not selection.images:
         if selection.any_host:
             raise UsageError("--any-host is about the lines of --images")

@@ -18,6 +18,7 @@
 - `source` of an image is HOST[/prefix] where it comes from, in place of the defaults'.
 - `every` or `schedule` say when a daemon (`sync --every spec`) mirrors it again; `backup` under which tag the
   image that its target's tag names is kept before that names another.
+- `policy` names a signature policy that has to accept the image before anything of it is put anywhere.
 
 All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 """
@@ -113,6 +114,7 @@ def _checked(defaults: Defaults, node: yaml.Node, name: str, errors: FileErrors)
         ("referrers",): lambda: _lookup(defaults.referrers),
         ("schedule", "every"): lambda: schedule_of(defaults.every, defaults.schedule),
         ("backup",): lambda: parse_backup(defaults.backup),
+        ("policy",): lambda: _signature_policy(defaults.policy),
     }
     wrong: set[str] = set()
     for keys, check in checks.items():
@@ -154,6 +156,7 @@ class _Entry:
         entry, defaults = self._entry, self._defaults
         lookup = defaults.referrers if entry.referrers is None else entry.referrers
         backup = defaults.backup if entry.backup is None else entry.backup
+        policy = defaults.policy if entry.policy is None else entry.policy
         if entry.source is not None:
             given = entry.source
             source = self._read(lambda: parse_place(given), source)
@@ -168,6 +171,7 @@ class _Entry:
             "schedule": self._read(lambda: _schedule(entry, defaults), None),
             "backup": self._read(lambda: parse_backup(backup), ""),
             "target": self._read(lambda: check_repository(entry.target) if entry.target else "", ""),
+            "signature_policy": self._read(lambda: _signature_policy(policy), ""),
         }
         whole = self._read(lambda: self._whole(source), None)
         if whole is None:
@@ -218,6 +222,16 @@ def _schedule(entry: Entry, defaults: Defaults) -> Schedule | None:
     if entry.every is not None or entry.schedule is not None:
         return schedule_of(entry.every or "", entry.schedule or "")
     return schedule_of(defaults.every, defaults.schedule)
+
+
+def _signature_policy(file: str | None) -> str:
+    """The file that is named; "" if none is."""
+    if file == "" or (file and "\0" in file):
+        raise UsageError(
+            "`policy` names a signature policy's file; one that asks for no signature has"
+            ' {"default": [{"type": "insecureAcceptAnything"}]}'
+        )
+    return file or ""
 
 
 def _with_tag(image: ImageRequest, name: str) -> ImageRequest:

@@ -110,6 +110,13 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "'{{tag}}-old'; {{digest}}, {{date}} and {{time}} may be in it, too. Empty: none."
         ),
     ] = None
+    policy: Annotated[
+        str | None,
+        _described(
+            "A signature policy (containers' policy.json) that has to accept it; relative to this file's"
+            " folder."
+        ),
+    ] = None
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +133,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every: Annotated[str, _described("As an image's.")] = ""
     schedule: Annotated[str, _described("As an image's.")] = ""
     backup: Annotated[str, _described("As an image's.")] = ""
+    policy: Annotated[str | None, _described("As an image's.")] = None
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

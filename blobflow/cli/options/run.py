@@ -13,7 +13,7 @@ from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, b
 
 if TYPE_CHECKING:
     from blobflow.engine.pairs import Lookup
-    from blobflow.engine.policy import AuditMode, VerifyLevel
+    from blobflow.engine.policy import AuditMode, Judged, VerifyLevel
     from blobflow.engine.services import CacheMode
     from blobflow.transports.archive import CompressMode
 
@@ -22,7 +22,8 @@ _GRACE = 25.0
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """The options of a run. Sizes and rates in bytes, `grace` in seconds."""
+    """The options of a run. Sizes and rates in bytes, `grace` in seconds. `policy`, `trusted_root` and
+    `policy_for`: which signatures are demanded (see `cli.signature_policies`)."""
 
     dry_run: bool = False
     keep_going: bool = True
@@ -41,6 +42,9 @@ class RunOptions(msgspec.Struct, frozen=True):
     cache_size: int | None = None
     limit_rate: int | None = None
     wait: bool = False
+    policy: Path | None = None
+    trusted_root: Path | None = None
+    policy_for: Judged | None = None
 
 
 concurrency_option = click.option(
@@ -82,6 +86,11 @@ def verify_option(text: str) -> Option:
     )
 
 
+def referrers_option(text: str) -> Option:
+    """`--referrers WHEN`, with a help text of the verb's own."""
+    return click.option("--referrers", type=click.Choice(["auto", "always", "off"]), help=text)
+
+
 run_options = option_group(
     "run",
     RunOptions,
@@ -104,11 +113,28 @@ run_options = option_group(
         is_flag=True,
         help="Mirror layers that registries need not hold (`urls`) where the source itself holds them.",
     ),
+    referrers_option(
+        "Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
+        "looked at (auto, the default), for unchanged images again, or not at all."
+    ),
     click.option(
-        "--referrers",
-        type=click.Choice(["auto", "always", "off"]),
-        help="Bring signatures, SBOMs and attestations too: look for them when an image moves or was never "
-        "looked at (auto, the default), for unchanged images again, or not at all.",
+        "--policy",
+        type=FILE,
+        metavar="FILE",
+        help="Copy only what this signature policy accepts: containers' policy.json, as skopeo and podman "
+        "read it. Judged at the source, before anything is put anywhere.",
+    ),
+    click.option(
+        "--trusted-root",
+        type=FILE,
+        metavar="FILE",
+        help="The roots of sigstore's certificates and logs, where no key has signed: a trusted_root.json.",
+    ),
+    click.option(
+        "--policy-for",
+        type=click.Choice(["root", "all"]),
+        help="What has to be signed: what the tag names, whose digest covers all below it (root, the "
+        "default), or each manifest below that is copied too.",
     ),
     concurrency_option,
     verify_option(
@@ -164,5 +190,5 @@ run_options = option_group(
         help="How long blobs in flight may still take after SIGTERM.",
     ),
     title="Run",
-    common=("dry_run", "no_overwrite", "limit_rate", "report"),
+    common=("dry_run", "no_overwrite", "policy", "limit_rate", "report"),
 )

@@ -43,6 +43,8 @@ class ServeOptions(msgspec.Struct, frozen=True):
     sparse: SparsePolicy
     upstream: tuple[str, ...]
     upstream_ttl: float
+    policy: Path | None
+    trusted_root: Path | None
     max_size: int | None
     access_log: LogFormat | None
     access_log_file: Path | None
@@ -125,7 +127,20 @@ serve_options = option_group(
         default=_TTL,
         show_default=True,
         metavar="SECONDS",
-        help="How long a tag is taken for what its upstream said last.",
+        help="How long a tag is taken for what its upstream said last, and what was refused stays refused.",
+    ),
+    click.option(
+        "--policy",
+        type=FILE,
+        metavar="FILE",
+        help="Give out only what this signature policy accepts of the upstreams: containers' policy.json, as "
+        "skopeo and podman read it, and read when serve starts. What is pushed here is not judged.",
+    ),
+    click.option(
+        "--trusted-root",
+        type=FILE,
+        metavar="FILE",
+        help="The roots of sigstore's certificates and logs, where no key has signed: a trusted_root.json.",
     ),
     max_size_option(
         "What the store may hold, as 20GB: beyond that, what was pulled through and not asked for longest "

@@ -189,6 +189,7 @@ def _failures(report: Report, spans: Sequence[StepSpan]) -> str:
 def _images(images: Sequence[ImageRecord]) -> str:
     if not images:
         return ""
+    judged = any(image.signatures for image in images)
     rows = [
         (
             page_text(image.source),
@@ -196,10 +197,18 @@ def _images(images: Sequence[ImageRecord]) -> str:
             f'<span class="{image.status}">{image.status}</span>',
             _digest(image.digest),
             _platforms(image),
+            *([_signers(image)] if judged else []),
         )
         for image in sorted(images, key=lambda image: image.status != "failed")
     ]
-    return _table("images", ("Source", "Target", "Status", "Digest", "Platforms"), rows)
+    columns = ("Source", "Target", "Status", "Digest", "Platforms", *(["Signed by"] if judged else []))
+    return _table("images", columns, rows)
+
+
+def _signers(image: ImageRecord) -> str:
+    """By whom the image is signed, as far as a signature policy asked for it."""
+    met = [each for verdict in image.signatures for each in verdict.acceptances]
+    return ", ".join(page_text(by) for by in dict.fromkeys(each.by for each in met if each.by))
 
 
 def _platforms(image: ImageRecord) -> str:

@@ -23,7 +23,7 @@ def plan_document(planned: Planned, notes: Iterable[str] = ()) -> dict[str, Any]
 
     Of each image: `copies`, `mounts`, `manifests` and `bytes_to_write` as in the price, what several images
     share with the first of them; `platforms` that will be there, where that was looked at.
-    `backup`: the tag under which what the target's tag names is kept.
+    `backup`: the tag under which what the target's tag names is kept. `signatures`: as in a report.
     `manifests_read`: how many a run reads, by host; `allowances`: of how many those hosts said last that they
     let them be read. `notes`: what it took to find out what is wanted.
     """
@@ -61,6 +61,7 @@ def _planned_image(planned: Planned, preview: ImagePreview) -> dict[str, Any]:
         "backup": preview.backup,
         "bytes_to_write": preview.bytes_to_write,
         "referrers": msgspec.to_builtins(referrer_records(desired)) if desired else [],
+        "signatures": msgspec.to_builtins(desired.verdicts) if desired else [],
     }
 
 

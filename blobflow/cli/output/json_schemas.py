@@ -1,5 +1,6 @@
-"""JSON schemas of what programs read: reports, and events as lines. Made of the types that are written, so
-that they can't say anything else. Readers should take fields that are not in them: later versions have more.
+"""JSON schemas of what programs read: reports, trees of referrers, and events as lines. Made of the types
+that are written, so that they can't say anything else. Readers should take fields that are not in them: later
+versions have more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any, Union
 import msgspec
 
 from blobflow.cli.output import json_events  # the kinds of its own are subclasses of Event by then
+from blobflow.cli.output.referrers_document import ReferrersDocument
 from blobflow.engine.results.report import Report
 from blobflow.events import Event
 
@@ -20,6 +22,12 @@ def report_schema() -> dict[str, Any]:
     """The schema of a report, as `--report FILE.json` writes it."""
     words = "What a run did, as --report FILE.json writes it, however the run ended."
     return _document("A report of blobflow", words, msgspec.json.schema(Report, ref_template=_REF))
+
+
+def referrers_schema() -> dict[str, Any]:
+    """The schema of what `referrers --json` prints."""
+    made = msgspec.json.schema(ReferrersDocument, ref_template=_REF)
+    return _document("What hangs on an image", "The tree that blobflow referrers --json prints.", made)
 
 
 def _document(title: str, words: str, made: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from blobflow.engine.plan.cost import TargetCost
     from blobflow.engine.plan.planned import Planned
     from blobflow.engine.plan.preview import ImagePreview
+    from blobflow.signatures.contract import Verdict
 
 
 def dry_run_lines(planned: Planned) -> list[str]:
@@ -55,6 +56,27 @@ def _form_text(preview: ImagePreview) -> str:
     if preview.made:
         return f", pruned to {platforms}"
     return f", {platforms} only" if preview.sparse else ""
+
+
+def verdict_lines(planned: Planned) -> list[str]:
+    """`SOURCE: accepted by SCOPE, …`, a line for each manifest that a signature policy was asked of."""
+    found = {
+        (pair.source, verdict): None
+        for pair, desired in planned.desired_images.items()
+        if pair not in planned.failures
+        for verdict in desired.verdicts
+    }
+    return [
+        one_line(f"{source}: {verdict.digest} accepted by {verdict.scope}: {_acceptances_text(verdict)}")
+        for source, verdict in found
+    ]
+
+
+def _acceptances_text(verdict: Verdict) -> str:
+    return ", ".join(
+        f"signed by {each.by} ({each.signature})" if each.by else each.requirement
+        for each in verdict.acceptances
+    )
 
 
 def plan_lines(planned: Planned) -> list[str]:

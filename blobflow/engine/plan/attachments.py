@@ -73,7 +73,7 @@ async def attach_referrers(
         site = site_of(pair.source)
         attached[pair] = _with_referrers(wanted[pair], site, found)
         subjects = [
-            *_subjects(wanted[pair], graph),
+            *source_manifests(wanted[pair], graph),
             *(a.manifest.descriptor.digest for a in attached[pair].attached),
         ]
         for digest in subjects:
@@ -98,11 +98,11 @@ def _told_of_rebuilt(desired: DesiredImage, source: object) -> DesiredImage:
 
 
 def _places(pair: Pair, desired: DesiredImage, graph: Graph) -> list[ManifestAt]:
-    return [(site_of(pair.source), digest) for digest in _subjects(desired, graph)]
+    return [(site_of(pair.source), digest) for digest in source_manifests(desired, graph)]
 
 
-def _subjects(desired: DesiredImage, graph: Graph) -> list[Digest]:
-    """The possible subjects at the source: for a rebuilt manifest, the one that it replaces."""
+def source_manifests(desired: DesiredImage, graph: Graph) -> list[Digest]:
+    """An image's manifests as its source has them: for a rebuilt one, the one that it replaces."""
     digests = (manifest.descriptor.digest for manifest in desired.manifests)
     return [*(digest for digest in digests if digest in graph.manifests), *desired.replaced]
 

@@ -32,6 +32,7 @@ from blobflow.oci.platform_choice import (
     entries,
     prune_index,
 )
+from blobflow.signatures.contract import Verdict
 
 
 class AttachedReferrer(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +57,8 @@ class DesiredImage(msgspec.Struct, frozen=True):
     manifests that rebuilt ones stand in for. `lacking`: wanted children that the source, a layout or archive
     of a part of an index, does not have. `attached` and `left`: the referrers that are mirrored and those
     that are skipped, subjects first, as far as they were looked up. `referring`: those of `manifests` that
-    have a subject themselves, and must be listed for it.
+    have a subject themselves, and must be listed for it. `verdicts`: why a signature policy accepts it, if
+    there is one.
     """
 
     root: Descriptor
@@ -69,6 +71,7 @@ class DesiredImage(msgspec.Struct, frozen=True):
     attached: tuple[AttachedReferrer, ...] = ()
     left: tuple[SkippedReferrer, ...] = ()
     referring: tuple[AttachedReferrer, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def images(self) -> frozenset[Digest]:

@@ -11,7 +11,7 @@ from blobflow.content import Referrer, Site
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import blobs_present
-from blobflow.engine.plan.desired import DesiredImage
+from blobflow.engine.plan.desired import AttachedReferrer, DesiredImage
 from blobflow.engine.plan.inventory import Inventory, merge_inventories
 from blobflow.engine.plan.steps import Backup, Copy, Goal, Mount, Put, Step
 from blobflow.engine.results.report import (
@@ -158,6 +158,20 @@ class ResultCollector:
         """The image manifests that are wanted of each pair, as far as they were read."""
         return {pair: self._desired_images[pair].images for pair in pairs if pair in self._desired_images}
 
+    def attached_to(self, pairs: Iterable[Pair]) -> dict[Pair, tuple[AttachedReferrer, ...]]:
+        """What was brought with each image because it refers to it, as far as targets took its subject."""
+        found: dict[Pair, tuple[AttachedReferrer, ...]] = {}
+        for pair in pairs:
+            if pair in self._desired_images:
+                gone, kept = set(self._replaced.get(pair, frozenset())), []
+                for each in self._desired_images[pair].attached:
+                    if each.referrer.subject in gone:
+                        gone.update(manifest.descriptor.digest for manifest in each.manifests)
+                    else:
+                        kept.append(each)
+                found[pair] = tuple(kept)
+        return found
+
     def final(self, pair: Pair) -> Descriptor:
         """The root of a finished image, as its target has it."""
         return self._final[pair]
@@ -236,6 +250,7 @@ class ResultCollector:
             status=status,
             error=error,
             referrers=referrer_records(desired, self._replaced.get(pair, frozenset())) if desired else (),
+            signatures=desired.verdicts if desired else (),
         )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, Side
+from blobflow.signatures.contract import Verdict
 
 Status = Literal["done", "present", "failed", "skipped"]
 TagStatus = Literal["removed", "left", "failed", "surplus"]
@@ -39,7 +40,8 @@ class ImageRecord(msgspec.Struct, frozen=True):
     `platforms` of the root's children, as far as they are known: a root that an earlier run put and that is
     still there is not read again, and has those that the store remembers of it.
     `moved`: what the source's tag names by the end of the run, "nothing" if it is gone; "" if it did not
-    move. `referrers`: what refers to it, if that was looked up.
+    move. `referrers`: what refers to it, if that was looked up. `signatures`: why a signature policy accepts
+    it, a verdict for each of its manifests that was judged; none without a policy.
     """
 
     source: str
@@ -52,6 +54,7 @@ class ImageRecord(msgspec.Struct, frozen=True):
     moved: str = ""
     referrers: tuple[ReferrerRecord, ...] = ()
     reason: str = ""
+    signatures: tuple[Verdict, ...] = ()
 
     @property
     def ok(self) -> bool:

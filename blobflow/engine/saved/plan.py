@@ -10,6 +10,7 @@ passes names no site beyond those of its images, and can be carried out without 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import msgspec
@@ -23,6 +24,7 @@ from blobflow.engine.plan.steps import Attach, Backup, Copy, Goal, Mount, Need, 
 from blobflow.engine.policy import Policy
 from blobflow.engine.results.collector import referrer_records
 from blobflow.engine.results.report import ReferrerRecord
+from blobflow.engine.saved.signature_policies import SavedSignaturePolicy, signature_policies_of
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import (
     MAX_MANIFEST_BYTES,
@@ -39,6 +41,7 @@ from blobflow.oci.digest import algorithm_of
 from blobflow.oci.local_reference import check_local
 from blobflow.oci.reference import check_host, check_repository, check_tag
 from blobflow.oci.referrers import cosign_tags
+from blobflow.signatures.contract import Verdict
 
 _LARGEST = 2**53  # bytes of a blob; as in manifests
 
@@ -50,9 +53,10 @@ class MadeManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw: bytes
 
 
-class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A pair, what its source named (`source_root`) and its target should name (`root`), and the steps that
-    complete it. `platforms` and `referrers` are for the report."""
+    complete it. `platforms` and `referrers` are for the report. `verdicts`: of which manifests a signature
+    policy was asked, and what it said."""
 
     pair: Pair
     source_root: Descriptor
@@ -60,6 +64,7 @@ class SavedImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: tuple[int, ...]
     platforms: tuple[str, ...] = ()
     referrers: tuple[ReferrerRecord, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class SavedSkip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +81,8 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `made`: the manifests of steps that no source has. `sources`: the sites where each other manifest of a
     step can be read. `cost` is the cost when the plan was made, for people to read. `compress`: how bare
     layers of docker archives were compressed, which their digests depend on. `skipped`: for the report.
+    `signature_policies`: by the names that the pairs have for them; whoever carries the plan out brings them.
+    They are in a file only where there are some, so that who does not know of them refuses those alone.
     """
 
     policy: Policy
@@ -87,6 +94,12 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cost: Cost = msgspec.field(name="price")
     compress: str = "gzip"
     skipped: tuple[SavedSkip, ...] = ()
+    signature_policies: dict[str, SavedSignaturePolicy] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def demanded(self) -> dict[str, SavedSignaturePolicy]:
+        """Its signature policies by name; none where everything was accepted."""
+        return {} if self.signature_policies is msgspec.UNSET else self.signature_policies
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -111,8 +124,15 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return parse_manifest(made.raw, made.media_type, digest=digest)
 
 
-def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
+def to_saved_plan(
+    planned: Planned,
+    *,
+    compress: str = "gzip",
+    policy_files: Mapping[str, tuple[str, str]] = {},
+) -> SavedPlan:
     """The saved form of a plan. Pairs that failed to plan are not in it, nor any site that only they had.
+
+    `policy_files`: the files of signature policies and of their trusted roots, by name.
 
     Raises UsageError where some content can be read only at such a site.
     """
@@ -141,7 +161,7 @@ def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
     puts = {step.manifest.digest for step in plan.steps if isinstance(step, Put)}
     order = {pair: number for number, pair in enumerate(planned.pairs)}
     return SavedPlan(
-        policy=planned.policy,
+        policy=msgspec.structs.replace(planned.policy, signatures=None, named_signatures={}),
         images=tuple(_image(planned, goal) for goal in sorted(plan.goals, key=lambda each: order[each.pair])),
         steps=tuple(map(kept, plan.steps)),
         needs=plan.needs,
@@ -154,6 +174,7 @@ def to_saved_plan(planned: Planned, *, compress: str = "gzip") -> SavedPlan:
             for pair in planned.pairs
             if pair in planned.skipped
         ),
+        signature_policies=signature_policies_of(planned, policy_files) or msgspec.UNSET,
     )
 
 
@@ -166,6 +187,7 @@ def _image(planned: Planned, goal: Goal) -> SavedImage:
         goal.steps,
         desired.platforms,
         referrer_records(desired),
+        desired.verdicts,
     )
 
 
@@ -203,6 +225,10 @@ def _check_images(saved: SavedPlan) -> None:
             raise ValueError(f"two of its images aim at {pair.target}")
         if named.setdefault(pair.source, image.source_root.digest) != image.source_root.digest:
             raise ValueError(f"{pair.source} has two digests in it")
+        if pair.signature_policy not in saved.demanded and (pair.signature_policy or image.verdicts):
+            raise ValueError(f"{pair.source} was judged under a signature policy that it does not have")
+        for verdict in image.verdicts:
+            parse_digest(verdict.digest)
         for number in image.steps:
             if not 0 <= number < len(saved.steps):
                 raise ValueError(f"{pair.target} wants step {number}, which there is not")

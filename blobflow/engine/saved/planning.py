@@ -2,8 +2,9 @@
 
     check the targets ─► read manifests (sources, by digest) ─► the plan without what is there
 
-No tag is looked up at a source, nor any referrers: all that was decided when the plan was made. Content that
-the targets have by now is skipped; an image whose source has lost something fails alone.
+No tag is looked up at a source, nor what to bring along of referrers: all that was decided when the plan was
+made. Content that the targets have by now is skipped; an image whose source has lost something fails alone.
+Where a signature policy is demanded, the images are judged anew, by the digests that the plan has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from blobflow.content import Site
 from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.execution import Run
-from blobflow.engine.pairs import site_of
+from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.attachments import REPLACED
 from blobflow.engine.plan.cost import Cost, cost_of
 from blobflow.engine.plan.desired import DesiredImage
@@ -32,15 +33,18 @@ from blobflow.engine.saved.remaining import SavedProgress, remaining_plan, steps
 from blobflow.engine.saved.source_check import find_images, one_at_a_time, read_manifests
 from blobflow.engine.saved.target_check import TargetCheck
 from blobflow.engine.services import Services
+from blobflow.engine.signature_checks import SignatureChecks
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
-from blobflow.errors import BlobflowError, Rejected, own_copy
+from blobflow.errors import BlobflowError, Rejected, UsageError, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
-from blobflow.oci import Digest, media
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, media
+from blobflow.signatures.contract import Verdict
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
 
@@ -65,11 +69,14 @@ class SavedPlanning(Planning[list[int]]):
     def __init__(self, saved: SavedPlan, policy: Policy | None = None, observe: Observer = ignore) -> None:
         """`policy`: in place of the plan's own."""
         super().__init__(saved.pairs, policy or saved.policy, observe)
+        _check_judged(saved, self.policy)
         self.origins = saved.origins()
         self._saved = saved
         self._progress = SavedProgress()
         self._quota: PullQuota
         self._reader: GraphReader
+        self._signatures: SignatureChecks
+        self._verdicts: dict[Pair, tuple[Verdict, ...]] = {}
 
     def questions(self, services: Services) -> Iterator[Coroutine[Any, Any, list[int]]]:
         self.observe(PhaseStarted("survey", len(self._saved.images)))
@@ -89,6 +96,8 @@ class SavedPlanning(Planning[list[int]]):
             self.observe,
             services.meter.counts["manifests"],
         )
+        lookups = ReferrerLookups(services.source_at)
+        self._signatures = SignatureChecks(self.policy, services, lookups, self._reader)
         hosts = dict.fromkeys(pair.target.host for pair in self._saved.pairs)
         return (self._ask(services, host) for host in hosts)
 
@@ -98,12 +107,29 @@ class SavedPlanning(Planning[list[int]]):
         try:
             await TargetCheck(saved, host, self.policy, services, BoundedRunner(MAX_LOOKUPS), progress).go()
             await find_images(saved, progress, self._good(images), services, runner)
+            await self._judge(self._good(images), runner)
             await read_manifests(saved, progress, self._good(images), services, self._reader, runner)
         except BlobflowError as error:
             if not self.is_transferring:
                 raise
             progress.failures.update((number, own_copy(error)) for number in self._good(images))
         return images
+
+    async def _judge(self, images: Sequence[int], runner: BoundedRunner) -> None:
+        """Judge the images by the digests that the plan has; what is rejected is a failure. One that is whole
+        at its target, and was judged under the same policy when the plan was made, need not be again."""
+        numbers = {self._saved.images[number].pair: number for number in images}
+        goals = {goal.pair: goal for goal in remaining_plan(self._saved, self._progress, images).goals}
+        manifests: dict[Pair, list[Descriptor]] = {}
+        for pair in self._signatures.demanded(numbers):
+            image = self._saved.images[numbers[pair]]
+            if not goals[pair].steps and _is_judged(self._saved, image, self.policy):
+                self._verdicts[pair] = image.verdicts
+            else:
+                manifests[pair] = _judged(self._saved, image)
+        checked = await self._signatures.check(manifests, runner)
+        self._verdicts |= checked.verdicts
+        self._progress.failures.update((numbers[pair], error) for pair, error in checked.failures.items())
 
     def _good(self, images: Iterable[int]) -> list[int]:
         """The images that can be completed, as far as is known."""
@@ -122,7 +148,11 @@ class SavedPlanning(Planning[list[int]]):
         roots = {goal.pair: goal.root for goal in made.goals}
         told = images if self.planned is not None else range(len(saved.images))
         desired = {
-            image.pair: DesiredImage(roots.get(image.pair, image.root), platforms=image.platforms)
+            image.pair: DesiredImage(
+                roots.get(image.pair, image.root),
+                platforms=image.platforms,
+                verdicts=self._verdicts.get(image.pair, ()),
+            )
             for image in (saved.images[number] for number in told)
         }
         failures = {saved.images[n].pair: progress.failures[n] for n in images if n in progress.failures}
@@ -210,6 +240,34 @@ class SavedPlanning(Planning[list[int]]):
         """Why manifests are not put at a site although the plan has them, according to the target check."""
         steps = [(self._saved.steps[number], why) for number, why in self._progress.left.items()]
         return {(step.target, step.manifest.digest): why for step, why in steps if isinstance(step, Put)}
+
+
+def _check_judged(saved: SavedPlan, policy: Policy) -> None:
+    """Raise UsageError if the plan's images were judged, and would not be now."""
+    for pair in saved.pairs:
+        if pair.signature_policy in saved.demanded and policy.judge_of(pair) is None:
+            raise UsageError(
+                "the plan was made under a signature policy, and is carried out under one: load it, as"
+                " `Policy.signatures`"
+            )
+
+
+def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
+    """Whether the plan has the verdicts of the policy that is asked now."""
+    judge, then = policy.judge_of(image.pair), saved.demanded.get(image.pair.signature_policy)
+    return bool(image.verdicts and judge and then and judge.fingerprint == then.fingerprint)
+
+
+def _judged(saved: SavedPlan, image: SavedImage) -> list[Descriptor]:
+    """The manifests of an image that are judged: those that were when the plan was made; else its root."""
+    puts = {step.manifest.digest: step.manifest for step in saved.steps if isinstance(step, Put)}
+    below = dict.fromkeys(Digest(each.digest) for each in image.verdicts)
+    below.pop(image.source_root.digest, None)
+    unknown = Descriptor(media.OCI_MANIFEST, image.source_root.digest, UNKNOWN_SIZE)
+    return [
+        image.source_root,
+        *(puts.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in below),
+    ]
 
 
 def _skipped(each: SavedSkip) -> ImageRecord:

@@ -56,7 +56,7 @@ class ReferrerLookups:
             with error_side("source"):
                 found = await source.referrers(subject) if isinstance(source, Refers) else []
         except BlobflowError as error:
-            error.message += f" (looking for what refers to {subject}; --referrers off does without)"
+            error.message += f" (looking for what refers to {subject})"
             raise
         # The other fields of a list may be of any length, and the referrers themselves are read anyway.
         lean = [msgspec.structs.replace(each, manifest=without_platform(each.manifest)) for each in found]
@@ -183,6 +183,7 @@ class _Search:
         try:
             self.referrers[place] = await self._lookups.lookup(place)
         except BlobflowError as error:
+            error.message += "; --referrers off does without"
             self.referrers[place] = []
             self.failures[place] = error
 

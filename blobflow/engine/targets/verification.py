@@ -1,6 +1,7 @@
 """Verification: ask the targets whether they have what they should, after a run or on its own.
 
-    roots    the tag names the root: one small request an image
+    roots    the tag names the root: one small request an image; and what refers to the image, where that is
+             asked for, is listed and there
     blobs    and all content below it exists: manifests are read and parsed, blobs are asked for
     content  and every blob is read back whole and hashed: once a registry where several repositories have the
              same blob, for there it is one file
@@ -12,16 +13,17 @@ chosen, which images have to be below it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from blobflow.content import SinkAt, SourceAt, Verifier
 from blobflow.engine.blob_readers import can_be_read
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
-from blobflow.engine.plan.desired import build_desired_image
+from blobflow.engine.plan.desired import AttachedReferrer, build_desired_image
 from blobflow.engine.policy import VerifyLevel
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
+from blobflow.engine.targets.referrer_verification import ListedReferrers
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
 from blobflow.events import PhaseCount
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
@@ -48,6 +50,7 @@ class Verification:
         self._count = count
         self._manifest_budget = manifest_budget or ManifestBudget()
         self._reads = asyncio.Semaphore(read_at_once)
+        self._listed = ListedReferrers(sink_at, source_at)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
     async def check(
@@ -55,12 +58,14 @@ class Verification:
         roots: Mapping[Pair, Descriptor],
         level: VerifyLevel,
         images: Mapping[Pair, frozenset[Digest]] = {},
+        attached: Mapping[Pair, Sequence[AttachedReferrer]] = {},
     ) -> dict[Pair, BlobflowError]:
         """Check every pair's target against its root. Returns what is wrong, by pair; the others are right.
 
         `images`: the image manifests that have to be there, where that is known: of an index of which the
         source had a part, that part. Else those are required that an index lists for the chosen platforms;
-        those whose platform no index names are checked if they are there.
+        those whose platform no index names are checked if they are there. `attached`: what has to be found at
+        the target as what refers to the image.
         """
         wrong: dict[Pair, BlobflowError] = {}
 
@@ -68,6 +73,7 @@ class Verification:
             try:
                 with error_side("target"):
                     await self._check(pair, roots[pair], level, images.get(pair, frozenset()))
+                    await self._check_referrers(pair, attached.get(pair, ()), level)
             except BlobflowError as error:
                 wrong[pair] = error
 
@@ -103,6 +109,17 @@ class Verification:
         for manifest in build_desired_image(read.graph, root, pair.choice, prune=False).manifests:
             for blob in manifest.blobs:
                 await self._check_blob(pair, manifest, blob, level)
+
+    async def _check_referrers(
+        self, pair: Pair, attached: Sequence[AttachedReferrer], level: VerifyLevel
+    ) -> None:
+        site = site_of(pair.target)
+        for each in attached:
+            await self._listed.check(site, each)
+            for manifest in each.manifests if level != "roots" else ():
+                await self._source_at(site).read(manifest.descriptor)
+                for blob in manifest.blobs:
+                    await self._check_blob(pair, manifest, blob, level)
 
     async def _named(self, target: Reference, root: Descriptor) -> Descriptor:
         """The manifest that the target's name names. If it names nothing, it is asked again the way that a

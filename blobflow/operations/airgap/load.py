@@ -36,6 +36,7 @@ from blobflow.oci.platform_choice import prune_index
 from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
+from blobflow.signatures.contract import ClaimedImage
 from blobflow.transports.archive import ArchiveSource
 from blobflow.transports.archive.parts import absent_parts, following_part, run_text
 from blobflow.transports.union_source import UnionSource
@@ -60,12 +61,14 @@ class Loaded(msgspec.Struct, frozen=True):
     """The images of archives, by name, with notes for the report. `children`: the images of each index.
 
     `others`: for names that are wanted at one host and exist only at another, which archive has which.
+    `claimed`: the images of the archives that each name is made of, as signature policies know them.
     """
 
     groups: dict[ImageName, GroupedImage]
     children: dict[ImageName, tuple[Descriptor, ...]]
     notes: tuple[str, ...]
     others: dict[ImageName, str] = {}
+    claimed: Mapping[ImageName, tuple[ClaimedImage, ...]] = {}
 
 
 class _Find(msgspec.Struct, frozen=True):
@@ -74,6 +77,12 @@ class _Find(msgspec.Struct, frozen=True):
     input: ArchiveInput
     called: str
     root: Descriptor
+
+    @property
+    def claimed(self) -> ClaimedImage:
+        """The image, by the full name that the archive has for it."""
+        place = self.input.place
+        return ClaimedImage(transport_of(place), Reference(place, "", self.called), self.root.digest)
 
 
 Aim = Callable[[Loaded], Sequence[Pair]]
@@ -107,12 +116,13 @@ async def load(
                 sources = gathering.sources(part)
                 so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(services, sources))
+                early.offer(pairs, _over(_claiming(services, part), sources))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
             await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
+        services = _claiming(services, loaded)
         run = begin(pairs, loaded.notes)
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
@@ -140,6 +150,28 @@ def _over(services: Services, sources: dict[str, Source]) -> Services:
         return archives if host == ARCHIVES else services.limiter_at(host)
 
     return msgspec.structs.replace(services, source_at=source_at, limiter_at=limiter_at)
+
+
+def _claiming(services: Services, loaded: Loaded) -> Services:
+    """The services by which signature policies know the images of the archives."""
+
+    def claims(source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
+        if source.host != ARCHIVES:
+            return services.claims(source, digest)
+        return _claims(loaded, source, digest)
+
+    return msgspec.structs.replace(services, claims=claims)
+
+
+def _claims(loaded: Loaded, source: Reference, digest: Digest) -> Sequence[ClaimedImage]:
+    """What an image of the archives, or a manifest below it, claims to be. An index that was made of several
+    images, or of a part of one, was signed by nobody: those images are judged, and cover what is below."""
+    name = ImageName(source.repository, source.tag, "" if source.tag else source.digest)
+    claimed = loaded.claimed[name]
+    if digest in (loaded.groups[name].root.digest, source.digest):
+        return claimed
+    own = [each for each in claimed if each.digest == digest]
+    return own or [msgspec.structs.replace(claimed[0], digest=digest)]
 
 
 _READS = 32  # blobs being read from archives at once: files are at hand, so the targets are the bound
@@ -176,7 +208,8 @@ class _Gathering:
                 found.setdefault(name, []).append(find)
             if part and len(self._inputs) > 1 and archive.taken_in > before:
                 roots = {name: GroupedImage(find.root) for name, find in part.items()}
-                examined(Loaded(roots, dict.fromkeys(part, ()), ()))
+                claimed = {name: (find.claimed,) for name, find in part.items()}
+                examined(Loaded(roots, dict.fromkeys(part, ()), (), claimed=claimed))
         if not found and wanted is None:
             labels = [item.label for item in self._inputs]
             last = following_part(map(Path, labels))
@@ -185,7 +218,8 @@ class _Gathering:
         groups = {name: await self._group(name, found[name]) for name in sorted(found)}
         children = {name: await self._images(each) for name, each in groups.items()}
         others = {name: said for name, said in self._others.items() if name not in groups}
-        return Loaded(groups, children, tuple(self._notes), others)
+        all_claimed = {name: tuple(dict.fromkeys(each.claimed for each in found[name])) for name in groups}
+        return Loaded(groups, children, tuple(self._notes), others, all_claimed)
 
     def sources(self, loaded: Loaded) -> dict[str, Source]:
         """A source for each repository, over the archives that were examined so far."""

@@ -63,7 +63,7 @@ class RegistryMetrics:
         asked = CounterMetricFamily(
             "blobflow_upstream_requests",
             "What was asked for that is pulled through: it was here (hit), was fetched (miss), could not be "
-            "asked about (stale), or could not be had (failed).",
+            "asked about (stale), could not be had (failed), or is not accepted by the policy (refused).",
             labels=("upstream", "kind", "outcome"),
         )
         for labels, number in pullthrough.outcomes.items():

@@ -19,6 +19,7 @@ from blobflow.oci.manifest import MAX_MANIFEST_BYTES
 from blobflow.server.admin.repository_pages import MayPull, find_page
 from blobflow.server.admin.snapshots import Abandoned, ShouldStop, Snapshot, SnapshotCache
 from blobflow.server.pullthrough.cache import PullThroughCache
+from blobflow.server.pullthrough.stored_names import public_name
 from blobflow.transports.store import Store
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.stats import (
@@ -45,8 +46,8 @@ _CHILDREN = 256
 _MAX_CONFIG = 1024 * 1024
 # Bytes in memory of the figures of one repository.
 _SHARE_BYTES = 400
-# A name of a repository in a request that is longer can't be one, nor be found in one.
-_LONGEST_NAME = 256
+# A name of a repository in a request that is longer can't be one in the store, nor be found in one.
+_LONGEST_NAME = 300
 
 _platform = msgspec.json.Decoder(Platform)
 
@@ -132,11 +133,13 @@ class Overview:
         self,
         store: Store,
         pullthrough: PullThroughCache | None,
+        shows: Callable[[str], bool] = lambda stored: True,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._pullthrough = pullthrough
+        self._shows = shows
         self._figures = SnapshotCache(clock=clock)
         self._pages = SnapshotCache(clock=clock)
 
@@ -172,7 +175,8 @@ class Overview:
 
         def build(stopped: ShouldStop) -> RenderedPage:
             with open_reader(self._store, stopped) as state:
-                look = _OverviewReader(state, self._store.blobs.path_of, stats.value, may_pull, stopped)
+                path_of = self._store.blobs.path_of
+                look = _OverviewReader(state, path_of, stats.value, self._shows, may_pull, stopped)
                 return render(msgspec.structs.replace(look.shown(last, find), upstreams=upstreams))
 
         key = viewer, may_pull is None, last, find
@@ -233,10 +237,12 @@ class _OverviewReader:
         state: State,
         path_of: Callable[[Digest], Path],
         stats: StoreStats,
+        shows: Callable[[str], bool],
         may_pull: MayPull | None,
         stopped: ShouldStop,
     ) -> None:
         self._state = state
+        self._shows = shows
         self._path_of = path_of
         self._census = stats
         self._may_pull = may_pull
@@ -253,7 +259,7 @@ class _OverviewReader:
             REPOSITORIES,
             last=last,
             find=find,
-            may_pull=self._may_pull,
+            may_pull=self._may_see,
             check_stopped=self._check_stopped,
         )
         every = self._may_pull is None
@@ -268,15 +274,19 @@ class _OverviewReader:
             find=find,
         )
 
+    def _may_see(self, stored: str) -> bool:
+        return self._shows(stored) and (self._may_pull is None or self._may_pull(public_name(stored)))
+
     def _check_stopped(self) -> None:
         if self._stopped():
             raise Abandoned
 
-    def _repository(self, name: str, *, shared: bool) -> RepositoryRow:
+    def _repository(self, stored: str, *, shared: bool) -> RepositoryRow:
         self._check_stopped()
-        found = tags_with_types(self._state, name, TAGS + 1)
+        found = tags_with_types(self._state, stored, TAGS + 1)
         tags = tuple(self._tag(*each) for each in found[:TAGS])
-        return RepositoryRow(name, self._census.shares.get(name), tags, len(found) > TAGS, shared)
+        share = self._census.shares.get(stored)
+        return RepositoryRow(public_name(stored), share, tags, len(found) > TAGS, shared)
 
     def _tag(self, tag: str, digest: Digest, kind: str) -> TagRow:
         known = self._roots.get((digest, kind))

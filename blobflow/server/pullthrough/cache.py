@@ -10,6 +10,9 @@ Rules
 - A repository or an upstream that failed is not asked for some seconds (`circuit_breaker`): what is here is
   served at once, and what is not gets an error with a Retry-After.
 - A request that goes away takes nothing from others: a task of its own fetches each manifest.
+- With a signature policy, nothing comes in that this does not accept (`admission`), and nothing is given out
+  that did not come in so (`stored_names`). A tag whose upstream moved it to what is refused is refused, too:
+  it is not what it was before.
 - What is remembered of upstreams has a bound, in bytes and in time, whatever clients ask for.
 """
 
@@ -28,13 +31,16 @@ from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
+from blobflow.server.pullthrough.admission import Admission, Refused
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.server.pullthrough.incoming import IncomingBlobs
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
+from blobflow.server.pullthrough.stored_names import StoredNames
 from blobflow.server.pullthrough.tag_lists import TagLists
 from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.pullthrough.upstreams import Upstreams
 from blobflow.server.routes import is_tag, parse_digest_parameter
+from blobflow.signatures.contract import SignatureJudge
 from blobflow.transports.store import Store, promises
 
 # Seconds for which a tag is what the upstream said last.
@@ -48,7 +54,7 @@ MAX_REFERRERS = 100
 # Answers of upstreams that are remembered.
 _MAX_ANSWERS = 20_000
 
-CacheOutcome = Literal["hit", "miss", "stale", "failed"]
+CacheOutcome = Literal["hit", "miss", "stale", "failed", "refused"]
 
 _NOT_THERE = (NotFound, IntegrityError, UnsupportedContent)
 
@@ -63,12 +69,14 @@ class _HasBlobs(Protocol):
 class PullThroughCache:
     """What a registry fetches from its upstreams. Used on one loop; `close` it with the registry.
 
-    In all methods `repository` is the name here, `upstream` the repository that it is pulled through from.
+    In all methods `repository` is the name in the store (`names`), `upstream` the repository that it is
+    pulled through from.
 
-    `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `outcomes` counts the answers
-    to requests for manifests and blobs: hits were here, misses were fetched, stale ones are what was here
-    when the upstream could not be asked. Its keys, and those of `bytes_read`, are the configured upstreams:
-    few.
+    `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `judge`: the signature policy
+    (None: everything is given out). `outcomes` counts the answers to requests for manifests and blobs: hits
+    were here, misses were fetched, stale ones are what was here when the upstream could not be asked, and
+    refused is what the policy does not accept. Its keys, and those of `bytes_read`, are the configured
+    upstreams: few.
     """
 
     def __init__(
@@ -78,10 +86,12 @@ class PullThroughCache:
         source_at: SourceAt,
         *,
         ttl: float = TAG_TTL,
+        judge: SignatureJudge | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.upstreams = upstreams
+        self.names = StoredNames(upstreams, judge.fingerprint if judge else "")
         self.outcomes: Counter[tuple[str, str, CacheOutcome]] = Counter()
         self.bytes_read: Counter[str] = Counter()
         self._store = store
@@ -94,6 +104,11 @@ class PullThroughCache:
         breaker = CircuitBreaker(clock, store.observer, lambda site, kind: self._count(site, kind, "failed"))
         self._requests = UpstreamRequests(breaker)
         self._tag_lists = TagLists(self._requests, self._reader, source_at, ttl=ttl, clock=clock)
+        self._admission = (
+            Admission(judge, store, self._reader, self._requests, source_at, self._have, ttl=ttl, clock=clock)
+            if judge is not None
+            else None
+        )
         self._incoming = IncomingBlobs(
             store,
             source_at,
@@ -109,6 +124,8 @@ class PullThroughCache:
         then, have left it. What has arrived of it stays for the next process."""
         await self._requests.close()
         await self._referenced.close()
+        if self._admission is not None:
+            await self._admission.close()
         self._reader.close()
         await self._incoming.close()
 
@@ -119,13 +136,19 @@ class PullThroughCache:
 
         Returns also where there is nothing to fetch: what is here then is the answer. Raises ApiError.
         """
+        try:
+            await self._fetch_manifest(repository, upstream, reference)
+        except Refused:
+            self._count(upstream, "manifest", "refused")
+            raise
+
+    async def _fetch_manifest(self, repository: str, upstream: Site, reference: str) -> None:
         if ":" in reference:
-            if self._holds(repository, parse_digest_parameter(reference)):
+            digest = parse_digest_parameter(reference)
+            if self._holds(repository, digest):
                 self._count(upstream, "manifest", "hit")
                 return
-            await self._requests.once(
-                upstream, reference, lambda: self._fetch_by_digest(repository, upstream, reference)
-            )
+            await self._have(repository, upstream, digest, 0)
         elif is_tag(reference):
             is_fresh = self._answers.get((upstream, reference))
             if is_fresh and self._holds_tag(repository, reference):
@@ -136,7 +159,8 @@ class PullThroughCache:
                     upstream, reference, lambda: self._revalidate(repository, upstream, reference)
                 )
             except ApiError as error:
-                if not self._holds_tag(repository, reference) or isinstance(error.__cause__, NotFound):
+                gone = isinstance(error, Refused) or isinstance(error.__cause__, NotFound)
+                if gone or not self._holds_tag(repository, reference):
                     raise
                 self._count(upstream, "manifest", "stale")
 
@@ -151,12 +175,22 @@ class PullThroughCache:
     def _holds_tag(self, repository: str, tag: str) -> bool:
         return self._holds(repository, self._store.repositories.resolve(repository, tag))
 
-    async def _fetch_by_digest(self, repository: str, upstream: Site, digest: str) -> None:
+    async def _have(self, repository: str, upstream: Site, digest: Digest, depth: int) -> None:
+        """Have the manifest here. `depth`: how far it hangs on what was asked for."""
+        if not self._holds(repository, digest):
+            await self._requests.once(
+                upstream, digest, lambda: self._fetch_by_digest(repository, upstream, digest, depth)
+            )
+
+    async def _fetch_by_digest(self, repository: str, upstream: Site, digest: Digest, depth: int) -> None:
+        if self._admission is not None:
+            await self._admission.recall(repository, upstream, digest)
         async with self._requests.guard(upstream, "manifest", FETCH_SECONDS):
             source = self._source_at(upstream)
             descriptor = await source.resolve(digest)
             fetched = await self._read(repository, upstream, source, descriptor)
         if fetched is not None:
+            await self._admit(repository, upstream, fetched, depth=depth)
             await self._keep_manifest(repository, upstream, fetched)
 
     async def _revalidate(self, repository: str, upstream: Site, tag: str) -> None:
@@ -168,9 +202,16 @@ class PullThroughCache:
             async with self._requests.guard(upstream, "manifest", seconds):
                 source = self._source_at(upstream)
                 descriptor = await source.resolve(tag)
-                fetched = await self._read(repository, upstream, source, descriptor)
+                # What was accepted by its digest is not yet accepted by the name of the tag.
+                to_judge = self._admission is not None and descriptor.digest != held
+                if self._admission is not None and to_judge:
+                    await self._admission.recall(repository, upstream, descriptor.digest, tag)
+                fetched = await self._read(repository, upstream, source, descriptor, anew=to_judge)
+            if fetched is not None:
+                await self._admit(repository, upstream, fetched, tag, seconds=seconds)
         except ApiError as error:
-            if held is not None and isinstance(error.__cause__, NotFound):
+            gone = isinstance(error, Refused) or isinstance(error.__cause__, NotFound)
+            if held is not None and gone:
                 await store.commit(lambda: store.repositories.remove_tag(repository, tag))
             raise
 
@@ -190,14 +231,28 @@ class PullThroughCache:
         self._answers.put((upstream, tag), True)
 
     async def _read(
-        self, repository: str, upstream: Site, source: Source, descriptor: Descriptor
+        self, repository: str, upstream: Site, source: Source, descriptor: Descriptor, *, anew: bool = False
     ) -> Manifest | None:
-        """The manifest from the upstream; None if it is here."""
-        if self._holds(repository, descriptor.digest):
+        """The manifest from the upstream; None if it is here, unless it is wanted `anew`."""
+        if self._holds(repository, descriptor.digest) and not anew:
             return None
         raw = await source.read(descriptor)
         self._count_bytes(upstream, len(raw))
         return parse_manifest(raw, descriptor.media_type, digest=descriptor.digest)
+
+    async def _admit(
+        self,
+        repository: str,
+        upstream: Site,
+        manifest: Manifest,
+        tag: str = "",
+        *,
+        depth: int = 0,
+        seconds: float = FETCH_SECONDS,
+    ) -> None:
+        """Raise Refused for what the signature policy does not accept."""
+        if self._admission is not None:
+            await self._admission.admit(repository, upstream, manifest, tag, depth=depth, seconds=seconds)
 
     async def _keep_manifest(
         self, repository: str, upstream: Site, manifest: Manifest, tag: str = ""
@@ -213,6 +268,8 @@ class PullThroughCache:
             tags=[tag] if tag else [],
         )
         self._referenced.note(repository, manifest)
+        if self._admission is not None:
+            self._admission.note(repository, manifest)
         self._count(upstream, "manifest", "miss")
 
     async def note_served(
@@ -252,23 +309,28 @@ class PullThroughCache:
         source = self._source_at(upstream)
         if not isinstance(source, Refers):
             return
+        if self._admission is not None:
+            await self._have(repository, upstream, subject, 0)
         now = asyncio.get_running_loop().time
         until = now() + REVALIDATE_SECONDS
         try:
             async with self._requests.guard(upstream, "referrers", REVALIDATE_SECONDS):
-                listed = [each.manifest for each in (await source.referrers(subject))[:MAX_REFERRERS]]
+                listed = (await source.referrers(subject))[:MAX_REFERRERS]
         except ApiError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise
             listed = []
-        for descriptor in listed:
+        for each in listed:
             if now() >= until:
                 return
             try:
                 async with self._requests.guard(upstream, "referrers", REVALIDATE_SECONDS):
-                    fetched = await self._read(repository, upstream, source, descriptor)
+                    fetched = await self._read(repository, upstream, source, each.manifest)
+                if fetched is not None:
+                    cosigns = each.tag if each.how == "cosign" else ""
+                    await self._admit(repository, upstream, fetched, cosigns, seconds=REVALIDATE_SECONDS)
             except ApiError as error:
-                if not isinstance(error.__cause__, _NOT_THERE):
+                if not isinstance(error, Refused) and not isinstance(error.__cause__, _NOT_THERE):
                     raise
                 continue
             if fetched is not None:

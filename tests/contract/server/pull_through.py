@@ -15,6 +15,7 @@ from blobflow.content import BlobStream, Site
 from blobflow.errors import ConnectFailed
 from blobflow.oci import Descriptor
 from blobflow.server import PullThroughCache, Server, Upstream, Upstreams, make_app
+from blobflow.signatures.contract import SignatureJudge
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
 from tests.contract.server.client import SMALL, descriptor, image, push, put
@@ -41,6 +42,7 @@ class Edge:
         self.pullthrough = pullthrough
         self.client = client
         self.now = 0.0
+        self.told: list[str] = []
 
     def outcomes(self) -> dict[tuple[str, str], int]:
         """What was counted, by kind and outcome."""
@@ -60,10 +62,14 @@ async def edge_of(
     *faults: Fault,
     prefix: str = "",
     broken: Callable[[], bool] = lambda: False,
+    judge: SignatureJudge | None = None,
+    upstream: JournallingRegistry | None = None,
 ) -> AsyncIterator[Edge]:
-    """An edge in front of an upstream. While `broken` says so, the upstream can't be reached."""
+    """An edge in front of an upstream, one of its own unless there is one. While `broken` says so, that can't
+    be reached."""
     async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(journalling(folder / "upstream", faults))
+        if upstream is None:
+            upstream = await stack.enter_async_context(journalling(folder / "upstream", faults))
         clock = Clock()
         registries = Registries(
             lambda host: HostAccess(scheme="http"),
@@ -73,7 +79,10 @@ async def edge_of(
             jitter=lambda: 0.5,
         )
         stack.push_async_callback(registries.close)
-        store = stack.enter_context(contextlib.closing(Store.open(folder / "edge")))
+        told: list[str] = []
+        store = stack.enter_context(
+            contextlib.closing(Store.open(folder / "edge", observer=lambda event: told.append(str(event))))
+        )
 
         def source_at(site: Site) -> Any:
             return Unreachable() if broken() else registries.source(site)
@@ -82,6 +91,7 @@ async def edge_of(
             store,
             Upstreams([Upstream(upstream.host, prefix)]),
             source_at,
+            judge=judge,
             clock=lambda: edge.now,
             sleep=clock.sleep,
         )
@@ -91,6 +101,7 @@ async def edge_of(
         )
         there = await stack.enter_async_context(ClientSession(upstream.url))
         edge = Edge(upstream, store, pullthrough, client, there)
+        edge.told = told
         yield edge
 
 

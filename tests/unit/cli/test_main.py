@@ -42,7 +42,8 @@ from tests.deadlines import HANGS_AFTER
 
 VERBS = (
     *("copy", "sync", "save", "load", "bundle", "export", "plan", "apply", "report", "verify", "warm"),
-    *("inspect", "digest", "config", "ls", "tags", "repos", "ratelimit", "tag", "rm"),
+    *("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "ratelimit"),
+    *("push", "attach", "pull", "tag", "rm"),
     *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
     *("completion", "help"),
 )

@@ -209,10 +209,23 @@ def test_upstreams_that_can_not_be_told_apart_are_refused(tmp_path: Path) -> Non
 def test_options_that_need_another_say_which(tmp_path: Path) -> None:
     for options, said in (
         (("--max-size", "1GB"), "with --upstream"),
+        (("--policy", "policy.json"), "with --upstream"),
+        (("--upstream", "docker.io", "--trusted-root", "root.json"), "with --policy FILE"),
         (("--access-log-file", str(tmp_path / "log")), "goes with --access-log"),
     ):
         assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_that_can_not_be_applied_serves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "policy.json").write_text('{"default": [{"type": "accept"}]}')
+    for policy, said in (
+        ("absent.json", "can't read the signature policy"),
+        ("policy.json", "should be one of insecureAcceptAnything"),
+    ):
+        options = ["--upstream", "docker.io", "--policy", str(tmp_path / policy)]
+        assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(

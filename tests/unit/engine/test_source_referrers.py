@@ -42,5 +42,5 @@ async def test_each_is_asked_for_once_and_told_in_a_fixed_order() -> None:
         with pytest.raises(Denied) as raised:
             await referrals.lookup((SITE, SHUT))
         assert raised.value.side == "source"
-        assert raised.value.message.count("--referrers off") == 1
+        assert raised.value.message.count("looking for what refers to") == 1
     assert sorted(place.asked) == sorted([SIGNED, SHUT])

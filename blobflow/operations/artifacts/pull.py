@@ -1,0 +1,202 @@
+"""An artifact's files written into a folder, each where its layer's title says.
+
+The artifact is mirrored into a layout in a temporary folder beside the files, so what breaks is tried again
+and every byte is verified; then its blobs are renamed to what they are called.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import msgspec
+
+from blobflow.client import Client
+from blobflow.content import Verifier
+from blobflow.engine.pairs import Pair
+from blobflow.engine.policy import Policy
+from blobflow.errors import IntegrityError, StorageError, UnsupportedContent, UsageError
+from blobflow.oci import Descriptor, Manifest, Reference, media
+from blobflow.oci.artifact import EMPTY_DESCRIPTOR, NamedFile, named_files
+from blobflow.oci.local_reference import LAYOUT, local_host
+from blobflow.operations.artifacts.push import mirror_quietly
+from blobflow.operations.artifacts.unpack import unpack_folder
+from blobflow.printable import printable
+from blobflow.transports.files import BLOCK, in_thread, translate_os_errors
+from blobflow.transports.layout.index_json import path_of_blob
+
+_IMAGE_CONFIGS = frozenset({media.OCI_CONFIG, media.DOCKER_CONFIG})
+
+
+class PulledFile(msgspec.Struct, frozen=True):
+    """A file or folder that is there; `present`: it was before, byte for byte."""
+
+    file: NamedFile
+    path: Path
+    status: Literal["written", "present"]
+
+
+class PulledArtifact(msgspec.Struct, frozen=True):
+    """What came. `reference` has the digest; `left`: layers that don't say which file they are."""
+
+    reference: Reference
+    manifest: Manifest
+    files: tuple[PulledFile, ...]
+    left: tuple[Descriptor, ...]
+
+
+async def pull_artifact(
+    client: Client, reference: Reference, folder: Path, *, overwrite: bool = False
+) -> PulledArtifact:
+    """Write an artifact's files below `folder`, which is made if need be.
+
+    A file that is there with the same bytes stays. Another one is replaced with `overwrite`, and else a
+    UsageError before anything is read. Raises UnsupportedContent for an image or an index, for a title that
+    leads out of the folder, for links in the way; and what the source answers: then no file has changed. A
+    disk that fails leaves each file as it was or whole.
+    """
+    found = await client.inspect(reference, alone=True)
+    manifest = found.root
+    files = _files(reference, manifest)
+    current = await in_thread(_look, files, folder, overwrite)
+    pinned = Reference(reference.host, reference.repository, digest=manifest.descriptor.digest)
+    if len(current) < len(files):
+        with translate_os_errors("create", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = TemporaryDirectory(prefix=".blobflow-", dir=folder)
+        with scratch as temporary:
+            await _mirror(client, pinned, Path(temporary))
+            wanted = [each for each in files if each not in current]
+            await in_thread(_place, wanted, Path(temporary), folder)
+    named = {each.blob for each in files}
+    return PulledArtifact(
+        pinned,
+        manifest,
+        tuple(
+            PulledFile(each, folder.joinpath(*each.parts), "present" if each in current else "written")
+            for each in files
+        ),
+        tuple(each for each in manifest.layers if each not in named and each != EMPTY_DESCRIPTOR),
+    )
+
+
+def _files(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:
+    if manifest.is_index:
+        raise UnsupportedContent(
+            f"{reference} is an index; --platform chooses one of what it lists, "
+            f"`blobflow copy {reference} oci:DIR` keeps all of it"
+        )
+    files = named_files(manifest)
+    if files:
+        return files
+    config = manifest.config.media_type if manifest.config else ""
+    kept = f"`blobflow copy {reference} oci:DIR` keeps it as it is"
+    if config in _IMAGE_CONFIGS and not manifest.artifact_type:
+        raise UnsupportedContent(
+            f"{reference} is an image, and no files: {kept}, `blobflow copy {reference} docker-archive:FILE` "
+            f"is for `docker load`, `blobflow export {reference} -o DIR` unpacks it"
+        )
+    raise UnsupportedContent(f"{reference} has no layer that says which file it is: {kept}")
+
+
+def _look(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> frozenset[NamedFile]:
+    """Which files are there as they should be. Raises UsageError for one that is there and different."""
+    current = set()
+    for each in files:
+        path = _path(each, folder)
+        with translate_os_errors("look at", path):
+            try:
+                mode = path.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        if stat.S_ISREG(mode) and not each.unpack and _is_same(path, each.blob):
+            current.add(each)
+        elif stat.S_ISDIR(mode) != each.unpack and (stat.S_ISDIR(mode) or each.unpack):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no folder"
+            raise UsageError(f"{path} is there already, and {kind}; -o DIR writes elsewhere")
+        elif not overwrite:
+            raise UsageError(f"{path} is there already; --overwrite replaces it, -o DIR writes elsewhere")
+    return frozenset(current)
+
+
+def _path(file: NamedFile, folder: Path) -> Path:
+    """Where a file goes. Raises UnsupportedContent where a link is in the way, which may lead anywhere."""
+    for length in range(1, len(file.parts)):
+        above = folder.joinpath(*file.parts[:length])
+        if above.is_symlink():
+            raise UnsupportedContent(f"{above} is a link, and {printable(file.title)!r} would be below it")
+    return folder.joinpath(*file.parts)
+
+
+def _is_same(path: Path, blob: Descriptor) -> bool:
+    verifier = Verifier(blob)
+    try:
+        with translate_os_errors("read", path), path.open("rb") as file:
+            while block := file.read(BLOCK):
+                verifier.feed(block)
+        verifier.finish()
+    except IntegrityError:
+        return False
+    return True
+
+
+async def _mirror(client: Client, pinned: Reference, scratch: Path) -> None:
+    target = Reference(local_host(LAYOUT, str(scratch)), "", tag="artifact")
+    policy = Policy(referrers="off", foreign_layers=True)
+    async with client.services() as services:
+        await mirror_quietly(services, Pair(pinned, target), policy)
+        await client.tidy()
+
+
+def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
+    """Bring what is in the layout to where it belongs; folders are unpacked first, all of them."""
+    made = scratch / "files"
+    with translate_os_errors("write", made):
+        made.mkdir()
+    ready: dict[NamedFile, Path] = {}
+    for number, each in enumerate(files):
+        if each.unpack:
+            ready[each] = made / str(number)
+            with translate_os_errors("write", ready[each]):
+                ready[each].mkdir()
+            unpack_folder(each, scratch / path_of_blob(each.blob.digest), ready[each])
+    left = [each.blob.digest for each in files if not each.unpack]
+    for number, each in enumerate(files):
+        if each.unpack:
+            continue
+        blob = scratch / path_of_blob(each.blob.digest)
+        left.remove(each.blob.digest)
+        if each.blob.digest in left:  # another file has the same bytes
+            with translate_os_errors("write", made):
+                blob = Path(shutil.copyfile(blob, made / str(number)))
+        ready[each] = blob
+    for each in files:
+        target = _path(each, folder)
+        with translate_os_errors("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if each.unpack:
+                _merge(ready[each], target)
+            else:
+                ready[each].replace(target)
+
+
+def _merge(folder: Path, target: Path) -> None:
+    """Bring a folder to where one may be: what is there besides stays."""
+    if not os.path.lexists(target):
+        folder.rename(target)
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise StorageError(f"{target} is there already, and no folder")
+    for each in sorted(folder.iterdir()):
+        into = target / each.name
+        if each.is_dir() and not each.is_symlink():
+            _merge(each, into)
+        elif into.is_dir() and not into.is_symlink():
+            raise StorageError(f"{into} is there already, and a folder")
+        else:
+            each.replace(into)

@@ -1,0 +1,79 @@
+"""A pull-through cache under a signature policy, in front of docker's registry, and its clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import StartsRegistries
+from tests.e2e.signed_images import push
+from tests.scenarios.signed_images import Content
+from tools.processes import Registry, blobflow, blobflow_serve, skopeo
+
+pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
+from tests.scenarios.signed_registries import Signer, key_policy, payload_for
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def upstream(start_registry: StartsRegistries) -> Registry:
+    return start_registry("upstream")
+
+
+@pytest.fixture
+def policy(tmp_path: Path, upstream: Registry) -> Path:
+    """What one key signed; and that key's images at the upstream, and another image."""
+    signer = Signer()
+    for name in ("signed", "unsigned"):
+        content = Content()
+        children = {each: content.image(each) for each in ("amd64", "arm64")}
+        index = content.index(children, "1")
+        if name == "signed":
+            for each in (index, *children.values()):
+                signer.sign(content, each, payload_for(f"{upstream.host}/{name}:1", each.descriptor.digest))
+        push(upstream, content, name)
+    (tmp_path / "key.pub").write_bytes(signer.public)
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(key_policy(tmp_path / "key.pub", upstream.host)))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, upstream: Registry, policy: Path) -> Iterator[Registry]:
+    options = ("--upstream", upstream.host, "--policy", str(policy))
+    with blobflow_serve(tmp_path / "cache", *options) as registry:
+        yield registry
+
+
+def test_clients_get_what_is_signed_and_hear_why_they_do_not_get_the_rest(
+    cache: Registry, upstream: Registry, home: Path
+) -> None:
+    for name in ("signed", "unsigned"):
+        plain = ("copy", "--all", "--src-tls-verify=false", f"docker://{cache.host}/{name}:1")
+        got = skopeo(*plain, f"oci:{home}/{name}", home=home)
+        assert (got.code == 0) == (name == "signed"), got.err
+    said = f"denied: {upstream.host}/unsigned:1 is not accepted by the signature policy"
+    assert said in got.err
+    assert "no signature was found" in got.err
+    status, _, body = cache.ask("GET", "/v2/_catalog")
+    assert (status, json.loads(body)) == (200, {"repositories": ["signed"]})
+    _, _, metrics = cache.ask("GET", "/metrics")
+    assert f'kind="manifest",outcome="refused",upstream="{upstream.host}"'.encode() in metrics
+
+
+def test_a_client_verifies_for_itself_through_the_cache(
+    cache: Registry, upstream: Registry, policy: Path, home: Path
+) -> None:
+    """It gets the signature as well, and its policy knows the cache for the upstream."""
+    own = json.loads(policy.read_bytes())
+    [[signed]] = own["transports"]["docker"].values()
+    signed["signedIdentity"] = {"type": "remapIdentity", "prefix": cache.host, "signedPrefix": upstream.host}
+    own["transports"]["docker"] = {cache.host: [signed]}
+    policy.with_name("client.json").write_text(json.dumps(own))
+    words = ("--policy", policy.with_name("client.json"), "--policy-for", "all")
+    got = blobflow("copy", f"{cache.host}/signed:1", f"oci:{home}/verified", *words, home=home)
+    assert got.code == 0, got.err
