@@ -18,7 +18,7 @@ from blobflow.oci import Digest, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
 from blobflow.transports.store import Store
 from tests.scenarios.registries import registries
-from tests.scenarios.signed_images import SPDX, Content, Signed, digests
+from tests.scenarios.signed_images import Content, Signed, digests
 from tools.registry.faulty import DropHeader, Fault, JournallingRegistry, Status
 
 WITHOUT_API = (
@@ -160,18 +160,25 @@ async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(
 
 
 async def test_what_is_exported_alone_says_what_was_left(tmp_path: Path) -> None:
+    """As a root file system, or into the store: the image need not have a layer for that."""
     async with gap(tmp_path) as stand:
-        report, chosen = tmp_path / "export.json", "type=cacheonly,platform=linux/arm64"
-        source = f"{stand.source.host}/one/app:1"
-        said = await stand.run("export", source, "--output", chosen, "--report", report)
-        [image] = json.loads(report.read_bytes())["images"]
-        unwanted = stand.signed.children["amd64"].descriptor.digest
-        left = {each["digest"] for each in image["referrers"] if each["left"]}
-        [sbom] = [m for m in stand.signed.by_subject[unwanted] if m.artifact_type == SPDX]
-        others = [*stand.signed.by_subject[unwanted], *stand.signed.by_tag[unwanted]]
-        others += stand.signed.by_subject[sbom.descriptor.digest]
-        assert left == all_of(stand.signed) - digests(others)
-        assert f"{len(left)} referrers, {len(left)} of them left" in said
+        content = Content()
+        about = {"os": "linux", "architecture": "arm64", "rootfs": {"type": "layers", "diff_ids": []}}
+        config = content.blob(json.dumps(about).encode(), media.OCI_CONFIG)
+        image = content.manifest({"config": config, "layers": []}, media.OCI_MANIFEST, "1")
+        sbom = content.sbom(image)
+        hanging = [sbom, content.signature(sbom), content.signature(image, "sig")]
+        put(stand.source.store, "bare", content)
+        report = tmp_path / "export.json"
+        for chosen in (
+            "type=cacheonly",
+            f"type=local,dest={tmp_path}/rootfs",
+            f"type=tar,dest={tmp_path}/r.tar",
+        ):
+            await stand.run("export", f"{stand.source.host}/bare:1", "-o", chosen, "--report", report)
+            [record] = json.loads(report.read_bytes())["images"]
+            left = {each["digest"]: each["left"] for each in record["referrers"]}
+            assert left == dict.fromkeys(digests(hanging), "its target holds images alone")
 
 
 async def test_off_leaves_them_and_says_nothing(tmp_path: Path) -> None:
