@@ -9,6 +9,7 @@ from blobflow.content import Site
 from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import ImageRecord
+from blobflow.engine.saved.plan import SavedPlan
 from blobflow.errors import BlobflowError, Denied, SignatureRejected, UsageError
 from blobflow.oci import Reference
 from blobflow.transports.store import Store
@@ -226,6 +227,15 @@ async def test_a_saved_plan_is_judged_again_before_it_is_carried_out(store: Stor
     done: ImageRecord = (await applied(scenario, saved, policy)).images[0]
     assert done.status == "done"
     assert len(judge.asked) == len(done.signatures) == 3, "by the digests of the plan"
+
+
+@pytest.mark.parametrize("member", ["signatures", "named_signatures"])
+async def test_a_plan_file_brings_no_judge_of_its_own(store: Store, member: str) -> None:
+    scenario = ReferrersScenario(store)
+    saved = msgspec.to_builtins(await saved_by(scenario, pairs=[PAIR]))
+    saved["policy"][member] = {"fingerprint": {}}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(saved, SavedPlan)
 
 
 async def test_a_plan_without_a_policy_has_no_word_of_one(store: Store) -> None:
