@@ -14,7 +14,8 @@ from tests.scenarios.signed_images import Content
 from tools.processes import Registry, blobflow, blobflow_serve, skopeo
 
 pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
-from tests.scenarios.signed_registries import Signer, key_policy, payload_for
+from tests.scenarios.signed_registries import hang
+from tests.unit.signatures.signing import payload, pem, private_key, simple
 
 pytestmark = pytest.mark.e2e
 
@@ -27,18 +28,24 @@ def upstream(start_registry: StartsRegistries) -> Registry:
 @pytest.fixture
 def policy(tmp_path: Path, upstream: Registry) -> Path:
     """What one key signed; and that key's images at the upstream, and another image."""
-    signer = Signer()
+    key = private_key()
     for name in ("signed", "unsigned"):
         content = Content()
         children = {each: content.image(each) for each in ("amd64", "arm64")}
         index = content.index(children, "1")
-        if name == "signed":
-            for each in (index, *children.values()):
-                signer.sign(content, each, payload_for(f"{upstream.host}/{name}:1", each.descriptor.digest))
+        for each in (index, *children.values()) if name == "signed" else ():
+            signed = payload(each.descriptor.digest, f"{upstream.host}/{name}:1")
+            hang(content, each, simple(key, signed))
         push(upstream, content, name)
-    (tmp_path / "key.pub").write_bytes(signer.public)
+    (tmp_path / "key.pub").write_bytes(pem(key))
+    wanted = {
+        "type": "sigstoreSigned",
+        "keyPath": str(tmp_path / "key.pub"),
+        "signedIdentity": {"type": "matchRepository"},
+    }
+    docker = {upstream.host: [wanted]}
     path = tmp_path / "policy.json"
-    path.write_text(json.dumps(key_policy(tmp_path / "key.pub", upstream.host)))
+    path.write_text(json.dumps({"default": [{"type": "reject"}], "transports": {"docker": docker}}))
     return path
 
 

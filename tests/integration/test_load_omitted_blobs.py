@@ -22,10 +22,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, str(tmp_path / "home"))
 
 
-async def run(*arguments: str | Path) -> str:
+async def run(*arguments: str | Path, code: int = 0) -> str:
     """Run a verb in a thread, on a loop of its own; what it said."""
     result = await asyncio.to_thread(CliRunner().invoke, cli.cli, [str(each) for each in arguments])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
     return result.output
 
 
@@ -75,3 +75,20 @@ async def test_where_mounts_are_refused_it_is_read_from_there(tmp_path: Path) ->
         for name, index in images.images.items():
             repository, _, tag = name.partition(":")
             assert target.store.repositories.resolve(repository, tag) == index.digest
+
+
+@pytest.mark.parametrize("judged", ["root", "all"])
+async def test_nothing_is_mounted_for_what_a_policy_rejects(tmp_path: Path, judged: str) -> None:
+    images = sample_set(seed=3, images=3, layer_size=4_000)
+    names = list(images.images)
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    async with registries(tmp_path, ["source", "target"]) as (source, target):
+        fill(source.store, images)
+        old = await saved(source.host, names[:2], tmp_path / "old.tar")
+        new = await saved(source.host, names, tmp_path / "new.tar", "--since", old)
+        await run("load", old, "--to", target.host)
+        target.journal.clear()
+        options = ("--policy", policy, "--policy-for", judged)
+        await run("load", new, "--to", target.host, *options, code=3)
+        assert sum(target.journal.count(method) for method in ("POST", "PATCH", "PUT")) == 0

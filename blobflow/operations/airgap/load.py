@@ -123,11 +123,12 @@ async def load(
             await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
         services = _claiming(services, loaded)
+        over = _over(services, sources)
         run = begin(pairs, loaded.notes)
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
-            await mount_omitted_blobs(pairs, sources, await gathering.held(), services, policy)
-        await run.execute(_over(services, sources))
+            await mount_omitted_blobs(pairs, sources, await gathering.held(), over, policy)
+        await run.execute(over)
         await client.tidy()
 
 

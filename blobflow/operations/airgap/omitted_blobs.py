@@ -16,6 +16,9 @@ from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
+from blobflow.engine.signature_checks import SignatureChecks
+from blobflow.engine.sources.reader import GraphReader
+from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.errors import BlobflowError, NotFound
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
 
@@ -31,7 +34,8 @@ async def mount_omitted_blobs(
     services: Services,
     policy: Policy,
 ) -> None:
-    """Mount into each pair's target what the archives do not hold and another pair's target does."""
+    """Mount into each pair's target what the archives do not hold and another pair's target does; nothing of
+    images that a signature policy does not accept."""
     lacking: dict[Pair, list[Descriptor]] = {}
     for pair in pairs:
         source = sources.get(pair.source.repository)
@@ -40,6 +44,7 @@ async def mount_omitted_blobs(
         blobs = await _blobs(source, pair, referrers=policy.lookup(pair) != "off")
         if left_out := [blob for blob in blobs if blob.digest not in held]:
             lacking[pair] = left_out
+    lacking = await _accepted(lacking, sources, services, policy)
     homes = _homes(pairs, lacking)
 
     async def bring(pair: Pair) -> None:
@@ -47,6 +52,27 @@ async def mount_omitted_blobs(
             await _bring(pair, lacking[pair], homes, services)
 
     await BoundedRunner(_AT_ONCE).for_each(bring, lacking)
+
+
+async def _accepted(
+    lacking: dict[Pair, list[Descriptor]],
+    sources: Mapping[str, Source],
+    services: Services,
+    policy: Policy,
+) -> dict[Pair, list[Descriptor]]:
+    """Those of the pairs whose images are accepted, as far as they are judged at all."""
+    reader = GraphReader(services.source_at, manifest_budget=services.manifest_budget)
+    checks = SignatureChecks(policy, services, ReferrerLookups(services.source_at), reader)
+    wanted: dict[Pair, list[Descriptor]] = {}
+    for pair in checks.demanded(lacking):
+        source = sources[pair.source.repository]
+        closure = await _closure(source, await source.resolve(pair.source.name))
+        manifests = [manifest.descriptor for manifest in closure.values()]
+        wanted[pair] = manifests if policy.judged == "all" else manifests[:1]
+    if not wanted:
+        return lacking
+    failures = (await checks.check(wanted, BoundedRunner(_AT_ONCE))).failures
+    return {pair: blobs for pair, blobs in lacking.items() if pair not in failures}
 
 
 async def _blobs(source: Source, pair: Pair, *, referrers: bool) -> Iterable[Descriptor]:

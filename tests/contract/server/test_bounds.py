@@ -23,15 +23,16 @@ from blobflow.oci import Descriptor, Digest, digest_of, media, parse_manifest
 from blobflow.server import PullThroughCache, Upstreams, manifest_index, referrer_index
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
-from blobflow.server.pullthrough import referenced_blobs, tag_lists, upstream_requests
+from blobflow.server.pullthrough import listed_manifests, referenced_blobs, tag_lists, upstream_requests
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
+from blobflow.server.pullthrough.listed_manifests import ListedManifests
 from blobflow.server.pullthrough.referenced_blobs import ReferencedBlobs
 from blobflow.server.pullthrough.tag_lists import TagList
 from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.server.referrer_index import ReferrerIndex
 from blobflow.transports.store import Store
 from tests.contract.server.client import REPO as PATH
-from tests.contract.server.client import SMALL, descriptor, image, push, put
+from tests.contract.server.client import SMALL, descriptor, image, index, push, put
 from tests.contract.server.pull_through import REPO, edge_of, give
 from tests.deadlines import HANGS_AFTER
 
@@ -45,11 +46,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def hold(store: Store, *manifests: bytes, repo: str = REPO) -> None:
+def hold(store: Store, *manifests: bytes, repo: str = REPO, kind: str = media.OCI_MANIFEST) -> None:
     with store.state.transaction():
         for raw in manifests:
             store.blobs.write_small(raw, digest_of(raw))
-            store.repositories.add(repo, digest_of(raw), media.OCI_MANIFEST)
+            store.repositories.add(repo, digest_of(raw), kind)
 
 
 def referrers(n: int, subject: bytes = SUBJECT, padding: int = 0) -> list[bytes]:
@@ -304,6 +305,27 @@ async def test_what_only_manifests_that_are_gone_spoke_of_is_forgotten_in_the_en
             store.repositories.remove(REPO, digest_of(raw))
         assert await found.find(REPO, digest_of(b"nobody")) is None
         assert found._indexes.weight < 1500
+
+
+async def test_what_indexes_list_is_known_until_they_are_gone_however_much_it_is(
+    store: Store, reads: list[Digest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed_manifests, "MAX_MANIFESTS", 40)
+    readers = ManifestReader(store)
+    listed = ListedManifests(store, readers)
+    indexes = [index(*(f"{n} {k}".encode() for k in range(9))) for n in range(20)]
+    hold(store, *indexes, kind=media.OCI_INDEX)
+    try:
+        for n in range(20):
+            assert await listed.has(REPO, digest_of(f"{n} 3".encode()))
+        assert not await listed.has(REPO, digest_of(b"nobody"))
+        assert not await listed.has("another", digest_of(b"1 3"))
+        assert listed._indexes.weight < 40 * 200 + 20 * 80 + 1500
+        store.repositories.remove(REPO, digest_of(indexes[7]))
+        assert not await listed.has(REPO, digest_of(b"7 3"))
+    finally:
+        await listed.close()
+        readers.close()
 
 
 # Lists of tags

@@ -13,7 +13,7 @@ from blobflow.oci.referrers import cosign_tags
 from blobflow.server.pullthrough.eviction import evict
 from tests.contract.server.client import SMALL, descriptor, image, index, push, put
 from tests.contract.server.pull_through import REPO, Edge, edge_of, give
-from tests.fakes.judges import TrustingJudge, cosign_manifest, payload
+from tests.fakes.signature_judge import TrustingJudge, cosign_manifest, payload
 from tools.registry.faulty import Fault, JournallingRegistry, Status, journalling
 
 LAYER = b"what an image has in it" * 100
@@ -93,8 +93,8 @@ async def test_what_is_signed_is_served_by_tag_and_digest_and_judged_once(tmp_pa
             assert await edge.get(f"{MANIFESTS}/{digest_of(raw)}") == (200, raw)
             assert await edge.get(f"/v2/{REPO}/blobs/{digest_of(LAYER)}") == (200, LAYER)
             edge.now += 61
-        assert [str(each.reference) for each in judge.judged] == [f"{edge.upstream.host}/{REPO}:1.0"]
-        assert {each.transport for each in judge.judged} == {"docker"}
+        assert [str(each.reference) for each in judge.asked] == [f"{edge.upstream.host}/{REPO}:1.0"]
+        assert {each.transport for each in judge.asked} == {"docker"}
         async with edge.client.get(
             f"{MANIFESTS}/1.0", headers={"If-None-Match": f'"{digest_of(raw)}"'}
         ) as _304:
@@ -199,7 +199,7 @@ async def test_a_restart_keeps_what_was_accepted(tmp_path: Path) -> None:
             assert await edge.get(f"{MANIFESTS}/{digest_of(child)}") == (200, child)
             down = True
             assert await edge.get(f"{MANIFESTS}/1.0", **AS_INDEX) == (200, raw)
-            assert not judge.judged
+            assert not judge.asked
 
 
 async def test_lists_have_the_names_that_clients_know(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ async def test_what_is_evicted_is_fetched_and_judged_again(tmp_path: Path) -> No
         for repository in edge.store.repositories.names():
             edge.store.repositories.remove(repository, digest_of(raw))
         assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
-        assert len(judge.judged) == 2
+        assert len(judge.asked) == 2
         await evict(edge.store, edge.pullthrough.upstreams, 0)
         assert [edge.store.repositories.tags(name) for name in edge.store.repositories.names()] == [[]]
 
@@ -330,4 +330,4 @@ async def test_what_is_pushed_here_is_not_judged(tmp_path: Path) -> None:
         raw = image()
         assert (await put(edge.client, raw, "1.0")).status == 201
         assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
-        assert not judge.judged
+        assert not judge.asked

@@ -135,10 +135,14 @@ def test_a_bundle_is_judged_by_the_names_that_it_has(desk: Desk, judge: FakeJudg
     }
 
 
-def test_what_was_saved_since_an_older_bundle_is_judged_with_it(desk: Desk, images: Signed) -> None:
+def test_parts_and_what_was_saved_since_an_older_bundle_are_judged_together(
+    desk: Desk, images: Signed
+) -> None:
     desk.save("base.tar", SIGNED)
-    desk.save("delta.tar", SIGNED, options=("--since", desk.folder / "base.tar"))
-    desk.load("delta.tar", "base.tar")
+    desk.save("delta.tar", SIGNED, options=("--since", desk.folder / "base.tar", "--split-size", "12kB"))
+    parts = sorted(path.name for path in desk.folder.glob("delta*"))
+    assert len(parts) > 1
+    desk.load(*parts, "base.tar")
     assert desk.loaded() == {"team/signed:1": images.index.descriptor.digest}
 
 
