@@ -90,8 +90,8 @@ def _check(options: ServeOptions) -> None:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
     if options.policy is not None and not options.upstream:
         raise UsageError("--policy is for what is pulled through; say from where with --upstream")
-    if options.trusted_root is not None and options.policy is None:
-        raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
+    if options.trusted_root is not None and not options.upstream:
+        raise UsageError("--trusted-root is for what is pulled through; say from where with --upstream")
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):
@@ -140,7 +140,7 @@ async def _serve(
     log_form = options.access_log or ("brief" if connection.output.verbose else None)
     addressing = _parse_addressing(options)
     upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
-    judge = _load_judge(options)
+    judge = _load_judge(options, connection.config)
     access_files = _AccessFiles(options)
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
@@ -182,13 +182,17 @@ async def _serve(
                 print_lines("stopping", err=True)
 
 
-def _load_judge(options: ServeOptions) -> SignatureJudge | None:
-    """Raises InvalidConfig."""
-    if options.policy is None:
+def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
+    """What judges what the upstreams give: under --policy, else under that of the configuration file. Raises
+    InvalidConfig, and UsageError for a trusted root that no policy would ask."""
+    if not options.upstream:
         return None
-    from blobflow.signatures.judge import load_judge
+    from blobflow.cli.options.run import RunOptions
+    from blobflow.cli.signature_policies import load_judges, policy_files
 
-    return load_judge(options.policy, trusted_root=options.trusted_root)
+    said = RunOptions(policy=options.policy, trusted_root=options.trusted_root)
+    files = policy_files(said, config, ())
+    return load_judges(files)[""] if files else None
 
 
 def _parse_addressing(options: ServeOptions) -> Addressing:

@@ -225,6 +225,10 @@ def test_a_policy_that_can_not_be_applied_serves_nothing(tmp_path: Path) -> None
     ):
         options = ["--upstream", "docker.io", "--policy", str(tmp_path / policy)]
         assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
+    (tmp_path / "config.toml").write_text('[signatures]\npolicy = "policy.json"\n')
+    options = ["--upstream", "docker.io", "--config", str(tmp_path / "config.toml")]
+    said = "should be one of insecureAcceptAnything"
+    assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
     assert not (tmp_path / "r").exists()
 
 
