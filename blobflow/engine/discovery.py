@@ -323,6 +323,7 @@ class _HostDiscovery:
             self._runner,
             self._discovery.referrer_lookups,
             self._discovery.reader,
+            self._discovery.judged,
         )
         self._failures.update(found.failures)
         for pair, error in found.unknown.items():

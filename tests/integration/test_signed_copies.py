@@ -16,7 +16,7 @@ from cryptography import x509
 from blobflow.cli import cli
 from blobflow.oci import Digest, Manifest
 from blobflow.signatures.contract import FoundSignature
-from tests.scenarios.signed_images import Content
+from tests.scenarios.signed_images import Content, item_of
 from tests.scenarios.signed_registries import ServedRegistries, hang, load, served_registries
 from tests.unit.signatures.signing import (
     ISSUER,
@@ -228,6 +228,34 @@ def test_what_is_signed_right_is_copied_with_its_signature(signed: Signed, name:
     assert signed.served.named(f"m/{name}", "1") == digest
     if name == "signed":
         assert signed.served.named(f"m/{name}", digest.replace(":", "-") + ".sig") is not None
+
+
+@pytest.mark.parametrize("how", ["subject", "index", "tag"])
+def test_an_image_that_hangs_on_an_accepted_one_does_not_come_along(
+    signed: Signed, tmp_path: Path, how: str
+) -> None:
+    content, subject, report = Content(), signed.images["signed"], tmp_path / "report.json"
+    hung, named = content.image(f"hung by {how}"), subject.descriptor.digest.replace(":", "-") + ".att"
+    document = json.loads(hung.raw)
+    if how == "tag":
+        content.tags[named] = hung.descriptor.digest
+    elif how == "index":
+        hung = content.index({"amd64": hung})
+        document = json.loads(hung.raw)
+    if how != "tag":
+        hung = content.manifest(
+            {**document, "subject": item_of(subject.descriptor)}, hung.descriptor.media_type
+        )
+    signed.served.load("signed", content)
+    done = signed.judged("signed", "--report", str(report), to=f"hung-{how}")
+    assert done.exit_code == 0, done.output
+    [image] = json.loads(report.read_bytes())["images"]
+    [left] = [each for each in image["referrers"] if each["digest"] == hung.descriptor.digest]
+    assert "it is an image, which the signature policy has not accepted" in left["left"]
+    assert not signed.served.holds(f"m/hung-{how}", hung.descriptor.digest)
+    assert signed.served.named(f"m/hung-{how}", named) is None
+    done = signed.copy("signed", to=f"hung-{how}-unjudged")
+    assert signed.served.holds(f"m/hung-{how}-unjudged", hung.descriptor.digest)
 
 
 def test_the_target_s_tag_stays_what_it_was(signed: Signed) -> None:

@@ -60,6 +60,12 @@ class ServedRegistries:
         """What a tag names at the target."""
         return self.call(lambda: self.target.store.repositories.resolve(repository, tag))
 
+    def holds(self, repository: str, manifest: Digest) -> bool:
+        """Whether the target has a manifest."""
+        return self.call(
+            lambda: self.target.store.repositories.media_type_of(repository, manifest) is not None
+        )
+
 
 def load(store: Store, repository: str, content: Content) -> None:
     for digest, blob in content.blobs.items():

@@ -28,10 +28,12 @@ from blobflow.engine.sources.referrers import (
 )
 from blobflow.errors import BlobflowError
 from blobflow.oci import Digest
+from blobflow.oci.hanging import would_run
 from blobflow.oci.local_reference import DOCKER_ARCHIVE
 
 REPLACED = "its subject is not at the target, another manifest was made of it"
 IMAGES_ALONE = "its target holds images alone"
+UNJUDGED = "it is an image, which the signature policy has not accepted; copied by its digest it is judged"
 
 
 class WithReferrers(msgspec.Struct, frozen=True):
@@ -54,8 +56,10 @@ async def attach_referrers(
     runner: BoundedRunner,
     lookups: ReferrerLookups,
     reader: GraphReader,
+    judged: Collection[Pair] = (),
 ) -> WithReferrers:
-    """Look up the referrers of these pairs' images, where their targets can hold them, and attach them.
+    """Look up the referrers of these pairs' images, where their targets can hold them, and attach them: of
+    `judged` pairs, for whose images there is a signature policy, not those that are images themselves.
 
     Where a target can't hold them they are listed as left, without being read. `reader` is the one that read
     the graph.
@@ -71,7 +75,7 @@ async def attach_referrers(
     attached, failures = dict(desired_images), dict[Pair, BlobflowError]()
     for pair in able:
         site = site_of(pair.source)
-        attached[pair] = _with_referrers(wanted[pair], site, found)
+        attached[pair] = _with_referrers(wanted[pair], site, found, judged=pair in judged)
         subjects = [
             *source_manifests(wanted[pair], graph),
             *(a.manifest.descriptor.digest for a in attached[pair].attached),
@@ -113,7 +117,9 @@ def accepts_referrers(pair: Pair, sink_at: SinkAt) -> bool:
     return pair.target.transport != DOCKER_ARCHIVE and isinstance(sink_at(site_of(pair.target)), Attaches)
 
 
-def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) -> DesiredImage:
+def _with_referrers(
+    desired: DesiredImage, site: Site, found: FoundReferrers, *, judged: bool
+) -> DesiredImage:
     """The image with the referrers that were found at its source."""
     attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
     there = {manifest.descriptor.digest for manifest in desired.manifests}
@@ -134,6 +140,9 @@ def _with_referrers(desired: DesiredImage, site: Site, found: FoundReferrers) ->
                 left.append(SkippedReferrer(referrer, error.message))
                 continue
             closure = found.graph.closure(digest)
+            if judged and any(map(would_run, closure)):
+                left.append(SkippedReferrer(referrer, UNJUDGED))
+                continue
             attached[digest, subject, referrer.tag] = AttachedReferrer(referrer, tuple(closure))
             fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
             met.update(fresh)

@@ -24,7 +24,8 @@ from blobflow.bounded_cache import BoundedCache
 from blobflow.content import Referrer, Refers, Site, Source, SourceAt, Verifier
 from blobflow.errors import NotFound, SignatureRejected
 from blobflow.events import Observer, Warned
-from blobflow.oci import Descriptor, Digest, Manifest, Reference, media, parse_digest
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_digest
+from blobflow.oci.hanging import hangs, is_like_an_image
 from blobflow.oci.referrers import COSIGN_SUFFIXES, cosign_tags, subject_in_tag
 from blobflow.printable import printable
 from blobflow.server.errors import ApiError
@@ -42,21 +43,6 @@ _LONGEST = 1000
 # What hangs on what hangs on an image: a counter-signature of an SBOM's signature makes three.
 MAX_DEPTH = 4
 
-# Notation's signatures are JSON, or this.
-_COSE = "application/cose"
-# Layers by their media type, whatever their compression is called.
-_LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
-# What clients take for the config of an image: docker takes some words that tools of old wrote, too.
-_IMAGE_CONFIGS = frozenset(
-    {
-        media.OCI_CONFIG,
-        media.DOCKER_CONFIG,
-        "application/octet-stream",
-        "application/json",
-        "text/html",
-        "",
-    }
-)
 # Bytes, and layers, of what looks like an image that are read to see that it is text: what cosign attests of
 # a large SBOM fits.
 _MAX_TEXT = 32 * 1024 * 1024
@@ -185,25 +171,6 @@ class Admission:
                     with contextlib.suppress(NotFound):
                         found.append(Referrer(await source.resolve(tag), subject, "cosign", tag))
             return await find_signatures(source, subject, found)
-
-
-def hangs(manifest: Manifest) -> bool:
-    """Whether a manifest only says something about another one: all of it is text, or a signature, and not
-    what somebody would unpack or run."""
-    return not manifest.is_index and all(_is_said(layer.media_type) for layer in manifest.layers)
-
-
-def _is_said(media_type: str) -> bool:
-    kind = media.without_parameters(media_type)
-    if kind.startswith(_LAYERS):
-        return False
-    return kind == _COSE or kind.startswith("text/") or kind.endswith(("+json", "+xml", "/json", "/xml"))
-
-
-def is_like_an_image(manifest: Manifest) -> bool:
-    """Whether there are clients that take a manifest for an image, whatever its layers are called."""
-    config = manifest.config
-    return config is None or media.without_parameters(config.media_type) in _IMAGE_CONFIGS
 
 
 def is_text(beginning: bytes) -> bool:
