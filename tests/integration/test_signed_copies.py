@@ -230,32 +230,36 @@ def test_what_is_signed_right_is_copied_with_its_signature(signed: Signed, name:
         assert signed.served.named(f"m/{name}", digest.replace(":", "-") + ".sig") is not None
 
 
+def hung_image(signed: Signed, name: str, how: str) -> Digest:
+    """Put an image at the source that is signed well, with another one hung on it, which is not."""
+    content = Content()
+    made, hung = content.image(name), content.image(f"hung by {name}")
+    content.tags["1"] = made.descriptor.digest
+    hang(content, made, simple(KEY, payload(made.descriptor.digest, f"{signed.served.source.host}/{name}")))
+    if how == "tag":
+        content.tags[made.descriptor.digest.replace(":", "-") + ".att"] = hung.descriptor.digest
+    else:
+        listed = content.index({"amd64": hung}) if how == "index" else hung
+        document = {**json.loads(listed.raw), "subject": item_of(made.descriptor)}
+        hung = content.manifest(document, listed.descriptor.media_type)
+    signed.served.load(name, content)
+    return hung.descriptor.digest
+
+
 @pytest.mark.parametrize("how", ["subject", "index", "tag"])
 def test_an_image_that_hangs_on_an_accepted_one_does_not_come_along(
     signed: Signed, tmp_path: Path, how: str
 ) -> None:
-    content, subject, report = Content(), signed.images["signed"], tmp_path / "report.json"
-    hung, named = content.image(f"hung by {how}"), subject.descriptor.digest.replace(":", "-") + ".att"
-    document = json.loads(hung.raw)
-    if how == "tag":
-        content.tags[named] = hung.descriptor.digest
-    elif how == "index":
-        hung = content.index({"amd64": hung})
-        document = json.loads(hung.raw)
-    if how != "tag":
-        hung = content.manifest(
-            {**document, "subject": item_of(subject.descriptor)}, hung.descriptor.media_type
-        )
-    signed.served.load("signed", content)
-    done = signed.judged("signed", "--report", str(report), to=f"hung-{how}")
+    name, report = f"hung-{how}", tmp_path / "report.json"
+    hung = hung_image(signed, name, how)
+    done = signed.judged(name, "--report", str(report))
     assert done.exit_code == 0, done.output
     [image] = json.loads(report.read_bytes())["images"]
-    [left] = [each for each in image["referrers"] if each["digest"] == hung.descriptor.digest]
+    [left] = [each for each in image["referrers"] if each["digest"] == hung]
     assert "it is an image, which the signature policy has not accepted" in left["left"]
-    assert not signed.served.holds(f"m/hung-{how}", hung.descriptor.digest)
-    assert signed.served.named(f"m/hung-{how}", named) is None
-    done = signed.copy("signed", to=f"hung-{how}-unjudged")
-    assert signed.served.holds(f"m/hung-{how}-unjudged", hung.descriptor.digest)
+    assert not signed.served.holds(f"m/{name}", hung)
+    assert signed.copy(name, to=f"{name}-unjudged").exit_code == 0
+    assert signed.served.holds(f"m/{name}-unjudged", hung)
 
 
 def test_the_target_s_tag_stays_what_it_was(signed: Signed) -> None:
@@ -444,6 +448,16 @@ def test_the_configuration_has_one_where_nothing_else_is_said(signed: Signed, tm
 
 
 # Saved plans
+
+
+def test_a_plan_made_without_a_policy_brings_no_image_along_under_one(signed: Signed, tmp_path: Path) -> None:
+    hung, saved = hung_image(signed, "hung-in-plan", "subject"), tmp_path / "plan.json"
+    spec = _spec(signed, tmp_path / "plan", "hung-in-plan:1")
+    assert signed.run("plan", str(spec), "--out", str(saved)).exit_code == 0
+    done = signed.run("apply", str(saved), "--policy", str(signed.policy))
+    assert done.exit_code == 3
+    assert f"the plan brings the image {hung} along, which the signature policy has not" in done.stderr
+    assert signed.served.writes == 0
 
 
 def test_a_saved_plan_is_judged_again_under_its_policy_as_it_is_now(signed: Signed, tmp_path: Path) -> None:

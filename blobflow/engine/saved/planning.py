@@ -41,9 +41,10 @@ from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
-from blobflow.errors import BlobflowError, Rejected, UsageError, own_copy
+from blobflow.errors import BlobflowError, Rejected, SignatureRejected, UsageError, own_copy
 from blobflow.events import Meter, Observer, PhaseStarted, ignore
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, media
+from blobflow.oci.hanging import would_run
 from blobflow.signatures.contract import Verdict
 
 _ANEW = "; the target had it when the plan was made: make the plan anew"
@@ -109,6 +110,7 @@ class SavedPlanning(Planning[list[int]]):
             await find_images(saved, progress, self._good(images), services, runner)
             await self._judge(self._good(images), runner)
             await read_manifests(saved, progress, self._good(images), services, self._reader, runner)
+            self._refuse_images_along(self._good(images))
         except BlobflowError as error:
             if not self.is_transferring:
                 raise
@@ -130,6 +132,21 @@ class SavedPlanning(Planning[list[int]]):
         checked = await self._signatures.check(manifests, runner)
         self._verdicts |= checked.verdicts
         self._progress.failures.update((numbers[pair], error) for pair, error in checked.failures.items())
+
+    def _refuse_images_along(self, images: Sequence[int]) -> None:
+        """Fail images with others that hang on them and would be put, which no policy has accepted: a plan
+        that was made under one has none (see `plan.attachments`)."""
+        numbers = {self._saved.images[number].pair: number for number in images}
+        read = self._reader.manifests
+        for pair in self._signatures.demanded(numbers):
+            for each in self._saved.images[numbers[pair]].referrers:
+                digest = Digest(each.digest)
+                if not each.left and digest in read and would_run(read[digest]):
+                    self._progress.failures[numbers[pair]] = SignatureRejected(
+                        f"the plan brings the image {digest} along, which the signature policy has not"
+                        f" accepted; make the plan of {pair.source} anew under the policy, which leaves it",
+                        side="source",
+                    )
 
     def _good(self, images: Iterable[int]) -> list[int]:
         """The images that can be completed, as far as is known."""
