@@ -91,6 +91,8 @@ class SignatureChecks:
 
         Raises what ends the whole run: Throttled, where a source's pull quota is too small.
         """
+        if not manifests:
+            return Checked({}, {})
         questions = {
             pair: [question for each in wanted for question in self._questions(pair, each)]
             for pair, wanted in manifests.items()

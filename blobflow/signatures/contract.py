@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -59,6 +59,7 @@ class Verdict(msgspec.Struct, frozen=True):
     acceptances: tuple[Acceptance, ...]
 
 
+@runtime_checkable  # so that what is decoded in its place, of a file that says it has one, is refused
 class SignatureJudge(Protocol):
     """A policy, with all keys and roots that it names. Its methods neither wait nor ask anybody."""
 

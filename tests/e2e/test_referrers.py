@@ -14,6 +14,8 @@ from blobflow.oci.referrers import cosign_tags, fallback_tag
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.signed_images import push
 from tests.scenarios.signed_images import Content, Signed, digests
+from tests.scenarios.signed_registries import hang
+from tests.unit.signatures.signing import attestation_bundle, bundle, pem, private_key, statement, text
 from tools.processes import Registry, blobflow, blobflow_serve, skopeo
 
 pytestmark = pytest.mark.e2e
@@ -127,3 +129,26 @@ def test_the_list_of_a_target_without_the_api_is_merged_into_and_rid_of_what_is_
     assert run.code == 0, run.err
     found = {each["digest"] for each in listed_by_tag(target, subject)}
     assert found == digests([kept, *signed.by_subject[subject]])
+
+
+@pytest.mark.parametrize("source", ["docker-registry", "serve"])
+def test_a_policy_finds_a_bundle_wherever_it_is_listed(
+    source: str, start_registry: StartsRegistries, serve: Registry, home: Path
+) -> None:
+    begin = serve if source == "serve" else start_registry("source")
+    home.mkdir(exist_ok=True)
+    key, content = private_key(), Content()
+    made, bare = content.image("amd64"), content.image("arm64")
+    content.tags |= {"1": made.descriptor.digest, "2": bare.descriptor.digest}
+    hang(content, made, bundle(attestation_bundle(key, statement(made.descriptor.digest))))
+    push(begin, content)
+    required = {"type": "sigstoreSigned", "keyData": text(pem(key))}
+    required |= {"signedIdentity": {"type": "matchRepository"}}
+    (home / "policy.json").write_text(json.dumps({"default": [required]}))
+    for tag, code in (("1", 0), ("2", 9)):
+        target = f"oci:{home}/layout:{tag}"
+        run = blobflow("copy", f"{begin.host}/app:{tag}", target, "--policy", home / "policy.json", home=home)
+        assert run.code == code, run.err
+    assert "no signature was found" in run.err
+    names = json.loads((home / "layout" / "index.json").read_bytes())["manifests"]
+    assert bare.descriptor.digest not in {each["digest"] for each in names}

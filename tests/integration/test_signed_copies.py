@@ -120,7 +120,7 @@ def certified_bundle(digest: Digest) -> FoundSignature:
     )
 
 
-def _policy(host: str) -> dict[str, object]:
+def _policy(host: str) -> dict[str, Any]:
     """Keys for all, a CA and a log for some, and for others a CA of one's own."""
     identity = {"signedIdentity": {"type": "matchRepository"}}
     keys = {"type": "sigstoreSigned", "keyDatas": [text(pem(KEY)), text(pem(ED25519))], **identity}
@@ -321,6 +321,50 @@ def test_options_about_a_policy_need_one(signed: Signed) -> None:
     done = signed.copy("signed", "--policy-for", "all")
     assert (done.exit_code, signed.served.requests) == (2, 0)
     assert "--policy FILE" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["type=local,dest={}/out", "type=oci,dest={}/out", "type=cacheonly"])
+def test_an_export_is_a_copy(signed: Signed, tmp_path: Path, output: str) -> None:
+    arguments = ("--output", output.format(tmp_path), "--policy", str(signed.policy))
+    done = signed.run("export", signed.source("wrong-key"), *arguments)
+    assert done.exit_code == 9, done.output
+    assert "it is not by key 1" in sentence(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_has_only_what_is_accepted(signed: Signed, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("signed:1\n")
+    bundle_file = tmp_path / "bundle.tar"
+    arguments = ("save", "--from", signed.served.source.host, "--images", str(tmp_path / "list.txt"))
+    assert signed.run(*arguments, "-o", str(bundle_file), "--policy", str(signed.policy)).exit_code == 0
+    bundle_file.unlink()
+    (tmp_path / "list.txt").write_text("unsigned:1\n")
+    done = signed.run(*arguments, "-o", str(bundle_file), "--policy", str(signed.policy))
+    assert done.exit_code == 3
+    assert "no signature was found" in done.stderr
+    assert not bundle_file.exists()
+
+
+def test_a_layout_is_judged_by_its_path_and_the_names_that_it_has(signed: Signed, tmp_path: Path) -> None:
+    name = f"{signed.served.source.host}/signed:1"
+    assert signed.run("copy", signed.source("signed"), f"oci:{tmp_path}/layout:{name}").exit_code == 0
+    assert (
+        signed.run("copy", signed.source("signed"), f"oci:{tmp_path}/layout:example.com/b:1").exit_code == 0
+    )
+    policy = _policy(signed.served.source.host)
+    keys = policy["transports"]["docker"][signed.served.source.host]
+    policy["transports"] = {"oci": {str(tmp_path / "layout"): keys}}
+    own = tmp_path / "policy.json"
+    own.write_text(json.dumps(policy))
+    for called, code in ((name, 0), ("example.com/b:1", 9)):
+        done = signed.run(
+            "copy", f"oci:{tmp_path}/layout:{called}", signed.target("laid"), "--policy", str(own)
+        )
+        assert done.exit_code == code, done.output
+    assert f'it names "{name[:-2]}", and the policy wants example.com/b' in sentence(done)
+    shutil.copytree(tmp_path / "layout", tmp_path / "elsewhere")
+    done = signed.run("copy", f"oci:{tmp_path}/elsewhere:{name}", signed.target("laid"), "--policy", str(own))
+    assert "(scope default): it rejects every image" in sentence(done)
 
 
 # Where else it may stand

@@ -52,8 +52,8 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
     --compress are refused if they say otherwise. --verify, --fail-fast, --trust-root and --wait are as in the
     plan unless they are given.
 
-    A plan that was made under a signature policy is judged under it again, as its files are now, by the
-    digests that it has; --policy judges it under another one.
+    What was planned under a signature policy is judged under it again, as its files are now, or under
+    --policy.
     """
     from blobflow.planfile import load_plan
 

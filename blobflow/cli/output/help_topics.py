@@ -78,6 +78,8 @@ Of an image:
   backup       the tag that the image at a target gets before its tag names another: {{tag}}, {{digest}} (its
                first 12 digits), {{date}} and {{time}} may be in it. A backup that fails fails the image, and
                the tag stays as it is. --backup says it for all
+  policy       the signature policy (containers' policy.json) that has to accept it before anything of it is
+               put, relative to the spec's folder. --policy says it for all
   every        a span of time as 30m or 6h, or
   schedule     a cron expression as "0 3 * * *" or @daily: when `sync --every spec` mirrors it again
   platforms, index (auto, keep, prune, only), missing-platform (skip, fail: what becomes of an image that is

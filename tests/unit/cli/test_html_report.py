@@ -6,6 +6,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
+
 from blobflow.cli.output.dedup_stats import collect_dedup_stats
 from blobflow.cli.output.html_report import render_html_report
 from blobflow.cli.output.html_timeline import assign_lanes
@@ -16,9 +18,10 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Need
 from blobflow.engine.results.report import ImageRecord, RangesRecord, Report, TargetRecord, Totals
 from blobflow.events import Event, PhaseStarted, RangeRead, StepDone, StepFailed, StepStarted
-from blobflow.oci import parse_reference
+from blobflow.oci import digest_of, parse_reference
 from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
+from blobflow.signatures.contract import Acceptance, Verdict
 from tests.library import mirror
 from tests.scenarios.registries import blobs_of, fill, registries
 
@@ -177,6 +180,14 @@ def test_failures_come_first() -> None:
     assert [row[2] for row in page.tables["images"][1:]] == ["failed", "done"]
 
 
+def test_who_signed_has_a_column_where_a_policy_was_asked() -> None:
+    met = Acceptance("sigstoreSigned", "the key app.pub", B, C)
+    judged = msgspec.structs.replace(image("a:1"), signatures=(Verdict(A, "a.example", (met, met)),))
+    table = Page(render_html_report(Report(Totals(2), (judged, image("b:1"))))).tables["images"]
+    assert [row[5:] for row in table] == [["Signed by"], ["the key app.pub"], [""]]
+    assert len(Page(render_html_report(Report(Totals(1), (image("b:1"),)))).tables["images"][0]) == 5
+
+
 def test_a_run_without_failures_has_no_such_section() -> None:
     assert "failures" not in dict.fromkeys(
         v for _, v in Page(render_html_report(Report(Totals(), ()))).attributes
@@ -202,12 +213,13 @@ def test_totals_are_those_of_the_report() -> None:
 
 
 NASTY = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
+NASTY_VERDICT = Verdict(digest_of(b""), NASTY, (Acceptance(NASTY, NASTY, NASTY, NASTY),))
 
 
 def test_what_others_chose_can_do_nothing() -> None:
     report = Report(
         Totals(1, 1),
-        (ImageRecord(NASTY, NASTY, NASTY, NASTY, (NASTY,), "failed", NASTY),),
+        (ImageRecord(NASTY, NASTY, NASTY, NASTY, (NASTY,), "failed", NASTY, signatures=(NASTY_VERDICT,)),),
         (TargetRecord(NASTY),),
         notes=(NASTY,),
     )
