@@ -44,9 +44,9 @@ async def verify_pairs(
     """Check whether every pair's target has what the source names now, as closely as `level` says.
 
     What refers to the images is looked up at the sources and checked as closely; not with `referrers` "off"
-    (None: as each pair says). `read_at_once`: blobs that are read back at the same time. Returns for each pair, in the order given, what
-    is wrong (None: nothing), and NoSuchPlatform also for one that may lack its platforms. Later runs don't
-    count what was found wrong as complete because an earlier run put it there.
+    (None: as each pair says). `read_at_once`: blobs that are read back at the same time. Returns for each
+    pair, in the order given, what is wrong (None: nothing), and NoSuchPlatform also for one that may lack its
+    platforms. Later runs don't count what was found wrong as complete because an earlier run put it there.
     """
     services.observe(PhaseStarted("resolve", len(pairs)))
     resolving = BoundedRunner(MAX_LOOKUPS)

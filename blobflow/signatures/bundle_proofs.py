@@ -11,7 +11,6 @@ log keys do; then a log's promise has to say when it was signed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ from blobflow.signatures.certificates import CertificateRule, der_of, read_der
 from blobflow.signatures.contract import ClaimedImage
 from blobflow.signatures.keys import Message, PublicKey
 from blobflow.signatures.log_bodies import Signed, check_body
-from blobflow.signatures.log_entries import LogEntry, LogKey, check_included, promised_time
+from blobflow.signatures.log_entries import check_included, promised_time
 from blobflow.signatures.names import check_bundle_name
 from blobflow.signatures.proofs import NotProven, Step, refusing
 from blobflow.signatures.signed_identity import SignedIdentity
@@ -88,15 +87,25 @@ def prove_signer(
 ) -> str:
     """By whom the bundle is, by a key or by a certificate that the policy itself vouches for."""
     message, payload = message_of(bundle, manifest)
-    log_keys = (*trust.log_keys, *(root.log_keys if root is not None else ()))
-    at = root.timestamped(bundle.timestamps, bundle.signature) if root is not None else None
-    if trust.rule is None:
-        key = next((each for each in trust.keys if each.signed(bundle.signature, message)), None)
-        if key is None:
-            raise NotProven(Step.SIGNER, _not_by(trust, message))
-        if trust.log_keys:
-            _logged(bundle.entries, Signed(key.der, bundle.signature, message, payload), log_keys, at)
-        return key.name
+    if trust.rule is not None:
+        return _by_certificate(bundle, message, payload, trust, trust.rule, root, now)
+    key = next((each for each in trust.keys if each.signed(bundle.signature, message)), None)
+    if key is None:
+        raise NotProven(Step.SIGNER, _not_by(trust, message))
+    if trust.log_keys:
+        _logged(bundle, Signed(key.der, bundle.signature, message, payload), trust, root)
+    return key.name
+
+
+def _by_certificate(
+    bundle: Bundle,
+    message: Message,
+    payload: Message | None,
+    trust: Trust,
+    rule: CertificateRule,
+    root: TrustedRoot | None,
+    now: datetime,
+) -> str:
     if not bundle.certificates:
         raise NotProven(Step.SIGNER, f"it is by a key, not by a certificate of {trust.signer}")
     leaf = read_der(bundle.certificates[0])
@@ -104,28 +113,33 @@ def prove_signer(
         key = PublicKey(leaf.public_key(), "the key of its certificate")
     if not key.signed(bundle.signature, message):
         raise NotProven(Step.SIGNER, "it is not by the key of its certificate")
-    signer = trust.rule.check_subject(leaf)
-    why = _NO_TIMESTAMP
+    signer = rule.check_subject(leaf)
     if trust.has_log_time:
-        signed = Signed(der_of(leaf), bundle.signature, message, payload)
-        at = _logged(bundle.entries, signed, log_keys, at)
+        at = _logged(bundle, Signed(der_of(leaf), bundle.signature, message, payload), trust, root)
         if at is None:
             raise NotProven(Step.TIME, "neither a log nor a timestamp says when it was signed")
-        why = f"it was signed at {at:%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        at = _timestamped(bundle, root)
+    why = _NO_TIMESTAMP if at is None else f"it was signed at {at:%Y-%m-%d %H:%M:%S} UTC"
     chain = [*_others(bundle), *(root.authorities if root is not None else ())]
-    trust.rule.check_path(leaf, chain, at or now, why)
+    rule.check_path(leaf, chain, at or now, why)
     return signer
 
 
-def _logged(
-    entries: Sequence[LogEntry], signed: Signed, keys: Sequence[LogKey], at: datetime | None
-) -> datetime | None:
-    """When it was signed, as the first entry says that proves that a log has it; `at` if that has no time."""
+def _timestamped(bundle: Bundle, root: TrustedRoot | None) -> datetime | None:
+    return root.timestamped(bundle.timestamps, bundle.signature) if root is not None else None
+
+
+def _logged(bundle: Bundle, signed: Signed, trust: Trust, root: TrustedRoot | None) -> datetime | None:
+    """When it was signed, as the first log entry says that proves that a log has it; as a timestamp says if
+    that has no time."""
+    keys = (*trust.log_keys, *(root.log_keys if root is not None else ()))
     failure = NotProven(Step.LOGGED, "it has no log entry")
-    for entry in entries:
+    for entry in bundle.entries:
         try:
             check_body(entry.body, signed)
             if not entry.promise:
+                at = _timestamped(bundle, root)
                 check_included(entry, keys, at)
                 return at
             taken = promised_time(entry, keys)

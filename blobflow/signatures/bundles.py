@@ -14,6 +14,7 @@ from msgspec import Meta
 from blobflow.errors import InvalidConfig, InvalidDigest
 from blobflow.oci import Digest
 from blobflow.oci.digest import parse_digest
+from blobflow.printable import one_line
 from blobflow.signatures.keys import Message
 from blobflow.signatures.log_entries import InclusionProof, LogEntry
 from blobflow.signatures.proofs import NotProven, Step
@@ -176,7 +177,7 @@ def read_bundle(raw: bytes) -> Bundle:
         # strict=False: protobuf writes long numbers as text.
         found = msgspec.json.decode(raw, type=_Bundle, strict=False)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise NotProven(Step.READABLE, f"it is no bundle that can be read: {error}") from error
+        raise NotProven(Step.READABLE, f"it is no bundle that can be read: {one_line(str(error))}") from error
     if found.media_type not in MEDIA_TYPES:
         raise NotProven(Step.READABLE, "it is a bundle of a version that blobflow does not read")
     message, wrapped = found.message_signature, found.dsse_envelope

@@ -13,10 +13,11 @@ from datetime import datetime
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
+    Policy,
     PolicyBuilder,
     Store,
     VerificationError,
@@ -35,6 +36,8 @@ _FULCIO = "1.3.6.1.4.1.57264.1."
 _ISSUER_TEXT = x509.ObjectIdentifier(f"{_FULCIO}1")
 _ISSUER_DER = x509.ObjectIdentifier(f"{_FULCIO}8")
 _UTF8_STRING = 0x0C
+# The keys of CAs that `cryptography` builds paths with.
+_CA_KEYS = {PublicKeyAlgorithmOID.EC_PUBLIC_KEY, PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5}
 _SIGNING = {ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 
@@ -112,6 +115,9 @@ def read_certificates(raw: bytes, name: str) -> tuple[x509.Certificate, ...]:
         found = ()
     if not found:
         raise InvalidConfig(f"{name} holds no certificate in PEM that can be read")
+    for each in found:
+        if each.public_key_algorithm_oid not in _CA_KEYS:
+            raise InvalidConfig(f"{name} holds a certificate whose key is neither ECDSA nor RSA")
     return found
 
 
@@ -211,9 +217,21 @@ def _check_purpose(certificate: x509.Certificate) -> None:
 
 
 def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
+    """Those of the web, but for what RFC 5280 leaves open and CAs of one's own leave out: openssl makes roots
+    that don't say what their keys are for."""
     ca, signer = ExtensionPolicy.webpki_defaults_ca(), ExtensionPolicy.webpki_defaults_ee()
-    usage = (x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
-    return ca.may_be_present(*usage), signer.may_be_present(*usage)
+    ca = ca.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
+    ca = ca.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_may_issue)
+    signer = signer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
+    for optional in (x509.ExtendedKeyUsage, x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier):
+        ca = ca.may_be_present(optional, Criticality.AGNOSTIC, None)
+        signer = signer.may_be_present(optional, Criticality.AGNOSTIC, None)
+    return ca, signer
+
+
+def _check_may_issue(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not usage.key_cert_sign:
+        raise ValueError("a certificate that may not issue others")
 
 
 def _utf8_string(der: bytes) -> str:

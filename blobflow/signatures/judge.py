@@ -34,6 +34,9 @@ from blobflow.signatures.requirements import (
 if TYPE_CHECKING:
     from blobflow.signatures.proving import Prover
 
+# Counted into each fingerprint. Another one makes all that was accepted before be judged anew: for the day on
+# which something that was accepted is not any more.
+_RULES = b"1"
 # Signatures of one image that are judged: each costs arithmetic, and whoever may push may add some.
 MAX_JUDGED = 64
 
@@ -50,7 +53,7 @@ def load_judge(
     Raises InvalidConfig if one of them can't be read or used, and if what verifies signatures is not
     installed."""
     read = read_policy(policy)
-    fingerprint = hashlib.sha256(_counted(read.raw))
+    fingerprint = hashlib.sha256(_counted(_RULES) + _counted(read.raw))
     required = [each for each in read.all_requirements() if isinstance(each, SigstoreSigned)]
     if not required and trusted_root is None:
         return _Judge(read, {}, fingerprint.hexdigest(), now)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509 import Certificate
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
@@ -21,6 +22,7 @@ from sigstore.models import Bundle
 from sigstore.models import TrustedRoot as SigstoreRoot
 from sigstore.verify import Verifier
 from sigstore_models.common.v1 import HashAlgorithm
+from sigstore_models.common.v1 import PublicKey as LogFileKey
 from sigstore_models.trustroot.v1 import TrustedRoot as RootFile
 
 from blobflow.errors import InvalidConfig
@@ -53,15 +55,7 @@ class TrustedRoot:
             self._root = SigstoreRoot(model)
             self._timestamp_authorities = self._root.get_timestamp_authorities()
             self.authorities = tuple(self._root.get_fulcio_certs()) if model.certificate_authorities else ()
-            self.log_keys = tuple(
-                LogKey(
-                    PublicKey(load_der_public_key(each.public_key.raw_bytes), "a log of the trusted root"),
-                    each.public_key.valid_for.start,
-                    each.public_key.valid_for.end,
-                )
-                for each in model.tlogs or ()
-                if each.public_key.raw_bytes and each.public_key.valid_for
-            )
+            self.log_keys = tuple(found for each in model.tlogs if (found := _log_key(each.public_key)))
         except Exception as error:
             raise InvalidConfig(
                 f"{name} can't be used as a trusted root: {one_line(str(error) or type(error).__name__)}"
@@ -121,6 +115,17 @@ class TrustedRoot:
                     continue
                 return at
         return None
+
+
+def _log_key(key: LogFileKey) -> LogKey | None:
+    """The key of a log; None if it is of a kind that is not verified here, as `sigstore` leaves it out."""
+    if not key.raw_bytes or not key.valid_for:
+        return None
+    try:
+        public = PublicKey(load_der_public_key(key.raw_bytes), "a log of the trusted root")
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return LogKey(public, key.valid_for.start, key.valid_for.end)
 
 
 def _with_defaults(raw: bytes) -> bytes:

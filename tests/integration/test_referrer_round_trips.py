@@ -114,7 +114,7 @@ async def round_trip(graph: Graph, folder: Path, last: Literal["api", "tag"]) ->
                 assert digest == graph.tags[tag]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(signed_graphs(), st.sampled_from(["api", "tag"]))
 def test_every_referrer_is_found_at_the_end_by_its_digest(graph: Graph, last: Literal["api", "tag"]) -> None:
     with tempfile.TemporaryDirectory() as folder:

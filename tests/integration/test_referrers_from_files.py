@@ -98,6 +98,30 @@ async def test_they_go_to_a_registry_with_their_image(
 
 
 @pytest.mark.parametrize("form", ["layout", "archive"])
+async def test_what_cosign_saved_gets_cosign_s_tags_at_a_registry(tmp_path: Path, form: str) -> None:
+    layout = Layout(tmp_path / "in")
+    layout.entries.clear()
+    saved = {
+        "image": layout.image,
+        "sigs": layout.proof("signatures", None),
+        "atts": layout.proof("attestations", None),
+    }
+    for kind, entry in saved.items():
+        layout.list(entry | {"annotations": {"kind": f"dev.cosignproject.cosign/{kind}"}})
+    bundle = layout.proof("a bundle, which cosign leaves out of the index", layout.image)
+    source = layout.archive(tmp_path / "in.tar") if form == "archive" else f"oci:{layout.folder}"
+    async with registries(tmp_path, ["target"]) as [target]:
+        pair = Pair(Reference(source, ""), Reference(target.host, "app", "1"))
+        report = await mirror([pair], Settings(cache_dir=tmp_path / "cache"))
+        assert report.ok and report.images[0].digest == layout.image["digest"]
+        assert len(report.images[0].referrers) == 3
+        held = target.store.repositories
+        for tag, kind in zip(cosign_tags(layout.image["digest"]), ("sigs", "atts"), strict=False):
+            assert held.resolve("app", tag) == saved[kind]["digest"]
+        assert held.media_type_of("app", bundle["digest"]) == media.OCI_MANIFEST
+
+
+@pytest.mark.parametrize("form", ["layout", "archive"])
 @pytest.mark.parametrize("name", ["other", ""])
 async def test_what_is_wrong_beside_an_image_is_not_the_images_fault(
     tmp_path: Path, signed: tuple[Layout, list[Digest]], form: str, name: str

@@ -144,16 +144,41 @@ async def test_a_signature_that_is_all_that_is_new_is_loaded_too(tmp_path: Path)
         assert stand.target.journal.count("", "/(manifests|referrers)/") == 1, "what was loaded is remembered"
 
 
-async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(tmp_path: Path) -> None:
+async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with gap(tmp_path) as stand:
         april = await stand.save("april.tar")
         await stand.load(april)
-        other = Signed("2")
-        other.content.signature(other.index, words="of another image")
-        put(stand.source.store, "two/app", other.content)
+        other = Content()
+        other.signature(other.index({"riscv64": other.image("riscv64")}, "2"))
+        put(stand.source.store, "two/app", other)
         may = await stand.save("may.tar", "--since", april, images="two/app:2\n")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of a machine that never saw april"))
         record = await stand.load(may)
         assert record["status"] == "done" and record["referrers"]
+
+
+async def test_what_is_exported_alone_says_what_was_left(tmp_path: Path) -> None:
+    """As a root file system, or into the store: the image need not have a layer for that."""
+    async with gap(tmp_path) as stand:
+        content = Content()
+        about = {"os": "linux", "architecture": "arm64", "rootfs": {"type": "layers", "diff_ids": []}}
+        config = content.blob(json.dumps(about).encode(), media.OCI_CONFIG)
+        image = content.manifest({"config": config, "layers": []}, media.OCI_MANIFEST, "1")
+        sbom = content.sbom(image)
+        hanging = [sbom, content.signature(sbom), content.signature(image, "sig")]
+        put(stand.source.store, "bare", content)
+        report = tmp_path / "export.json"
+        for chosen in (
+            "type=cacheonly",
+            f"type=local,dest={tmp_path}/rootfs",
+            f"type=tar,dest={tmp_path}/r.tar",
+        ):
+            await stand.run("export", f"{stand.source.host}/bare:1", "-o", chosen, "--report", report)
+            [record] = json.loads(report.read_bytes())["images"]
+            left = {each["digest"]: each["left"] for each in record["referrers"]}
+            assert left == dict.fromkeys(digests(hanging), "its target holds images alone")
 
 
 async def test_off_leaves_them_and_says_nothing(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ ATTACKS = {
     "no-payload": "no signature was found",
     "bundle-wrong-key": "it is not by key 1",
     "bundle-other-digest": "it is for sha256:",
+    "bundle-of-provenance": "it attests something about the image (https://slsa.dev/provenance/v1)",
     "bundle-no-json": "does not count",
     "certified/alike": f"not of {MAIL}",
     "certified/other-bytes": "its log entry is for other bytes",
@@ -152,6 +153,9 @@ def _signatures(name: str, host: str, made: Manifest, other: Manifest) -> list[F
         "bundle-of-ed25519": lambda: bundle(message_bundle(ED25519, made.raw)),
         "bundle-wrong-key": lambda: bundle(attestation_bundle(FORGED, statement(digest))),
         "bundle-other-digest": lambda: bundle(attestation_bundle(KEY, statement(others))),
+        "bundle-of-provenance": lambda: bundle(
+            attestation_bundle(KEY, statement(digest, predicate_type="https://slsa.dev/provenance/v1"))
+        ),
         "bundle-no-json": lambda: FoundSignature("bundle", digest, b"[", digest, "api"),
         "certified/app": lambda: certified(full, digest),
         "certified/bundle": lambda: certified_bundle(digest),

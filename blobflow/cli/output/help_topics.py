@@ -156,9 +156,32 @@ takes any password. podman and skopeo then still pull without a login; docker wa
 Changes take effect within seconds. A file that makes no sense changes nothing; stderr says why.
 """
 
+_ARTIFACTS = """\
+What hangs on an image are manifests that have it as their subject: signatures, SBOMs, attestations. They hang
+on an index, on each image in it, and on each other, and go along with what they hang on.
+
+  blobflow referrers REF              the tree of them, here or at a registry
+  blobflow verify ...                 whether each target has those of its source
+  blobflow attach REF FILE --artifact-type TYPE
+                                      a file as one more of them
+
+Found in the registry's own list (the referrers API); in the index that clients keep under the fallback tag
+sha256-HEX, where there is none; in a layout's index.json; and under cosign's tags sha256-HEX.sig, .att and
+.sbom. --referrers says when they are looked for (auto, always), or not at all (off).
+
+Files are artifacts too, in the form that oras reads:
+
+  blobflow push REF FILE[:TYPE]...    under a tag; a folder is packed
+  blobflow pull REF -o DIR            back into files, as their titles say
+
+An image has no files by name: `copy REF oci:DIR` keeps one as a layout, `copy REF docker-archive:FILE` is for
+`docker load`, and `copy oci:DIR REF` or `load FILE --to HOST` bring it to a registry.
+"""
+
 TOPICS = {
     "references": Topic("How images and places are named.", _REFERENCES),
     "specs": Topic("What a spec file says.", _SPECS),
+    "artifacts": Topic("What hangs on an image, and files as artifacts.", _ARTIFACTS),
     "compression": Topic("What bare layers become, and which digests are equal.", _COMPRESSION),
     "access": Topic("Who may do what at a registry of `serve`.", _ACCESS),
     "exit-codes": Topic(

@@ -237,21 +237,32 @@ class SkippedReferrer(msgspec.Struct, frozen=True):
 
 
 async def referrers_at_hand(source: Source, root: Descriptor) -> str:
-    """A hash over all that files list as referring to an image, to what is below it, and to that in turn; ""
-    for nothing, and for a source whose answers cost requests. What can't be read is passed over: the run that
-    wants it says so."""
-    if not isinstance(source, RefersAtHand) or not await source.has_referrers():
+    """A hash over all that files list as referring to an image, to what is below it, and to that in turn.
+
+    "" for nothing, for a source whose answers cost requests, and for lists that can't be read: the run that
+    wants those says so.
+    """
+    if not isinstance(source, RefersAtHand):
         return ""
+    try:
+        found = sorted(await _listed_below(source, root, source)) if await source.has_referrers() else ()
+    except BlobflowError:
+        return ""
+    return digest_of(repr(found).encode()) if found else ""
+
+
+async def _listed_below(source: Source, root: Descriptor, lists: Refers) -> set[tuple[Digest, Digest, str]]:
+    """Subject, referrer and tag of all that is listed below a root, whether it can be read or not."""
     found: set[tuple[Digest, Digest, str]] = set()
     waiting, met = [root], {root.digest}
     while waiting:
         manifest = waiting.pop()
-        referrers = await source.referrers(manifest.digest)
-        found.update((manifest.digest, each.manifest.digest, each.tag) for each in referrers)
-        below = [each.manifest for each in referrers]
-        with suppress(BlobflowError):
+        listed = await lists.referrers(manifest.digest)
+        found.update((manifest.digest, each.manifest.digest, each.tag) for each in listed)
+        below = [each.manifest for each in listed]
+        with suppress(BlobflowError):  # of an index some may be elsewhere
             raw = await source.read(manifest)
             below += parse_manifest(raw, manifest.media_type, digest=manifest.digest).manifests
         waiting += (each for each in below if each.digest not in met)
         met.update(each.digest for each in below)
-    return digest_of(repr(sorted(found)).encode()) if found else ""
+    return found

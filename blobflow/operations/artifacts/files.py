@@ -121,7 +121,11 @@ def _pack(folder: Path, title: str, target: Path) -> str:
         translate_os_errors("pack", folder),
         target.open("wb") as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed,
-        tarfile.open(fileobj=_Hashed(compressed, hasher.update), mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        tarfile.open(
+            fileobj=cast("IO[bytes]", _Hashed(compressed.write, hasher.update)),
+            mode="w|",
+            format=tarfile.PAX_FORMAT,
+        ) as tar,
     ):
         for path, name in _walk(folder, title):
             _add(tar, path, name, title)
@@ -129,15 +133,15 @@ def _pack(folder: Path, title: str, target: Path) -> str:
 
 
 class _Hashed:
-    """A file to write to, that shows its bytes to `update` too."""
+    """A file to write to, whose bytes go to `update` too."""
 
-    def __init__(self, file: IO[bytes], update: Callable[[bytes], None]) -> None:
-        self._file = file
+    def __init__(self, write: Callable[[bytes], int], update: Callable[[bytes], None]) -> None:
+        self._write = write
         self._update = update
 
     def write(self, block: bytes) -> int:
         self._update(block)
-        return self._file.write(block)
+        return self._write(block)
 
 
 def _walk(folder: Path, name: str) -> Iterator[tuple[Path, str]]:

@@ -13,7 +13,7 @@ from blobflow.oci.referrers import COSIGN_SUFFIXES, cosign_tags
 from blobflow.transports.layout.index_json import IndexEntries
 
 # What may be a manifest that is not in the index: blobs of no more bytes, and no more of them.
-MAX_UNLISTED_BYTES = 256 * 1024
+MAX_UNLISTED_BYTES = 64 * 1024
 MAX_UNLISTED = 4096
 _KIND = "kind"
 _IMAGES = frozenset({"dev.cosignproject.cosign/image", "dev.cosignproject.cosign/imageIndex"})

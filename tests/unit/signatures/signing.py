@@ -141,11 +141,13 @@ def attestation_bundle(
 class Authority:
     """A CA of one root and one intermediate. `private_key` makes their keys, and that of each signer."""
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = 0, *, usage: bool | None = True) -> None:
+        """`usage`: whether the intermediate may issue certificates; None: neither it nor the root says so."""
         self._root_key = private_key("p256", 100 + number)
         self._key = private_key("p256", 200 + number)
-        self.root = _certificate("root", "root", self._root_key, self._root_key, ca=1)
-        self.intermediate = _certificate("between", "root", self._key, self._root_key, ca=0)
+        root_usage = None if usage is None else True
+        self.root = _certificate("root", "root", self._root_key, self._root_key, ca=1, usage=root_usage)
+        self.intermediate = _certificate("between", "root", self._key, self._root_key, ca=0, usage=usage)
 
     def issue(
         self,
@@ -172,44 +174,41 @@ def _certificate(
     signer: PrivateKey,
     *,
     ca: int | None = None,
+    usage: bool | None = True,
     first: datetime = NOW - timedelta(days=365),
     last: datetime = NOW + timedelta(days=365),
     extra: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
     is_ca = ca is not None
-    usage = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    builder = (
-        x509.CertificateBuilder(
-            _name(issuer), _name(subject), key.public_key(), 1 + len(subject), first, last
-        )
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=ca), critical=True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=not is_ca, key_cert_sign=is_ca, crl_sign=is_ca, **usage),
-            critical=True,
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-    )
+    number = 1 + len(subject)
+    builder = x509.CertificateBuilder(_name(issuer), _name(subject), key.public_key(), number, first, last)
+    builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=ca), critical=True)
+    if usage is not None:
+        builder = builder.add_extension(_usage(is_ca and usage, not is_ca), critical=True)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(authority, critical=False)
     if is_ca:
-        builder = builder.add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-        )
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
     for each in extra:
         is_only_name = isinstance(each, x509.SubjectAlternativeName) and not subject
         builder = builder.add_extension(each, critical=is_only_name)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     return builder.sign(signer, hashes.SHA256())
+
+
+def _usage(may_issue: bool, may_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=may_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=may_issue,
+        crl_sign=may_issue,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(word: str) -> x509.Name:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, SignatureRejected
 from blobflow.oci import parse_reference
 from blobflow.oci.digest import digest_of
+from blobflow.signatures.certificates import CertificateRule
 from blobflow.signatures.contract import Acceptance, ClaimedImage, FoundSignature, SignatureJudge
 from blobflow.signatures.judge import MAX_JUDGED, load_judge
+from blobflow.signatures.proofs import NotProven
+from blobflow.signatures.proving import Prover
+from blobflow.signatures.signed_identity import MatchRepository
+from blobflow.signatures.trust import Trust
+from blobflow.signatures.trusted_root import TrustedRoot
 from tests.unit.signatures.signing import (
     ISSUER,
     NOW,
@@ -107,6 +119,18 @@ def test_a_bundle_that_signs_the_manifest_proves_the_image(kind: str, judging: J
 def test_a_bundle_of_cosign_3_proves_the_image(kind: str, judging: Judging) -> None:
     key = private_key(kind)
     acceptance(judging(by_key(key)), bundle(attestation_bundle(key, statement(DIGEST))))
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("p384", hashes.SHA384()), ("p521", hashes.SHA512())])
+def test_the_hash_of_a_curve_counts_as_sha256_does(
+    kind: str, strength: hashes.HashAlgorithm, judging: Judging
+) -> None:
+    key = private_key(kind)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    content = payload(DIGEST, NAME)
+    acceptance(judging(by_key(key)), simple(key, content, key.sign(content, ec.ECDSA(strength))))
+    weak = simple(key, content, key.sign(content, ec.ECDSA(hashes.SHA224())))
+    assert "it is not by the key" in refusal(judging(by_key(key)), weak)
 
 
 def test_a_message_signature_needs_the_manifest_only_for_keys_that_sign_it_as_it_is(judging: Judging) -> None:
@@ -426,7 +450,7 @@ def test_a_certificate_that_expired_before_it_signed(judging: Judging) -> None:
     late = NOW + timedelta(seconds=1)
     judge = judging(by_ca(AUTHORITY, LOG))
     assert refusal(judge, certified(leaf, at=late)).endswith(
-        "its certificate expired at 2026-06-01 12:00:00 UTC, and the log took it at 2026-06-01 12:00:01 UTC"
+        "its certificate expired at 2026-06-01 12:00:00 UTC, and it was signed at 2026-06-01 12:00:01 UTC"
     )
     assert "its certificate expired at 2026-06-01 12:00:00 UTC" in refusal(
         judge, certified_bundle(leaf, late)
@@ -488,6 +512,18 @@ def test_a_certificate_that_a_signers_certificate_issued(judging: Judging) -> No
     leaf = Authority(1).issue(KEY, MAIL, issuer=ISSUER)
     signature = certified(leaf, chain=(signer, AUTHORITY.intermediate, AUTHORITY.root))
     assert "is not vouched for" in refusal(judging(by_ca(AUTHORITY, LOG)), signature)
+
+
+def test_a_ca_says_that_it_may_issue_certificates_or_nothing(judging: Judging) -> None:
+    for usage, accepted in ((None, True), (False, False)):
+        authority = Authority(2, usage=usage)
+        leaf = authority.issue(KEY, MAIL, issuer=ISSUER)
+        signature = certified(leaf, chain=(authority.intermediate,))
+        judge = judging(by_ca(authority, LOG))
+        if accepted:
+            acceptance(judge, signature)
+        else:
+            assert "a certificate that may not issue others" in refusal(judge, signature)
 
 
 def test_a_certificate_for_another_use(judging: Judging) -> None:
@@ -573,6 +609,40 @@ def test_an_expired_certificate_without_a_timestamp(judging: Judging) -> None:
         )
 
 
+class Root:
+    """A trusted root whose authority says of every signature that it was there at a time."""
+
+    log_keys = ()
+    authorities = ()
+
+    def __init__(self, at: datetime | None) -> None:
+        self._at = at
+
+    def timestamped(self, timestamps: Sequence[bytes], signature: bytes) -> datetime | None:
+        return self._at if timestamps and signature else None
+
+
+def test_an_expired_certificate_with_a_timestamp_from_before() -> None:
+    leaf = AUTHORITY.issue(KEY, MAIL)
+    rule = CertificateRule((AUTHORITY.root,), email="build@example.com")
+    now = NOW + timedelta(hours=1)
+    stamped = {"SignedRFC3161Timestamp": text(b"from an authority")}
+    payload_form, bundle_form = certified(leaf), json.loads(certified_bundle(leaf).content)
+    annotations = {**payload_form.annotations, "dev.sigstore.cosign/rfc3161timestamp": json.dumps(stamped)}
+    bundle_form["verificationMaterial"]["timestampVerificationData"] = {
+        "rfc3161Timestamps": [{"signedTimestamp": text(b"from an authority")}]
+    }
+    for signature in (msgspec.structs.replace(payload_form, annotations=annotations), bundle(bundle_form)):
+        for at, accepted in ((NOW, True), (now, False), (None, False)):
+            root = cast(TrustedRoot, Root(at))
+            prover = Prover(MatchRepository(), Trust(rule=rule), root)
+            if accepted:
+                assert prover.prove(signature, IMAGE, now).startswith("build@example.com")
+            else:
+                with pytest.raises(NotProven, match="its certificate expired at"):
+                    prover.prove(signature, IMAGE, now)
+
+
 def test_a_wildcard_stands_for_one_label(judging: Judging) -> None:
     leaf = AUTHORITY.issue(KEY, x509.DNSName("*.example.com"))
     acceptance(judging(by_pki(subjectHostname="build.example.com")), certified(leaf))
@@ -584,6 +654,32 @@ def test_a_signature_that_is_not_by_its_certificate(judging: Judging) -> None:
     leaf = AUTHORITY.issue(FORGED, MAIL)
     message = refusal(judging(by_pki(subjectEmail="build@example.com")), certified(leaf))
     assert message.endswith("it is not by the key of its certificate")
+
+
+def changed(content: bytes, at: int, to: int) -> bytes:
+    """The content with one of its bytes exchanged."""
+    at %= len(content)
+    return content[:at] + bytes([to]) + content[at + 1 :]
+
+
+@given(at=st.integers(0, 10_000), to=st.integers(0, 255))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_byte_is_changed_to_there_is_a_verdict(at: int, to: int, judging: Judging) -> None:
+    """And a payload that was changed is refused."""
+    judge = judging(by_ca(AUTHORITY, LOG))
+    leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER)
+    payload_form, bundle_form = certified(leaf), certified_bundle(leaf)
+    other = changed(payload_form.content, at, to)
+    if other != payload_form.content:
+        refusal(judge, msgspec.structs.replace(payload_form, content=other))
+    found = [msgspec.structs.replace(bundle_form, content=changed(bundle_form.content, at, to))]
+    for name, value in payload_form.annotations.items():
+        text = changed(value.encode(), at, to).decode(errors="replace")
+        annotations = {**payload_form.annotations, name: text}
+        found.append(msgspec.structs.replace(payload_form, annotations=annotations))
+    for each in found:
+        with contextlib.suppress(SignatureRejected):  # a blank, or the hint of a key, changes nothing
+            judge.judge(IMAGE, [each])
 
 
 # Policies.

@@ -56,14 +56,18 @@ DIFFERING = {
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is judged from what is at hand: a socket is an error."""
+def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything is judged from what is at hand: no socket is opened, and no name looked up."""
+    asked: list[tuple[object, ...]] = []
 
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a socket was opened")
+    def refuse(*arguments: object, **_: object) -> None:
+        asked.append(arguments)
+        raise OSError("no network here")
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert asked == []
 
 
 @cache
@@ -136,6 +140,25 @@ def attached(image: Path, pattern: str) -> Iterator[FoundSignature]:
             yield FoundSignature(
                 "simple", digest_of(content), content, digest_of(b""), "cosign", fields["annotations"]
             )
+
+
+@pytest.mark.parametrize("name", ["policy-cosign.json", "policy-reject.json"])
+def test_policies_that_others_wrote_for_these_images(name: str, tmp_path: Path) -> None:
+    folder = signature_vectors("dir-images-cosign")
+    raw = (signature_vectors("policy-json") / "valid" / name).read_text()
+    policy = tmp_path / name
+    policy.write_text(raw.replace("testdata/cosign.pub", str(folder / "cosign.pub")))
+    judge = load_judge(policy)
+    image = folder / "dir-img-cosign-valid"
+    digest = digest_of((image / "manifest.json").read_bytes())
+    # A `dir:` has no name; its policy's identity is one that needs none.
+    claimed = ClaimedImage("dir", parse_reference("registry.example.com/any"), digest)
+    found = list(attached(image, "signature-*"))
+    if name == "policy-cosign.json":
+        assert judge.judge(claimed, found).scope == "dir, default"
+        found = []
+    with pytest.raises(SignatureRejected):
+        judge.judge(claimed, found)
 
 
 def conformance_cases() -> list[str]:
