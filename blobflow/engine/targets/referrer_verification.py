@@ -100,7 +100,7 @@ def _lists(site: Site, sink_at: SinkAt, source_at: SourceAt) -> Refers | None:
     return None
 
 
-class ListedReferrers:
+class TargetReferrers:
     """What targets list for their manifests: asked for once."""
 
     def __init__(self, sink_at: SinkAt, source_at: SourceAt) -> None:
