@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.policy import Policy, VerifyLevel
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound
+from blobflow.events import Event, Warned
 from blobflow.oci import Digest, Manifest, Reference, parse_platform
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.referrers import cosign_tags
@@ -110,6 +112,20 @@ async def test_what_is_new_at_the_source_is_missing_until_a_run_brings_it(store:
     assert error is not None and signature.descriptor.digest in str(error)
     await stand.run(Policy(referrers="always"))
     assert await verify(stand, "roots") is None
+
+
+async def test_what_hangs_on_an_index_that_was_pruned_is_told_and_not_asked_for(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    pruned = PlatformChoice((parse_platform("linux/amd64"),), "prune")
+    assert (await stand.run(Policy(), "linux/amd64", index="prune")).status == "done"
+    events: list[Event] = []
+    pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"), pruned)
+    services = msgspec.structs.replace(stand.services(), observe=events.append)
+    assert await verify_pairs(services, [pair], "content", read_at_once=2) == {pair: None}
+    [told] = [event.message for event in events if isinstance(event, Warned)]
+    on_index = len(stand.signed.by_subject[stand.signed.index.descriptor.digest])
+    assert "another manifest was made of its subject" in told
+    assert f"can't have {on_index + 2} of what refers to source/app:1" in told, "and what hangs on that"
 
 
 async def test_of_a_part_of_an_index_only_what_hangs_on_that_has_to_be_there(store: Store) -> None:
