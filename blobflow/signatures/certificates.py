@@ -25,7 +25,7 @@ from cryptography.x509.verification import (
 
 from blobflow.errors import InvalidConfig
 from blobflow.printable import first_of, one_line
-from blobflow.signatures.proofs import NotProven, Step, refusing
+from blobflow.signatures.proofs import NotProven, Step, refusing, without_warnings
 
 # Certificates that a signature may bring along: roots have signed over one or two others.
 MAX_CHAIN = 8
@@ -35,6 +35,7 @@ MAX_CERTIFICATE = 64 * 1024
 _FULCIO = "1.3.6.1.4.1.57264.1."
 _ISSUER_TEXT = x509.ObjectIdentifier(f"{_FULCIO}1")
 _ISSUER_DER = x509.ObjectIdentifier(f"{_FULCIO}8")
+_USERNAME = x509.ObjectIdentifier(f"{_FULCIO}7")
 _UTF8_STRING = 0x0C
 # The keys of CAs that `cryptography` builds paths with.
 _CA_KEYS = {PublicKeyAlgorithmOID.EC_PUBLIC_KEY, PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5}
@@ -45,7 +46,8 @@ class CertificateRule(msgspec.Struct, frozen=True):
     """Whose certificates sign: `roots` vouch for them, over `intermediates` or what a signature brings along,
     and those of `issuer`, `email` and `hostname` that are not "" have to be in them, exactly.
 
-    `email` is of an e-mail address; one with "://" in it is a URI, as the identities of build jobs are.
+    `email` is an e-mail address; with "://" in it a URI, as the identities of build jobs are; with "!" in it
+    one of Fulcio's user names.
     """
 
     roots: tuple[x509.Certificate, ...]
@@ -75,7 +77,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
         try:
             path = verifier.verify(leaf, [*self.intermediates, *chain]).chain
         except (VerificationError, x509.UnsupportedGeneralNameType, ValueError) as error:
-            shown = one_line(str(error), 200)
+            shown = one_line(str(error).rpartition("candidates exhausted: ")[2], 200)
             raise NotProven(
                 Step.SIGNER, f"its certificate is not vouched for by the CA of the policy ({shown})"
             ) from error
@@ -93,8 +95,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
             raise NotProven(
                 Step.SIGNER, f'its certificate is of the issuer "{one_line(issuer, 200)}", not {self.issuer}'
             )
-        kind = "uri" if "://" in self.email else "email"
-        if self.email and (kind, self.email) not in names:
+        if self.email and (_kind_of(self.email), self.email) not in names:
             shown = first_of([f'"{one_line(name, 200)}"' for _, name in names], 3) or "nobody"
             raise NotProven(Step.SIGNER, f"its certificate is of {shown}, not of {self.email}")
         if not hostname:
@@ -107,10 +108,17 @@ class CertificateRule(msgspec.Struct, frozen=True):
         return f"{subject} (issuer {self.issuer})" if self.issuer else subject
 
 
+def _kind_of(subject: str) -> str:
+    if "://" in subject:
+        return "uri"
+    return "username" if "!" in subject and "@" not in subject else "email"
+
+
 def read_certificates(raw: bytes, name: str) -> tuple[x509.Certificate, ...]:
     """Read the certificates of a policy, in PEM. Raises InvalidConfig with `name`."""
     try:
-        found = tuple(x509.load_pem_x509_certificates(raw))
+        with without_warnings():
+            found = tuple(x509.load_pem_x509_certificates(raw))
     except ValueError:
         found = ()
     if not found:
@@ -166,7 +174,7 @@ def issuer_of(leaf: x509.Certificate) -> str:
 
 
 def subjects_of(leaf: x509.Certificate) -> Iterator[tuple[str, str]]:
-    """The e-mail addresses and URIs of a certificate, each after its kind."""
+    """The e-mail addresses, URIs and user names of a certificate, each after its kind."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -176,6 +184,8 @@ def subjects_of(leaf: x509.Certificate) -> Iterator[tuple[str, str]]:
             yield "email", name.value
         elif isinstance(name, x509.UniformResourceIdentifier):
             yield "uri", name.value
+        elif isinstance(name, x509.OtherName) and name.type_id == _USERNAME:
+            yield "username", _utf8_string(name.value)
 
 
 def _has_hostname(leaf: x509.Certificate, hostname: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,3 +41,12 @@ def refusing(step: Step, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise NotProven(step, f"{what}: {one_line(str(error) or type(error).__name__)}") from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Libraries warn of odd certificates on standard error, past everything that prints for people. No
+    verdict follows from it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blobflow.signatures.bundle_proofs import prove_bundle
 from blobflow.signatures.contract import ClaimedImage, FoundSignature
-from blobflow.signatures.proofs import Step, refusing
+from blobflow.signatures.proofs import Step, refusing, without_warnings
 from blobflow.signatures.signed_identity import SignedIdentity
 from blobflow.signatures.simple_proofs import prove_simple
 from blobflow.signatures.trust import Trust
@@ -26,7 +26,7 @@ class Prover:
 
     def prove(self, found: FoundSignature, image: ClaimedImage, now: datetime) -> str:
         """By whom the signature is, in words. Raises NotProven unless it meets the requirement."""
-        with refusing(Step.READABLE, "it can't be read"):
+        with without_warnings(), refusing(Step.READABLE, "it can't be read"):
             if found.form == "bundle":
                 return prove_bundle(found.content, image, self._trust, self._identity, self._root, now)
             return prove_simple(found, image, self._trust, self._identity, self._root, now)

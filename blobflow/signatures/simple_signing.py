@@ -31,6 +31,7 @@ MAX_PAYLOAD = 256 * 1024
 # Characters of an annotation: a log entry with a certificate inside has 5 kB.
 MAX_ANNOTATION = 256 * 1024
 
+_LINE_ENDS = str.maketrans("", "", "\r\n")
 _TYPE = "cosign container image signature"
 
 
@@ -76,9 +77,10 @@ def signature_of(annotations: Mapping[str, str]) -> bytes:
 
 
 def decoded(text: str, what: str) -> bytes:
-    """What base64 (RFC 4648, section 4) stands for. Raises NotProven."""
+    """What base64 (RFC 4648, section 4; with ends of lines, which Go reads over) stands for. Raises
+    NotProven."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.translate(_LINE_ENDS), validate=True)
     except (binascii.Error, ValueError) as error:
         raise NotProven(Step.READABLE, f"{what} is not base64") from error
 

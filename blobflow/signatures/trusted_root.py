@@ -32,7 +32,7 @@ from blobflow.printable import one_line
 from blobflow.signatures.certificates import CertificateRule
 from blobflow.signatures.keys import PublicKey
 from blobflow.signatures.log_entries import LogKey
-from blobflow.signatures.proofs import NotProven, Step, refusing
+from blobflow.signatures.proofs import NotProven, Step, refusing, without_warnings
 from blobflow.signatures.trust import read_bounded
 
 # Bytes of a timestamp: a few thousand, with its certificates.
@@ -52,8 +52,9 @@ class TrustedRoot:
         self.raw = raw
         try:
             model = RootFile.from_json(_with_defaults(raw))
-            self._root = SigstoreRoot(model)
-            self._timestamp_authorities = self._root.get_timestamp_authorities()
+            with without_warnings():
+                self._root = SigstoreRoot(model)
+                self._timestamp_authorities = self._root.get_timestamp_authorities()
             self.authorities = tuple(self._root.get_fulcio_certs()) if model.certificate_authorities else ()
             self.log_keys = tuple(found for each in model.tlogs if (found := _log_key(each.public_key)))
         except Exception as error:

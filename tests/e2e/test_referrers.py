@@ -142,7 +142,7 @@ def test_a_policy_finds_a_bundle_wherever_it_is_listed(
     content.tags |= {"1": made.descriptor.digest, "2": bare.descriptor.digest}
     hang(content, made, bundle(attestation_bundle(key, statement(made.descriptor.digest))))
     push(begin, content)
-    required = {"type": "sigstoreSigned", "keyData": text(pem(key))}
+    required: dict[str, object] = {"type": "sigstoreSigned", "keyData": text(pem(key))}
     required |= {"signedIdentity": {"type": "matchRepository"}}
     (home / "policy.json").write_text(json.dumps({"default": [required]}))
     for tag, code in (("1", 0), ("2", 9)):

@@ -449,7 +449,7 @@ def test_a_saved_plan_is_judged_again_under_its_policy_as_it_is_now(signed: Sign
 def test_skopeo_says_the_same_of_the_same_policy(signed: Signed, tmp_path: Path, name: str) -> None:
     """Of a policy that Debian's can read, from before policies had several keys."""
     (tmp_path / "signer.pub").write_bytes(pem(KEY))
-    required = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "signer.pub")}
+    required: dict[str, object] = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "signer.pub")}
     required |= {"signedIdentity": {"type": "matchRepository"}}
     policy = tmp_path / "policy.json"
     docker = {signed.served.source.host: [required]}

@@ -90,8 +90,6 @@ def _check(options: ServeOptions) -> None:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
     if options.policy is not None and not options.upstream:
         raise UsageError("--policy is for what is pulled through; say from where with --upstream")
-    if options.trusted_root is not None and options.policy is None:
-        raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):
@@ -140,7 +138,7 @@ async def _serve(
     log_form = options.access_log or ("brief" if connection.output.verbose else None)
     addressing = _parse_addressing(options)
     upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
-    judge = _load_judge(options)
+    judge = _load_judge(options, connection.config)
     access_files = _AccessFiles(options)
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
@@ -182,13 +180,18 @@ async def _serve(
                 print_lines("stopping", err=True)
 
 
-def _load_judge(options: ServeOptions) -> SignatureJudge | None:
-    """Raises InvalidConfig."""
-    if options.policy is None:
-        return None
-    from blobflow.signatures.judge import load_judge
+def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
+    """What judges the images of upstreams: the policy of the options, or else of the configuration file.
+    Raises InvalidConfig, UsageError."""
+    from blobflow.cli.signature_policies import PolicyFiles, configured_signatures, load_judges
 
-    return load_judge(options.policy, trusted_root=options.trusted_root)
+    settings = configured_signatures(config)
+    policy = options.policy or settings.policy
+    if options.trusted_root is not None and policy is None:
+        raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
+    if policy is None or not options.upstream:
+        return None
+    return load_judges({"": PolicyFiles(policy, options.trusted_root or settings.trusted_root)})[""]
 
 
 def _parse_addressing(options: ServeOptions) -> Addressing:

@@ -133,8 +133,9 @@ serve_options = option_group(
         "--policy",
         type=FILE,
         metavar="FILE",
-        help="Give out only what this signature policy accepts of the upstreams: containers' policy.json, as "
-        "skopeo and podman read it, and read when serve starts. What is pushed here is not judged.",
+        help="Give out only what this signature policy accepts of the upstreams. It is containers' "
+        "policy.json, as skopeo and podman read it, and read when serve starts. What is pushed here is not "
+        "judged.",
     ),
     click.option(
         "--trusted-root",

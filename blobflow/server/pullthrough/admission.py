@@ -14,15 +14,14 @@ nothing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from blobflow.bounded_cache import BoundedCache
-from blobflow.content import Referrer, Refers, Site, SourceAt
-from blobflow.errors import NotFound, SignatureRejected
+from blobflow.content import Referrer, Refers, Site, Source, SourceAt
+from blobflow.errors import InvalidDigest, NotFound, RegistryError, SignatureRejected, UnsupportedContent
 from blobflow.events import Observer, Warned
 from blobflow.oci import Digest, Manifest, Reference, media, parse_digest
-from blobflow.oci.referrers import COSIGN_SUFFIXES, cosign_tags, subject_in_tag
+from blobflow.oci.referrers import cosign_tags
 from blobflow.printable import printable
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
@@ -143,9 +142,18 @@ class Admission:
                 found = []
             for tag in cosign_tags(subject)[:1]:  # what is known of the tags may be older than the signature
                 if all(each.tag != tag for each in found):
-                    with contextlib.suppress(NotFound):
-                        found.append(Referrer(await source.resolve(tag), subject, "cosign", tag))
+                    found += await _named(source, subject, tag)
             return await find_signatures(source, subject, found)
+
+
+async def _named(source: Source, subject: Digest, tag: str) -> list[Referrer]:
+    """What refers to the subject under a tag, if anything does."""
+    try:
+        return [Referrer(await source.resolve(tag), subject, "cosign", tag)]
+    except (RegistryError, UnsupportedContent) as error:
+        if error.retryable:
+            raise
+        return []  # Artifactory answers 403 for a tag that it does not have
 
 
 def hangs(manifest: Manifest) -> bool:
@@ -161,6 +169,8 @@ def _is_said(media_type: str) -> bool:
 
 def subject_of_tag(tag: str) -> Digest | None:
     """What cosign's signatures, attestations or SBOMs under the tag are of; None for any other tag."""
-    if not tag.endswith(COSIGN_SUFFIXES) or not subject_in_tag(tag):
+    try:
+        subject = parse_digest(tag.rpartition(".")[0].replace("-", ":", 1))
+    except InvalidDigest:
         return None
-    return parse_digest(tag.rpartition(".")[0].replace("-", ":", 1))
+    return subject if tag in cosign_tags(subject) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from blobflow.signatures.finding import BUNDLE, MAX_SIGNATURES, find_signatures,
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.scenarios.signed_images import OCI_EMPTY, SIMPLE_SIGNING, SPDX, Content
 
+How = Literal["api", "cosign"]
 SITE = MemoryRegistry("source").site("app")
 
 
@@ -37,12 +38,8 @@ class Repository:
         layer = self.content.blob(words.encode(), artifact_type)
         return self.listing(self.content.referrer(self.image, artifact_type, layer))
 
-    def listing(self, made: Manifest, **changes: Any) -> Manifest:
-        self.listed.append(
-            Referrer(
-                **{"manifest": referrer_descriptor(made), "subject": self.subject, "how": "api"} | changes
-            )
-        )
+    def listing(self, made: Manifest, how: How = "api", tag: str = "") -> Manifest:
+        self.listed.append(Referrer(referrer_descriptor(made), self.subject, how, tag))
         return made
 
     async def find(self) -> list[FoundSignature]:

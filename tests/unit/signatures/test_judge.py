@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -335,6 +336,13 @@ def test_an_envelope_with_two_signatures(judging: Judging) -> None:
     raw = attestation_bundle(KEY, statement(DIGEST))
     raw["dsseEnvelope"]["signatures"] *= 2
     assert "exactly one signature" in refusal(judging(by_key()), bundle(raw))
+
+
+def test_a_signature_may_end_in_the_end_of_a_line(judging: Judging) -> None:
+    """As in an annotation that a shell made of `openssl base64`."""
+    found = simple(KEY, payload(DIGEST, NAME))
+    lines = {name: f"{value[:64]}\n{value[64:]}\n" for name, value in found.annotations.items()}
+    acceptance(judging(by_key()), msgspec.structs.replace(found, annotations=lines))
 
 
 @pytest.mark.parametrize("annotation", [{}, {"dev.cosignproject.cosign/signature": "no base64!"}])
@@ -680,6 +688,20 @@ def test_whatever_a_byte_is_changed_to_there_is_a_verdict(at: int, to: int, judg
     for each in found:
         with contextlib.suppress(SignatureRejected):  # a blank, or the hint of a key, changes nothing
             judge.judge(IMAGE, [each])
+
+
+class WarningRoot(Root):
+    def timestamped(self, timestamps: Sequence[bytes], signature: bytes) -> datetime | None:
+        warnings.warn("a country of three letters", stacklevel=1)
+        return super().timestamped(timestamps, signature)
+
+
+def test_what_libraries_warn_of_is_no_verdict_and_is_not_printed() -> None:
+    """Warnings are errors in tests."""
+    rule = CertificateRule((AUTHORITY.root,), email="build@example.com")
+    prover = Prover(MatchRepository(), Trust(rule=rule), cast(TrustedRoot, WarningRoot(None)))
+    found = certified_bundle(AUTHORITY.issue(KEY, MAIL))
+    assert prover.prove(found, IMAGE, NOW).startswith("build@example.com")
 
 
 # Policies.
