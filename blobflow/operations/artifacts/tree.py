@@ -102,7 +102,7 @@ async def referrer_tree(
         raise error
     places = [(site, manifest.descriptor.digest) for manifest in read.graph.closure(root.digest)]
     lookups = ReferrerLookups(services.source_at)
-    found = await find_referrers(places, read.graph, services.source_at, runner, lookups, reader)
+    found = await find_referrers(places, read.graph, services.source_at, runner, lookups, reader, advice="")
     for error in found.failures.values():
         raise error
     own = msgspec.structs.replace(root, size=found.graph.manifests[root.digest].descriptor.size)
