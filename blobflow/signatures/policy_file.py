@@ -111,8 +111,9 @@ def read_policy(path: Path) -> SignaturePolicy:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InvalidConfig(f"can't read the signature policy {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidConfig(f"can't read the signature policy {path}: {reason}") from None
     return parse_policy(raw, str(path))
 
 

@@ -90,6 +90,8 @@ def _check(options: ServeOptions) -> None:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
     if options.policy is not None and not options.upstream:
         raise UsageError("--policy is for what is pulled through; say from where with --upstream")
+    if options.trusted_root is not None and not options.upstream:
+        raise UsageError("--trusted-root is for what is pulled through; say from where with --upstream")
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):

@@ -6,7 +6,9 @@ A manifest comes in, and is given out, if
 - or it is asked for by digest, and an index that is here lists it;
 - or it hangs on a manifest that is here, as signatures and SBOMs do, so that clients can verify for
   themselves. An index, or what has layers that are no text (an image, a chart), is never let in for that:
-  anybody who may push at the upstream can hang one on an image. It is judged as if it hung on nothing.
+  anybody who may push at the upstream can hang one on an image. It is judged as if it hung on nothing. A
+  media type is only a word: what has an image's config, as cosign's signatures do, and would be run by
+  clients that don't look at the words for its layers, is read before it is believed to be text.
 
 What was refused is not looked at again for a while, so that clients who ask again and again cost an upstream
 nothing.
@@ -14,13 +16,14 @@ nothing.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Awaitable, Callable
 
 from blobflow.bounded_cache import BoundedCache
-from blobflow.content import Referrer, Refers, Site, Source, SourceAt
+from blobflow.content import Referrer, Refers, Site, Source, SourceAt, Verifier
 from blobflow.errors import InvalidDigest, NotFound, RegistryError, SignatureRejected, UnsupportedContent
 from blobflow.events import Observer, Warned
-from blobflow.oci import Digest, Manifest, Reference, media, parse_digest
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, media, parse_digest
 from blobflow.oci.referrers import cosign_tags
 from blobflow.printable import printable
 from blobflow.server.errors import ApiError
@@ -40,6 +43,24 @@ MAX_DEPTH = 4
 
 # Notation's signatures are JSON, or this.
 _COSE = "application/cose"
+# Layers by their media type, whatever their compression is called.
+_LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+# What clients take for the config of an image: docker takes some words that tools of old wrote, too.
+_IMAGE_CONFIGS = frozenset(
+    {
+        media.OCI_CONFIG,
+        media.DOCKER_CONFIG,
+        "application/octet-stream",
+        "application/json",
+        "text/html",
+        "",
+    }
+)
+# Bytes, and layers, of what looks like an image that are read to see that it is text: what cosign attests of
+# a large SBOM fits.
+_MAX_TEXT = 32 * 1024 * 1024
+_MAX_TEXTS = 64
+_TAR_HEADER = 512
 
 
 class Refused(ApiError):
@@ -108,10 +129,12 @@ class Admission:
         if subject and depth < MAX_DEPTH and hangs(manifest):
             try:
                 await self._have(repository, upstream, subject, depth + 1)
-                return
             except ApiError as error:
                 if not isinstance(error, Refused) and error.status != 404:
                     raise
+            else:
+                if not is_like_an_image(manifest) or await self._is_text(upstream, manifest, seconds):
+                    return
         reference = Reference(upstream.registry, upstream.repository, tag, "" if tag else digest)
         await self._check(upstream, ClaimedImage("docker", reference, digest, manifest.raw), seconds)
 
@@ -130,6 +153,22 @@ class Admission:
             self._refusals.put((upstream, image.reference.tag, image.digest), error.message)
             self._observer(Warned(f"refused to clients: {error.message}"))
             raise Refused(error.message) from None
+
+    async def _is_text(self, upstream: Site, manifest: Manifest, seconds: float) -> bool:
+        """Whether the layers of a manifest are text, as their media types say. All of each is read: only the
+        bytes that have the digest are those that clients get."""
+        layers = manifest.layers
+        if len(layers) > _MAX_TEXTS or sum(each.size for each in layers) > _MAX_TEXT:
+            return False
+        source = self._source_at(upstream)
+        async with self._requests.guard(upstream, "blob", seconds):
+            for layer in layers:
+                try:
+                    if not is_text(await _beginning(source, layer)):
+                        return False
+                except NotFound:
+                    return False
+        return True
 
     async def _find(self, upstream: Site, subject: Digest, seconds: float) -> list[FoundSignature]:
         source = self._source_at(upstream)
@@ -164,7 +203,45 @@ def hangs(manifest: Manifest) -> bool:
 
 def _is_said(media_type: str) -> bool:
     kind = media.without_parameters(media_type)
+    if kind.startswith(_LAYERS):
+        return False
     return kind == _COSE or kind.startswith("text/") or kind.endswith(("+json", "+xml", "/json", "/xml"))
+
+
+def is_like_an_image(manifest: Manifest) -> bool:
+    """Whether there are clients that take a manifest for an image, whatever its layers are called."""
+    config = manifest.config
+    return config is None or media.without_parameters(config.media_type) in _IMAGE_CONFIGS
+
+
+def is_text(beginning: bytes) -> bool:
+    """Whether what begins so, with enough of it for a tar's first header, is text, and neither compressed nor
+    a tar: one with long names and no padding has nothing but letters in it."""
+    import tarfile  # only where something looks like an image
+
+    if any(byte < 0x20 and byte not in b"\t\n\r" for byte in beginning) or beginning.startswith(b"BZh"):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)
+        tarfile.TarInfo.frombuf(beginning[:_TAR_HEADER], "utf-8", "surrogateescape")
+    except UnicodeDecodeError:
+        return False
+    except tarfile.HeaderError:
+        return True
+    return False
+
+
+async def _beginning(source: Source, layer: Descriptor) -> bytes:
+    """The first bytes of a layer, all of which has its digest. Raises as `Source.open`, and
+    IntegrityError."""
+    verifier, beginning = Verifier(layer), b""
+    async with source.open(layer) as chunks:
+        async for chunk in chunks:
+            verifier.feed(chunk)
+            if len(beginning) < _TAR_HEADER:
+                beginning += bytes(chunk[:_TAR_HEADER])
+    verifier.finish()
+    return beginning[:_TAR_HEADER]
 
 
 def subject_of_tag(tag: str) -> Digest | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from aiohttp import ClientSession
 
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags
+from blobflow.server.pullthrough.admission import is_text
 from blobflow.server.pullthrough.eviction import evict
 from blobflow.signatures.finding import SIMPLE_SIGNING
 from tests.contract.server.client import SMALL, descriptor, image, index, push, put
@@ -314,6 +319,40 @@ async def test_an_image_that_hangs_on_an_accepted_one_is_judged_by_itself(
         await refused(edge, f"{MANIFESTS}/{digest_of(inner)}")
         listed = (await edge.get(f"/v2/{REPO}/referrers/{digest_of(raw)}"))[1]
         assert json.loads(listed)["manifests"] == []
+
+
+@pytest.mark.parametrize("by_tag", [False, True])
+@pytest.mark.parametrize(
+    "kind", [SIMPLE_SIGNING, "text/plain", "application/vnd.oci.image.layer.v1.tar+json"]
+)
+async def test_a_layer_that_is_only_called_text_is_judged_as_an_image(
+    tmp_path: Path, kind: str, by_tag: bool
+) -> None:
+    """Clients take what has an image's config for an image, whatever its layers are called."""
+    async with edge_of(tmp_path, judge=TrustingJudge()) as edge:
+        raw = await give(edge.upstream, LAYER)
+        await sign(edge.upstream, raw)
+        layer = gzip.compress(b"no text")
+        hung = image(descriptor(layer, kind), subject=descriptor(raw, media.OCI_MANIFEST))
+        name = cosign_tags(digest_of(raw))[1] if by_tag else digest_of(hung)
+        async with ClientSession(edge.upstream.url) as client:
+            await push(client, layer, f"/v2/{REPO}")
+            assert (await put(client, hung, name, repo=f"/v2/{REPO}")).status == 201
+        assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
+        await refused(edge, f"{MANIFESTS}/{name}")
+        listed = (await edge.get(f"/v2/{REPO}/referrers/{digest_of(raw)}"))[1]
+        assert json.loads(listed)["manifests"] == []
+        assert (await edge.get(f"/v2/{REPO}/blobs/{digest_of(layer)}"))[0] == 404
+
+
+def test_text_is_told_from_archives_by_its_bytes() -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as file:
+        file.addfile(tarfile.TarInfo("a"))
+    for archive in (tar.getvalue(), gzip.compress(b"a"), bz2.compress(b"a"), b"\x28\xb5\x2f\xfd", b"a\0"):
+        assert not is_text(archive[:512])
+    for text in (b"", b"{}", '{"é": 1}\r\n\t'.encode(), b"SPDXVersion: SPDX-2.3\n" * 40, "é".encode()[:1]):
+        assert is_text(text[:512])
 
 
 async def test_an_image_under_a_signatures_tag_is_refused(tmp_path: Path) -> None:

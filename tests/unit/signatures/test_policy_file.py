@@ -273,6 +273,8 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
         read_policy(tmp_path / "none.json")
     with pytest.raises(InvalidConfig, match="Is a directory"):
         read_policy(tmp_path)
+    with pytest.raises(InvalidConfig, match=r"can't read the signature policy a.*embedded null byte"):
+        read_policy(Path("a\0b"))
 
 
 JSON = st.recursive(
