@@ -38,13 +38,13 @@ def policy_files(run: RunOptions, config: Path | None, named: Iterable[str]) -> 
     Raises InvalidConfig for a configuration that can't be used, and UsageError for a `--trusted-root` or
     `--policy-for` that nothing would ask for.
     """
-    return _files(run, _configured(config), named)
+    return _files(run, configured_signatures(config), named)
 
 
 def with_signatures(run: RunOptions, config: Path | None, named: Iterable[str], policy: Policy) -> Policy:
     """The policy with all that judges signatures: see `policy_files`. Raises as that does, and InvalidConfig
     for a policy that can't be read, or be applied by what is installed here."""
-    settings = _configured(config)
+    settings = configured_signatures(config)
     files = _files(run, settings, named)
     if not files:
         return policy
@@ -71,7 +71,7 @@ def with_plan_signatures(run: RunOptions, config: Path | None, saved: SavedPlan,
             )
         trusted_root = run.trusted_root or (Path(each.trusted_root) if each.trusted_root else None)
         files[name] = PolicyFiles(Path(each.file), trusted_root)
-    settings = _configured(config)
+    settings = configured_signatures(config)
     if settings.policy is not None and "" not in files:
         files[""] = PolicyFiles(settings.policy, run.trusted_root or settings.trusted_root)
     if not files:
@@ -123,8 +123,8 @@ def load_judges(files: Mapping[str, PolicyFiles]) -> dict[str, SignatureJudge]:
     return {name: loaded[each] for name, each in files.items()}
 
 
-def _configured(config: Path | None) -> SignatureSettings:
-    """What the configuration file says of signatures."""
+def configured_signatures(config: Path | None) -> SignatureSettings:
+    """What the configuration file says of signatures. Raises InvalidConfig."""
     from blobflow.environment import config_file
     from blobflow.settings import SignatureSettings
 

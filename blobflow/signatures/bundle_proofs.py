@@ -12,7 +12,6 @@ log keys do; then a log's promise has to say when it was signed.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from cryptography.x509 import Certificate
 
@@ -36,9 +35,7 @@ from blobflow.signatures.names import check_bundle_name
 from blobflow.signatures.proofs import NotProven, Step, refusing
 from blobflow.signatures.signed_identity import SignedIdentity
 from blobflow.signatures.trust import Trust
-
-if TYPE_CHECKING:
-    from blobflow.signatures.trusted_root import TrustedRoot
+from blobflow.signatures.trusted_root import TrustedRoot
 
 _NO_TIMESTAMP = "no timestamp says that it was signed before"
 

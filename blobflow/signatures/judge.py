@@ -63,7 +63,7 @@ def load_judge(
 
         root = None
         if trusted_root is not None:
-            from blobflow.signatures.trusted_root import read_trusted_root
+            from blobflow.signatures.sigstore_root import read_trusted_root
 
             root = read_trusted_root(trusted_root)
     except ModuleNotFoundError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from blobflow.signatures.bundle_proofs import prove_bundle
 from blobflow.signatures.contract import ClaimedImage, FoundSignature
@@ -11,9 +10,7 @@ from blobflow.signatures.proofs import Step, refusing, without_warnings
 from blobflow.signatures.signed_identity import SignedIdentity
 from blobflow.signatures.simple_proofs import prove_simple
 from blobflow.signatures.trust import Trust
-
-if TYPE_CHECKING:
-    from blobflow.signatures.trusted_root import TrustedRoot
+from blobflow.signatures.trusted_root import TrustedRoot
 
 
 class Prover:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from blobflow.errors import InvalidConfig
 from blobflow.oci import Digest
@@ -28,9 +27,7 @@ from blobflow.signatures.simple_signing import (
 )
 from blobflow.signatures.strict_json import parse_strictly
 from blobflow.signatures.trust import Trust
-
-if TYPE_CHECKING:
-    from blobflow.signatures.trusted_root import TrustedRoot
+from blobflow.signatures.trusted_root import TrustedRoot
 
 _WHEN_SIGNED = "it was signed at {:%Y-%m-%d %H:%M:%S} UTC"
 

@@ -96,6 +96,9 @@ async def test_what_is_listed_and_gone_is_shown_with_the_reason(store: Store) ->
     assert gone.mention.digest == sbom.descriptor.digest
     assert sbom.descriptor.digest not in found.referrers
     assert "nothing" not in "".join(referrers_lines(found))
+    alone = msgspec.structs.replace(found.root, manifests=(), referrers=(gone,))
+    lines = referrers_lines(ReferrerTree(found.reference, alone))
+    assert lines[-1] == "nothing that is listed counts"
 
 
 async def test_a_lookup_that_fails_fails_the_tree(store: Store) -> None:
@@ -141,6 +144,9 @@ def test_the_verb_draws_a_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (entry.found, entry.artifact_type, entry.total_size) == ("index", SPDX, hanging["size"] + 2)
     assert document.image.manifests[0].platform == "linux/amd64"
     jsonschema.validate(json.loads(printed), referrers_schema())
+
+    other = CliRunner().invoke(cli, ["referrers", where, "--artifact-type", SIGNATURE])
+    assert other.stdout.splitlines()[-1] == "nothing of this type refers to it"
 
     alone = CliRunner().invoke(cli, ["referrers", where, "--platform", "linux/amd64"])
     assert alone.stdout.splitlines()[-1] == "nothing refers to it"

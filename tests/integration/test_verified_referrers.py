@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from blobflow.engine.pairs import Lookup, Pair
 from blobflow.engine.policy import Policy, VerifyLevel
-from blobflow.errors import BlobflowError, DigestMismatch, NotFound
+from blobflow.errors import BlobflowError, Denied, DigestMismatch, NotFound, TimedOut
+from blobflow.events import Event, Warned
 from blobflow.oci import Digest, Manifest, Reference, parse_platform
 from blobflow.oci.platform_choice import EVERYTHING, PlatformChoice
 from blobflow.oci.referrers import cosign_tags
 from blobflow.operations.verification import verify_pairs
 from blobflow.transports.store import Store
-from tests.scenarios.referrers import TARGET, Kept, ReferrersScenario
+from tests.scenarios.referrers import SOURCE, TARGET, Kept, ReferrersScenario
 from tests.scenarios.signed_images import Content
 
 LEVELS: tuple[VerifyLevel, ...] = ("roots", "blobs", "content")
@@ -112,6 +114,20 @@ async def test_what_is_new_at_the_source_is_missing_until_a_run_brings_it(store:
     assert await verify(stand, "roots") is None
 
 
+async def test_what_hangs_on_an_index_that_was_pruned_is_told_and_not_asked_for(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    pruned = PlatformChoice((parse_platform("linux/amd64"),), "prune")
+    assert (await stand.run(Policy(), "linux/amd64", index="prune")).status == "done"
+    events: list[Event] = []
+    pair = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"), pruned)
+    services = msgspec.structs.replace(stand.services(), observe=events.append)
+    assert await verify_pairs(services, [pair], "content", read_at_once=2) == {pair: None}
+    [told] = [event.message for event in events if isinstance(event, Warned)]
+    on_index = len(stand.signed.by_subject[stand.signed.index.descriptor.digest])
+    assert "another manifest was made of its subject" in told
+    assert f"can't have {on_index + 2} of what refers to source/app:1" in told, "and what hangs on that"
+
+
 async def test_of_a_part_of_an_index_only_what_hangs_on_that_has_to_be_there(store: Store) -> None:
     stand = ReferrersScenario(store)
     await stand.run(Policy(), "linux/amd64")
@@ -133,3 +149,24 @@ async def test_a_run_that_asks_for_roots_alone_costs_what_it_did(store: Store) -
     stand = ReferrersScenario(store)
     assert (await stand.run()).status == "done"
     assert stand.there.count("referrers") == 0
+
+
+async def test_a_source_that_can_not_say_what_hangs_on_an_image_fails_it(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    await stand.run()
+    stand.source.fault = lambda call, site, name: Denied("no") if call == "referrers" else None
+    error = await verify(stand, "roots")
+    assert isinstance(error, Denied)
+    assert (error.side, "--referrers off does without" in str(error)) == ("source", True)
+    assert await verify(stand, "roots", "off") is None
+
+
+async def test_what_can_not_be_read_at_the_source_is_not_taken_for_right(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    await stand.run()
+    sbom = stand.signed.by_subject[stand.signed.index.descriptor.digest][1].descriptor.digest
+    stand.source.fault = lambda call, site, name: TimedOut("slow") if (call, name) == ("read", sbom) else None
+    assert isinstance(await verify(stand, "roots"), TimedOut)
+    del stand.source.manifests[SOURCE][sbom]
+    stand.source.fault = lambda call, site, name: None
+    assert await verify(stand, "roots") is None, "what is gone at the source no mirror brings"

@@ -19,9 +19,9 @@ from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store, StoreCache
 from tests.fakes.registry import Clock
 
-# Turns of the event loop that a back-off lasts: longer than what the registry has let in stays there. Else a
-# request comes again five times while the same others fill the slots, which no back-off of seconds does.
-BACK_OFF_TURNS = 150
+# Seconds that a back-off really lasts at most, whatever the clock says: longer than a request stays in the
+# registry, files and all. Else one comes again ten times while the same others fill the slots.
+BACK_OFF = 0.2
 
 
 class LimitedRegistries:
@@ -50,8 +50,7 @@ class LimitedRegistries:
 
     async def _sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
-        for _ in range(BACK_OFF_TURNS):
-            await asyncio.sleep(0)
+        await asyncio.sleep(min(seconds, BACK_OFF))
 
     def requests_at_once(self, host: str) -> int:
         """How many small requests there may be now."""

@@ -183,16 +183,17 @@ async def _serve(
 
 
 def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
-    """What judges what the upstreams give: under --policy, else under that of the configuration file. Raises
-    InvalidConfig, and UsageError for a trusted root that no policy would ask."""
-    if not options.upstream:
-        return None
-    from blobflow.cli.options.run import RunOptions
-    from blobflow.cli.signature_policies import load_judges, policy_files
+    """What judges the images of upstreams: the policy of the options, or else of the configuration file.
+    Raises InvalidConfig, UsageError."""
+    from blobflow.cli.signature_policies import PolicyFiles, configured_signatures, load_judges
 
-    said = RunOptions(policy=options.policy, trusted_root=options.trusted_root)
-    files = policy_files(said, config, ())
-    return load_judges(files)[""] if files else None
+    settings = configured_signatures(config)
+    policy = options.policy or settings.policy
+    if options.trusted_root is not None and policy is None:
+        raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
+    if policy is None or not options.upstream:
+        return None
+    return load_judges({"": PolicyFiles(policy, options.trusted_root or settings.trusted_root)})[""]
 
 
 def _parse_addressing(options: ServeOptions) -> Addressing:

@@ -29,9 +29,17 @@ def referrers_lines(tree: ReferrerTree) -> list[str]:
     lines += _drawn(_below(root))
     found = tree.referrers
     if not found:
-        return [*lines, "nothing refers to it"]
+        return [*lines, _nothing(tree)]
     size = size_text(sum(node.size for node in found.values()))
     return [*lines, f"{count_text(len(found), 'referrer')}, {size}"]
+
+
+def _nothing(tree: ReferrerTree) -> str:
+    if any(node.referrer is not None for node in tree.root.walk()):
+        return "nothing that is listed counts"
+    if tree.artifact_types:
+        return f"nothing of {'this type' if len(tree.artifact_types) == 1 else 'these types'} refers to it"
+    return "nothing refers to it"
 
 
 def _kind(root: TreeNode) -> str:

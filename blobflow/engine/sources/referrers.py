@@ -82,9 +82,11 @@ async def find_referrers(
     runner: BoundedRunner,
     lookups: ReferrerLookups,
     reader: GraphReader,
+    advice: str = "; --referrers off does without",
 ) -> FoundReferrers:
-    """Find the referrers of these manifests, and theirs in turn, and read them."""
-    search = _Search(graph, source_at, runner, lookups, reader)
+    """Find the referrers of these manifests, and theirs in turn, and read them. `advice`: what errors say
+    that can be done about them."""
+    search = _Search(graph, source_at, runner, lookups, reader, advice)
     level = sorted(set(places))
     for _ in range(MAX_DEPTH):
         if level:
@@ -146,11 +148,13 @@ class _Search:
         runner: BoundedRunner,
         lookups: ReferrerLookups,
         reader: GraphReader,
+        advice: str,
     ) -> None:
         self._source_at = source_at
         self._runner = runner
         self._lookups = lookups
         self._reader = reader
+        self._advice = advice
         self.graph = graph
         self.referrers: dict[ManifestAt, list[Referrer]] = {}
         self.strangers: dict[ManifestAt, list[SkippedReferrer]] = {}
@@ -183,7 +187,7 @@ class _Search:
         try:
             self.referrers[place] = await self._lookups.lookup(place)
         except BlobflowError as error:
-            error.message += "; --referrers off does without"
+            error.message += self._advice
             self.referrers[place] = []
             self.failures[place] = error
 

@@ -57,16 +57,15 @@ async def expected_referrers(
         site = site_of(pair.source)
         attached = _hanging(site, digests, found)
         asked = {*digests, *(manifest.descriptor.digest for each in attached for manifest in each.manifests)}
-        error = next((found.failures[place] for place in found.failures if place in _at(site, asked)), None)
-        if error is not None:
-            failures[pair] = error
+        asked |= {
+            each.manifest.digest for digest in asked for each in found.referrers.get((site, digest), ())
+        }
+        wrong = [digest for digest in sorted(asked) if (site, digest) in found.failures]
+        if wrong:
+            failures[pair] = found.failures[site, wrong[0]]
         else:
             by_pair[pair] = attached
     return ExpectedReferrers(by_pair, failures)
-
-
-def _at(site: Site, digests: Collection[Digest]) -> set[ManifestAt]:
-    return {(site, digest) for digest in digests}
 
 
 def _hanging(site: Site, digests: Collection[Digest], found: FoundReferrers) -> tuple[AttachedReferrer, ...]:
@@ -100,7 +99,7 @@ def _lists(site: Site, sink_at: SinkAt, source_at: SourceAt) -> Refers | None:
     return None
 
 
-class ListedReferrers:
+class TargetReferrers:
     """What targets list for their manifests: asked for once."""
 
     def __init__(self, sink_at: SinkAt, source_at: SourceAt) -> None:

@@ -23,7 +23,7 @@ from blobflow.engine.plan.desired import AttachedReferrer, build_desired_image
 from blobflow.engine.policy import VerifyLevel
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import read_graph
-from blobflow.engine.targets.referrer_verification import ListedReferrers
+from blobflow.engine.targets.referrer_verification import TargetReferrers
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound, error_side, own_copy
 from blobflow.events import PhaseCount
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
@@ -50,7 +50,7 @@ class Verification:
         self._count = count
         self._manifest_budget = manifest_budget or ManifestBudget()
         self._reads = asyncio.Semaphore(read_at_once)
-        self._listed = ListedReferrers(sink_at, source_at)
+        self._referrers = TargetReferrers(sink_at, source_at)
         self._read_back: dict[tuple[str, Digest], asyncio.Task[None]] = {}
 
     async def check(
@@ -115,7 +115,7 @@ class Verification:
     ) -> None:
         site = site_of(pair.target)
         for each in attached:
-            await self._listed.check(site, each)
+            await self._referrers.check(site, each)
             for manifest in each.manifests if level != "roots" else ():
                 await self._source_at(site).read(manifest.descriptor)
                 for blob in manifest.blobs:

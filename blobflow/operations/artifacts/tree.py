@@ -64,10 +64,12 @@ class TreeNode(msgspec.Struct, frozen=True):
 
 
 class ReferrerTree(msgspec.Struct, frozen=True):
-    """What hangs on a reference's manifest, and on what is in it."""
+    """What hangs on a reference's manifest, and on what is in it; `artifact_types`: of which types alone, if
+    not of all."""
 
     reference: Reference
     root: TreeNode
+    artifact_types: frozenset[str] = frozenset()
 
     @property
     def referrers(self) -> dict[Digest, TreeNode]:
@@ -102,12 +104,13 @@ async def referrer_tree(
         raise error
     places = [(site, manifest.descriptor.digest) for manifest in read.graph.closure(root.digest)]
     lookups = ReferrerLookups(services.source_at)
-    found = await find_referrers(places, read.graph, services.source_at, runner, lookups, reader)
+    found = await find_referrers(places, read.graph, services.source_at, runner, lookups, reader, advice="")
     for error in found.failures.values():
         raise error
     own = msgspec.structs.replace(root, size=found.graph.manifests[root.digest].descriptor.size)
     tree = _Tree(found, site, frozenset(digest for _, digest in places)).node(own)
-    return ReferrerTree(reference, _filtered(tree, artifact_types) if artifact_types else tree)
+    shown = _filtered(tree, artifact_types) if artifact_types else tree
+    return ReferrerTree(reference, shown, artifact_types)
 
 
 class _Tree:

@@ -17,16 +17,15 @@ nothing.
 from __future__ import annotations
 
 import codecs
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from blobflow.bounded_cache import BoundedCache
 from blobflow.content import Referrer, Refers, Site, Source, SourceAt, Verifier
-from blobflow.errors import NotFound, SignatureRejected
+from blobflow.errors import InvalidDigest, NotFound, RegistryError, SignatureRejected, UnsupportedContent
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_digest
 from blobflow.oci.hanging import hangs, is_like_an_image
-from blobflow.oci.referrers import COSIGN_SUFFIXES, cosign_tags, subject_in_tag
+from blobflow.oci.referrers import cosign_tags
 from blobflow.printable import printable
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
@@ -47,6 +46,8 @@ MAX_DEPTH = 4
 # a large SBOM fits.
 _MAX_TEXT = 32 * 1024 * 1024
 _MAX_TEXTS = 64
+# Seconds for that: also where a client waits for less, so that a slow upstream does not count as a broken one.
+_TEXT_SECONDS = 60.0
 _TAR_HEADER = 512
 
 
@@ -120,7 +121,7 @@ class Admission:
                 if not isinstance(error, Refused) and error.status != 404:
                     raise
             else:
-                if not is_like_an_image(manifest) or await self._is_text(upstream, manifest, seconds):
+                if not is_like_an_image(manifest) or await self._is_text(upstream, manifest):
                     return
         reference = Reference(upstream.registry, upstream.repository, tag, "" if tag else digest)
         await self._check(upstream, ClaimedImage("docker", reference, digest, manifest.raw), seconds)
@@ -141,14 +142,14 @@ class Admission:
             self._observer(Warned(f"refused to clients: {error.message}"))
             raise Refused(error.message) from None
 
-    async def _is_text(self, upstream: Site, manifest: Manifest, seconds: float) -> bool:
+    async def _is_text(self, upstream: Site, manifest: Manifest) -> bool:
         """Whether the layers of a manifest are text, as their media types say. All of each is read: only the
         bytes that have the digest are those that clients get."""
         layers = manifest.layers
         if len(layers) > _MAX_TEXTS or sum(each.size for each in layers) > _MAX_TEXT:
             return False
         source = self._source_at(upstream)
-        async with self._requests.guard(upstream, "blob", seconds):
+        async with self._requests.guard(upstream, "blob", _TEXT_SECONDS):
             for layer in layers:
                 try:
                     if not is_text(await _beginning(source, layer)):
@@ -168,9 +169,18 @@ class Admission:
                 found = []
             for tag in cosign_tags(subject)[:1]:  # what is known of the tags may be older than the signature
                 if all(each.tag != tag for each in found):
-                    with contextlib.suppress(NotFound):
-                        found.append(Referrer(await source.resolve(tag), subject, "cosign", tag))
+                    found += await _named(source, subject, tag)
             return await find_signatures(source, subject, found)
+
+
+async def _named(source: Source, subject: Digest, tag: str) -> list[Referrer]:
+    """What refers to the subject under a tag, if anything does."""
+    try:
+        return [Referrer(await source.resolve(tag), subject, "cosign", tag)]
+    except (RegistryError, UnsupportedContent) as error:
+        if error.retryable:
+            raise
+        return []  # Artifactory answers 403 for a tag that it does not have
 
 
 def is_text(beginning: bytes) -> bool:
@@ -205,6 +215,8 @@ async def _beginning(source: Source, layer: Descriptor) -> bytes:
 
 def subject_of_tag(tag: str) -> Digest | None:
     """What cosign's signatures, attestations or SBOMs under the tag are of; None for any other tag."""
-    if not tag.endswith(COSIGN_SUFFIXES) or not subject_in_tag(tag):
+    try:
+        subject = parse_digest(tag.rpartition(".")[0].replace("-", ":", 1))
+    except InvalidDigest:
         return None
-    return parse_digest(tag.rpartition(".")[0].replace("-", ":", 1))
+    return subject if tag in cosign_tags(subject) else None

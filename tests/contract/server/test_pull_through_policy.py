@@ -22,6 +22,7 @@ from tests.contract.server.pull_through import REPO, Edge, edge_of, give
 from tests.fakes.signature_judge import TrustingJudge, cosign_manifest, payload
 from tools.registry.faulty import Fault, JournallingRegistry, Status, journalling
 
+COSIGN_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 LAYER = b"what an image has in it" * 100
 CONFIG = b"{}"
 MANIFESTS = f"/v2/{REPO}/manifests"
@@ -232,6 +233,30 @@ async def test_lists_have_the_names_that_clients_know(tmp_path: Path) -> None:
             assert "unsigned" not in page
         async with edge_of(tmp_path, upstream=upstream) as edge:  # no policy again
             assert json.loads((await edge.get("/v2/_catalog"))[1]) == {"repositories": ["unsigned"]}
+
+
+async def test_an_upstream_that_will_not_say_whether_there_is_a_tag_has_none(tmp_path: Path) -> None:
+    """Artifactory answers so; and cosign can keep signatures with a subject alone."""
+    denied = Fault("HEAD", ".sig", times=0, act=Status(403))
+    async with edge_of(tmp_path, denied, judge=TrustingJudge()) as edge:
+        raw = await give(edge.upstream, LAYER)
+        signed = payload(digest_of(raw), f"{edge.upstream.host}/{REPO}:1.0")
+        async with ClientSession(edge.upstream.url) as client:
+            await push(client, signed, f"/v2/{REPO}")
+        subject = descriptor(raw, media.OCI_MANIFEST)
+        layer = descriptor(signed, SIMPLE_SIGNING)
+        await attach(edge.upstream, image(layer, subject=subject, artifactType=COSIGN_ARTIFACT))
+        assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
+
+
+@pytest.mark.parametrize("tag", [f"sha512-{'0' * 64}.sig", "sha256-12.sig", f"sha256-{'0' * 64}", "v1.sig"])
+async def test_a_tag_that_is_like_those_of_signatures_is_a_tag(tmp_path: Path, tag: str) -> None:
+    async with edge_of(tmp_path, judge=TrustingJudge()) as edge:
+        raw = await give(edge.upstream, tag=tag)
+        await refused(edge, f"{MANIFESTS}/{tag}")
+        await sign(edge.upstream, raw, tag)
+        edge.now += 61
+        assert await edge.get(f"{MANIFESTS}/{tag}") == (200, raw)
 
 
 async def test_clients_get_the_signatures_too(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def blobflow(*words: str, **environ: str) -> Result:
 
 def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
-    file.write_text(CONFIG)
+    file.write_text(f'{CONFIG}\n[signatures]\npolicy = "policy.json"\n')
     environ = {
         "HOME": str(tmp_path),
         "BLOBFLOW_CONFIG": str(file),
@@ -60,6 +60,7 @@ def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
         ("docker.io mirrors", "m.example n.example/hub", f"{file} line 2"),
         ("docker.io proxy", "http://p.example:1", f"{file} line 3"),
         ("r.example:5000 profile", "rungs=single", f"{file} line 5"),
+        ("signatures policy", "policy.json", f"{file} line {CONFIG.count(chr(10)) + 3}"),
     ):
         assert shown[name] == (value, origin)
     assert "hush" not in repr(found)
@@ -107,6 +108,16 @@ def test_a_good_file_is_told_in_a_line(
     ("name", "text", "line"),
     [
         ("c.toml", CONFIG.replace("mirrors", "mirors"), 'line 2: [registry."Docker.IO"]: unknown key'),
+        (
+            "c.toml",
+            "[signatures]\npolice = 'p.json'\n",
+            "line 2: signatures: unknown key `police`; did you mean",
+        ),
+        (
+            "m.yaml",
+            SPEC.replace("{image: b,", "{image: b, policy: '',"),
+            "line 3: `policy` names a signature",
+        ),
         ("m.yaml", SPEC.replace("newest", "newst"), "line 3: unknown key `newst`; did you mean `newest`?"),
         (
             "m.yaml",

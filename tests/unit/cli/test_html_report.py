@@ -182,7 +182,8 @@ def test_failures_come_first() -> None:
 
 def test_who_signed_has_a_column_where_a_policy_was_asked() -> None:
     met = Acceptance("sigstoreSigned", "the key app.pub", B, C)
-    judged = msgspec.structs.replace(image("a:1"), signatures=(Verdict(digest_of(b""), "a.example", (met, met)),))
+    verdict = Verdict(digest_of(b""), "a.example", (met, met))
+    judged = msgspec.structs.replace(image("a:1"), signatures=(verdict,))
     table = Page(render_html_report(Report(Totals(2), (judged, image("b:1"))))).tables["images"]
     assert [row[5:] for row in table] == [["Signed by"], ["the key app.pub"], [""]]
     assert len(Page(render_html_report(Report(Totals(1), (image("b:1"),)))).tables["images"][0]) == 5

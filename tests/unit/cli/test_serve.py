@@ -219,16 +219,15 @@ def test_options_that_need_another_say_which(tmp_path: Path) -> None:
 
 def test_a_policy_that_can_not_be_applied_serves_nothing(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text('{"default": [{"type": "accept"}]}')
-    for policy, said in (
-        ("absent.json", "can't read the signature policy"),
-        ("policy.json", "should be one of insecureAcceptAnything"),
+    config = tmp_path / "config.toml"
+    config.write_text('[signatures]\npolicy = "policy.json"\n')
+    words = ("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", "--upstream", "docker.io")
+    for options, said in (
+        (("--policy", str(tmp_path / "absent.json")), "can't read the signature policy"),
+        (("--policy", str(tmp_path / "policy.json")), "should be one of insecureAcceptAnything"),
+        (("--config", str(config)), "should be one of insecureAcceptAnything"),
     ):
-        options = ["--upstream", "docker.io", "--policy", str(tmp_path / policy)]
-        assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
-    (tmp_path / "config.toml").write_text('[signatures]\npolicy = "policy.json"\n')
-    options = ["--upstream", "docker.io", "--config", str(tmp_path / "config.toml")]
-    said = "should be one of insecureAcceptAnything"
-    assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
+        assert said in refused(*words, *options)
     assert not (tmp_path / "r").exists()
 
 

@@ -31,8 +31,8 @@ from blobflow.signatures.judge import MAX_JUDGED, load_judge
 from blobflow.signatures.proofs import NotProven
 from blobflow.signatures.proving import Prover
 from blobflow.signatures.signed_identity import MatchRepository
+from blobflow.signatures.sigstore_root import SigstoreRoot
 from blobflow.signatures.trust import Trust
-from blobflow.signatures.trusted_root import TrustedRoot
 from tests.unit.signatures.signing import (
     ISSUER,
     NOW,
@@ -642,7 +642,7 @@ def test_an_expired_certificate_with_a_timestamp_from_before() -> None:
     }
     for signature in (msgspec.structs.replace(payload_form, annotations=annotations), bundle(bundle_form)):
         for at, accepted in ((NOW, True), (now, False), (None, False)):
-            root = cast(TrustedRoot, Root(at))
+            root = cast(SigstoreRoot, Root(at))
             prover = Prover(MatchRepository(), Trust(rule=rule), root)
             if accepted:
                 assert prover.prove(signature, IMAGE, now).startswith("build@example.com")
@@ -699,7 +699,7 @@ class WarningRoot(Root):
 def test_what_libraries_warn_of_is_no_verdict_and_is_not_printed() -> None:
     """Warnings are errors in tests."""
     rule = CertificateRule((AUTHORITY.root,), email="build@example.com")
-    prover = Prover(MatchRepository(), Trust(rule=rule), cast(TrustedRoot, WarningRoot(None)))
+    prover = Prover(MatchRepository(), Trust(rule=rule), cast(SigstoreRoot, WarningRoot(None)))
     found = certified_bundle(AUTHORITY.issue(KEY, MAIL))
     assert prover.prove(found, IMAGE, NOW).startswith("build@example.com")
 

@@ -37,9 +37,9 @@ from blobflow.signatures.judge import load_judge
 from blobflow.signatures.keys import Message, read_public_key
 from blobflow.signatures.log_entries import LogKey, read_promised_entry
 from blobflow.signatures.proofs import NotProven, without_warnings
+from blobflow.signatures.sigstore_root import SigstoreRoot, read_trusted_root
 from blobflow.signatures.simple_signing import CERTIFICATE, CHAIN, LOG_ENTRY
 from blobflow.signatures.trust import Trust
-from blobflow.signatures.trusted_root import TrustedRoot, read_trusted_root
 from tests.signature_vectors import signature_vectors
 from tests.unit.signatures.signing import Authority, certificate_pem
 
@@ -71,7 +71,7 @@ def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @cache
-def trusted_root(path: Path) -> TrustedRoot:
+def trusted_root(path: Path) -> SigstoreRoot:
     return read_trusted_root(path)
 
 
