@@ -46,7 +46,7 @@ MAX_DEPTH = 4
 # a large SBOM fits.
 _MAX_TEXT = 32 * 1024 * 1024
 _MAX_TEXTS = 64
-# Seconds for that: also where a client waits for less, so that a slow upstream does not count as a broken one.
+# Seconds for that, also where a client waits for less: a slow upstream does not count as a broken one.
 _TEXT_SECONDS = 60.0
 _TAR_HEADER = 512
 
