@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from cryptography.x509 import Certificate
 
+from blobflow.bounded_file import read_beginning
 from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.signatures.certificates import CertificateRule, read_certificates
@@ -112,8 +113,7 @@ def _log_key(raw: bytes, name: str) -> LogKey:
 def read_bounded(path: Path, what: str) -> bytes:
     """Read a file that a policy names. Raises InvalidConfig if it can't be read, or is none of the kind."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE + 1)
+        raw = read_beginning(path, MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         reason = getattr(error, "strerror", None) or error
         raise InvalidConfig(f"can't read the {what} {path}: {reason}") from None

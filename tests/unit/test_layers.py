@@ -48,7 +48,8 @@ ROOMS = {
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
     "signatures": Room(
-        (*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client")
+        (*WORDS, "bounded_file", "file_errors"),
+        ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client"),
     ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),

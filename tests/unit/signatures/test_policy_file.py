@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blobflow import bounded_file
 from blobflow.errors import InvalidConfig
 from blobflow.signatures.policy_file import (
     MAX_BYTES,
@@ -305,3 +308,19 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
         parse_policy(raw)
     except InvalidConfig as error:
         assert error.message.startswith("policy.json")
+
+
+def test_a_pipe_is_read_but_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for one is not ended by a signal."""
+    policy = tmp_path / "policy.json"
+    os.mkfifo(policy)
+    written = tmp_path / "written"
+    written.write_text('{"default": [{"type": "reject"}]}')
+    with subprocess.Popen(["sh", "-c", 'cat "$1" >"$2"', "sh", str(written), str(policy)]) as writer:
+        assert [*read_policy(policy).all_requirements()] == [Reject("default[0]")]
+        assert writer.wait() == 0
+    monkeypatch.setattr(bounded_file, "PIPE_SECONDS", 0.05)
+    with pytest.raises(InvalidConfig, match="it is a pipe, and has not ended within"):
+        read_policy(policy)
