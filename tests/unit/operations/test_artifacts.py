@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from blobflow.cli import cli
 from blobflow.oci import digest_of, media
 from blobflow.oci.artifact import EMPTY_DESCRIPTOR, EMPTY_TYPE, TITLE, UNPACK, UNPACKED_DIGEST
-from blobflow.operations.artifacts import unpack
+from blobflow.operations.artifacts import push, unpack
 from blobflow.operations.artifacts.files import stays_inside, title_of
 from tests.fakes.layouts import NAME, Layout
 
@@ -379,6 +379,22 @@ def test_what_can_not_be_put_is_one_sentence_and_leaves_nothing(words: str, sent
 def test_a_link_that_leads_out_of_a_folder_is_not_packed(folder: Path) -> None:
     (folder / "d" / "bad").symlink_to("../a.txt")
     assert "could not be pulled" in refused("push", "oci:lay:x", "d", code=2)
+
+
+@pytest.mark.parametrize("left", ["hello, changed", "hel", "HELLO", None])
+def test_a_file_that_changes_while_it_is_pushed_is_named(
+    left: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*words: Any) -> None:
+        write_layout(*words)
+        (folder / "a.txt").unlink()
+        if left is not None:
+            (folder / "a.txt").write_text(left)
+
+    write_layout = push._write_layout
+    monkeypatch.setattr(push, "_write_layout", meanwhile)
+    said = refused("push", "oci:lay:x", "a.txt", code=6)
+    assert said == f"blobflow: {folder / 'a.txt'} changed while it was pushed; push it again once it is whole"
 
 
 def test_what_is_attached_to_has_to_be_there() -> None:
