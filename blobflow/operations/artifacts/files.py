@@ -50,7 +50,7 @@ def parse_file(text: str) -> FileArgument:
     if not name:
         raise UsageError(f"{printable(text)!r} names no file; write FILE or FILE:TYPE")
     if colon and media_type:
-        check_media_type(media_type, f"{name}; a file with a colon in its name is written {text}:")
+        check_media_type(media_type, f"{name} (a file with a colon in its name is written {text}:)")
     return FileArgument(Path(name), media_type if colon else "")
 
 
@@ -90,7 +90,8 @@ def _layer(file: FileArgument, title: str, packed: Path) -> FileLayer:
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            error = NoSuchFile(f"there is no file {path}")
+            hint = "; write what a pipe gives into a file first" if str(path) == "-" else ""
+            error = NoSuchFile(f"there is no file {path}{hint}")
             error.about_file = True
             raise error from None
     if stat.S_ISDIR(mode):
@@ -135,7 +136,7 @@ def _pack(folder: Path, title: str, target: Path) -> str:
     """Write a folder as tar+gzip. Returns the digest of the tar."""
     hasher = hashlib.sha256()
     with (
-        translate_os_errors("pack", folder),
+        translate_os_errors("pack", f"{folder} into {target.parent.parent} (TMPDIR)"),
         target.open("wb") as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed,
         tarfile.open(
@@ -164,7 +165,7 @@ class _Hashed:
 def _walk(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
     """The folder and all below it, with the names that they get, each folder before what is in it."""
     yield folder, name
-    with os.scandir(folder) as found:
+    with translate_os_errors("read", folder), os.scandir(folder) as found:
         entries = sorted(found, key=lambda each: each.name)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -187,7 +188,9 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, top: str) -> None:
         tar.addfile(entry)
     elif stat.S_ISREG(about.st_mode):
         entry.size = about.st_size
-        with path.open("rb") as content:
+        with translate_os_errors("read", path):
+            content = path.open("rb")
+        with content:
             tar.addfile(entry, content)
     else:
         raise UsageError(f"{path} is neither file, folder nor link")

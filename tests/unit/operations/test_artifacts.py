@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from blobflow.cli import cli
 from blobflow.oci import digest_of, media
 from blobflow.oci.artifact import EMPTY_DESCRIPTOR, EMPTY_TYPE, TITLE, UNPACK, UNPACKED_DIGEST
-from blobflow.operations.artifacts import push, unpack
+from blobflow.operations.artifacts import files, push, unpack
 from blobflow.operations.artifacts.files import stays_inside, title_of
 from tests.fakes.layouts import NAME, Layout
 
@@ -354,7 +355,8 @@ def test_layers_without_a_name_are_told_of_and_left(folder: Path) -> None:
     [
         ("push oci:lay:x", "no file to push"),
         ("push oci:lay:x none.txt", "there is no file none.txt"),
-        ("push oci:lay:x a.txt:text", "is no media type"),
+        ("push oci:lay:x -", "there is no file -; write what a pipe gives into a file first"),
+        ("push oci:lay:x a.txt:text", "is written a.txt:text:); write type/subtype, as text/plain"),
         ("push oci:lay:x :text/plain", "names no file"),
         ("push oci:lay:x a.txt --artifact-type nonsense", "is no media type for --artifact-type"),
         ("push oci:lay:x a.txt -a nonsense", "is not KEY=VALUE"),
@@ -395,6 +397,18 @@ def test_a_file_that_changes_while_it_is_pushed_is_named(
     monkeypatch.setattr(push, "_write_layout", meanwhile)
     said = refused("push", "oci:lay:x", "a.txt", code=6)
     assert said == f"blobflow: {folder / 'a.txt'} changed while it was pushed; push it again once it is whole"
+
+
+def test_a_place_for_packed_folders_that_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*words: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_add", write)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said = refused("push", "oci:lay:x", "d", code=8)
+    assert f"can't pack d into {tmp_path} (TMPDIR): the disk is full" in said
 
 
 def test_what_is_attached_to_has_to_be_there() -> None:
