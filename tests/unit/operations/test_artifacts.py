@@ -421,7 +421,7 @@ def test_what_is_attached_to_has_to_be_there() -> None:
 def test_what_is_attached_hangs_on_the_image_and_on_what_was_attached(folder: Path) -> None:
     layout = Layout(folder / "lay")
     image = layout.image("amd64")
-    layout.tag(layout.index(image))
+    layout.tag(layout.index(image, layout.image("arm64")))
     where = "oci:lay:x"
     sbom = json.loads(blobflow("attach", where, "a.txt", "--artifact-type", "text/spdx", "--json").stdout)
     assert (
@@ -442,6 +442,11 @@ def test_what_is_attached_hangs_on_the_image_and_on_what_was_attached(folder: Pa
     assert found["count"] == 3
     blobflow("pull", f"oci:lay@{sbom['digest']}", "-o", "out")
     assert (folder / "out" / "a.txt").read_text() == "hello"
+    pruning = ("copy", "--dry-run", "-v", where, "oci:two:x", "--platform", "linux/amd64", "--index", "prune")
+    left = [line for line in blobflow(*pruning).stdout.splitlines() if line.startswith("left: ")]
+    assert [line.split()[1:4] for line in left] == [
+        [each["digest"], "of", "oci:two:x:"] for each in (on_index, *on_index["referrers"])
+    ]
 
 
 @pytest.mark.parametrize(
