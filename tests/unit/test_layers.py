@@ -48,7 +48,8 @@ ROOMS = {
     "permits": Room(()),
     "retrying": Room(WORDS, ("msgspec",)),
     "signatures": Room(
-        (*WORDS, "file_errors"), ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client")
+        (*WORDS, "file_errors"),
+        ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client", "pydantic"),
     ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
