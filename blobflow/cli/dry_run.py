@@ -13,7 +13,7 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
-from blobflow.cli.output.plan_text import dry_run_lines, plan_lines, verdict_lines
+from blobflow.cli.output.plan_text import dry_run_lines, left_referrer_lines, plan_lines, verdict_lines
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.run_command import check_not_all_skipped
 from blobflow.cli.settings import hosts_of, run_policy, run_settings
@@ -47,9 +47,11 @@ def plan_pairs(pairs: Sequence[Pair], connection: ConnectionOptions, run: RunOpt
 
 def print_plan(planned: Planned, output: OutputOptions, more: Sequence[str] = ()) -> None:
     """Print a plan for people: a line an image, with --verbose another for each verdict of a signature
-    policy, `more`, and the totals last; nothing with --quiet."""
+    policy and each referrer that is left, `more`, and the totals last; nothing with --quiet."""
     if not output.quiet:
-        images = [*dry_run_lines(planned), *(verdict_lines(planned) if output.verbose else ())]
+        images = dry_run_lines(planned)
+        if output.verbose:
+            images += [*verdict_lines(planned), *left_referrer_lines(planned)]
         with ignore_closed_pipe():
             print_lines(*images, *more, *(("",) if images or more else ()), *plan_lines(planned))
 

@@ -29,7 +29,14 @@ from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.reader import GraphReader
 from blobflow.engine.sources.referrers import ReferrerLookups
-from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side, own_copy
+from blobflow.errors import (
+    BlobflowError,
+    NotFound,
+    SignatureRejected,
+    UnsupportedContent,
+    error_side,
+    own_copy,
+)
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.signatures.contract import ClaimedImage, FoundSignature, SignatureJudge, Verdict
 from blobflow.signatures.finding import read_signatures, signature_layers, signing_referrers
@@ -141,7 +148,12 @@ class SignatureChecks:
                 signatures = await self._find(question)
             if any(each.form == "bundle" for each in signatures):
                 image = msgspec.structs.replace(image, manifest=await self._manifest(question))
-            return judge.judge(image, signatures)
+            try:
+                return judge.judge(image, signatures)
+            except SignatureRejected as error:
+                if self._policy.judged == "all":  # the name alone does not say which
+                    error.message += f" (of {image.digest})"
+                raise
 
     async def _manifest(self, question: _Question) -> bytes:
         """The bytes of a manifest, which some bundles sign as they are: read now, unless they were before."""

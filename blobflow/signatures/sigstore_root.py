@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509 import Certificate
+from pydantic import ValidationError
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 from sigstore.hashes import Hashed
 from sigstore.models import Bundle
@@ -53,9 +54,7 @@ class SigstoreRoot:
             self.authorities = tuple(self._root.get_fulcio_certs()) if model.certificate_authorities else ()
             self.log_keys = tuple(found for each in model.tlogs if (found := _log_key(each.public_key)))
         except Exception as error:
-            raise InvalidConfig(
-                f"{name} can't be used as a trusted root: {one_line(str(error) or type(error).__name__)}"
-            ) from error
+            raise InvalidConfig(f"{name} can't be used: {one_line(_reason(error))}") from error
         self._verifier: Verifier | None = None
 
     def timestamped(self, timestamps: Sequence[bytes], signature: bytes) -> datetime | None:
@@ -119,6 +118,16 @@ def _log_key(key: LogFileKey) -> LogKey | None:
     except (ValueError, UnsupportedAlgorithm):
         return None
     return LogKey(public, key.valid_for.start, key.valid_for.end)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is no trusted root; of several reasons the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"it is not JSON: {error}"
+    return str(error) or type(error).__name__
 
 
 def _with_defaults(raw: bytes) -> bytes:

@@ -49,7 +49,7 @@ ROOMS = {
     "retrying": Room(WORDS, ("msgspec",)),
     "signatures": Room(
         (*WORDS, "bounded_file", "file_errors"),
-        ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client"),
+        ("msgspec", "cryptography", "sigstore", "sigstore_models", "rfc3161_client", "pydantic"),
     ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),

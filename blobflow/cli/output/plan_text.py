@@ -72,6 +72,16 @@ def verdict_lines(planned: Planned) -> list[str]:
     ]
 
 
+def left_referrer_lines(planned: Planned) -> list[str]:
+    """`left: REFERRER of TARGET: why`, as the summary of a run has it."""
+    return [
+        one_line(f"left: {each.referrer.manifest.digest} of {pair.target}: {each.because}")
+        for pair, desired in planned.desired_images.items()
+        if pair not in planned.failures
+        for each in desired.left
+    ]
+
+
 def _acceptances_text(verdict: Verdict) -> str:
     return ", ".join(
         f"signed by {each.by} ({each.signature})" if each.by else each.requirement

@@ -17,7 +17,7 @@ from typing import IO, cast
 
 import msgspec
 
-from blobflow.errors import NoSuchFile, UsageError
+from blobflow.errors import IntegrityError, NoSuchFile, UsageError
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.artifact import FILE_TYPE, FOLDER_TYPE, TITLE, UNPACK, UNPACKED_DIGEST, check_media_type
 from blobflow.printable import printable
@@ -32,10 +32,12 @@ class FileArgument(msgspec.Struct, frozen=True):
 
 
 class FileLayer(msgspec.Struct, frozen=True):
-    """A layer, and the file that has its bytes."""
+    """A layer, and the file that has its bytes; `written`: when somebody last wrote it, in nanoseconds, as it
+    was hashed."""
 
     descriptor: Descriptor
     path: Path
+    written: int
 
 
 def parse_file(text: str) -> FileArgument:
@@ -48,7 +50,7 @@ def parse_file(text: str) -> FileArgument:
     if not name:
         raise UsageError(f"{printable(text)!r} names no file; write FILE or FILE:TYPE")
     if colon and media_type:
-        check_media_type(media_type, f"{name}; a file with a colon in its name is written {text}:")
+        check_media_type(media_type, f"{name} (a file with a colon in its name is written {text}:)")
     return FileArgument(Path(name), media_type if colon else "")
 
 
@@ -88,37 +90,53 @@ def _layer(file: FileArgument, title: str, packed: Path) -> FileLayer:
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            error = NoSuchFile(f"there is no file {path}")
+            hint = "; write what a pipe gives into a file first" if str(path) == "-" else ""
+            error = NoSuchFile(f"there is no file {path}{hint}")
             error.about_file = True
             raise error from None
     if stat.S_ISDIR(mode):
         unpacked = _pack(path, title, packed)
-        size, digest = _hash(packed)
+        size, digest, written = _hash(packed)
         said = {TITLE: title, UNPACK: "true", UNPACKED_DIGEST: unpacked}
-        return FileLayer(Descriptor(file.media_type or FOLDER_TYPE, digest, size, annotations=said), packed)
+        return FileLayer(
+            Descriptor(file.media_type or FOLDER_TYPE, digest, size, annotations=said), packed, written
+        )
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path} is neither a file nor a folder")
-    size, digest = _hash(path)
+    size, digest, written = _hash(path)
     said = {TITLE: title}
     return FileLayer(
-        Descriptor(file.media_type or FILE_TYPE, digest, size, annotations=said), path.absolute()
+        Descriptor(file.media_type or FILE_TYPE, digest, size, annotations=said), path.absolute(), written
     )
 
 
-def _hash(path: Path) -> tuple[int, Digest]:
+def check_unchanged(layers: Sequence[FileLayer]) -> None:
+    """Raise IntegrityError if somebody wrote one of the files, or took it away, since it was hashed; in a
+    thread."""
+    for each in layers:
+        try:
+            about = each.path.stat()
+        except OSError:
+            about = None
+        if about is None or (about.st_size, about.st_mtime_ns) != (each.descriptor.size, each.written):
+            raise IntegrityError(f"{each.path} changed while it was pushed; push it again once it is whole")
+
+
+def _hash(path: Path) -> tuple[int, Digest, int]:
     hasher, size = hashlib.sha256(), 0
     with translate_os_errors("read", path), path.open("rb") as file:
+        written = os.fstat(file.fileno()).st_mtime_ns
         while block := file.read(BLOCK):
             hasher.update(block)
             size += len(block)
-    return size, Digest(f"sha256:{hasher.hexdigest()}")
+    return size, Digest(f"sha256:{hasher.hexdigest()}"), written
 
 
 def _pack(folder: Path, title: str, target: Path) -> str:
     """Write a folder as tar+gzip. Returns the digest of the tar."""
     hasher = hashlib.sha256()
     with (
-        translate_os_errors("pack", folder),
+        translate_os_errors("pack", f"{folder} into {target.parent.parent} (TMPDIR)"),
         target.open("wb") as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed,
         tarfile.open(
@@ -147,7 +165,7 @@ class _Hashed:
 def _walk(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
     """The folder and all below it, with the names that they get, each folder before what is in it."""
     yield folder, name
-    with os.scandir(folder) as found:
+    with translate_os_errors("read", folder), os.scandir(folder) as found:
         entries = sorted(found, key=lambda each: each.name)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -170,7 +188,9 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, top: str) -> None:
         tar.addfile(entry)
     elif stat.S_ISREG(about.st_mode):
         entry.size = about.st_size
-        with path.open("rb") as content:
+        with translate_os_errors("read", path):
+            content = path.open("rb")
+        with content:
             tar.addfile(entry, content)
     else:
         raise UsageError(f"{path} is neither file, folder nor link")

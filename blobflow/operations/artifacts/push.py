@@ -19,12 +19,12 @@ from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
-from blobflow.errors import UnsupportedContent, UsageError, error_side
+from blobflow.errors import BlobflowError, UnsupportedContent, UsageError, error_side
 from blobflow.events import Event, ImageDone
 from blobflow.oci import Descriptor, Manifest, Reference, parse_manifest
 from blobflow.oci.artifact import ARTIFACT_TYPE, CREATED, EMPTY, EMPTY_DESCRIPTOR, make_artifact
 from blobflow.oci.local_reference import ARCHIVES, DOCKER_ARCHIVE, LAYOUT, local_host
-from blobflow.operations.artifacts.files import FileArgument, FileLayer, make_layers
+from blobflow.operations.artifacts.files import FileArgument, FileLayer, check_unchanged, make_layers
 from blobflow.transports.files import in_thread, translate_os_errors
 from blobflow.transports.layout.index_json import EMPTY_INDEX, OCI_LAYOUT_FILE, path_of_blob
 
@@ -48,8 +48,8 @@ async def push_artifact(
 ) -> PushedArtifact:
     """Put files as an artifact under the target's tag.
 
-    Raises UsageError for a target that has no tag or can't be one, for files see `make_layers`, and what the
-    place answers: then the tag is as it was.
+    Raises UsageError for a target that has no tag or can't be one, for files see `make_layers`,
+    IntegrityError for one that changes meanwhile, and what the place answers: then the tag is as it was.
     """
     if target.digest:
         raise UsageError(f"{target} has a digest, which follows from the files: name a tag")
@@ -131,7 +131,11 @@ async def _mirror(
     folder = scratch / LAYOUT
     await in_thread(_write_layout, manifest, layers, folder)
     source = Reference(local_host(LAYOUT, str(folder)), "", digest=manifest.descriptor.digest)
-    await mirror_quietly(services, Pair(source, target), policy)
+    try:
+        await mirror_quietly(services, Pair(source, target), policy)
+    except BlobflowError:
+        await in_thread(check_unchanged, layers)  # a better reason than what the temporary folder lacks
+        raise
 
 
 async def mirror_quietly(services: Services, pair: Pair, policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from blobflow.cli import cli
 from blobflow.oci import digest_of, media
 from blobflow.oci.artifact import EMPTY_DESCRIPTOR, EMPTY_TYPE, TITLE, UNPACK, UNPACKED_DIGEST
-from blobflow.operations.artifacts import unpack
+from blobflow.operations.artifacts import files, push, unpack
 from blobflow.operations.artifacts.files import stays_inside, title_of
 from tests.fakes.layouts import NAME, Layout
 
@@ -354,7 +355,8 @@ def test_layers_without_a_name_are_told_of_and_left(folder: Path) -> None:
     [
         ("push oci:lay:x", "no file to push"),
         ("push oci:lay:x none.txt", "there is no file none.txt"),
-        ("push oci:lay:x a.txt:text", "is no media type"),
+        ("push oci:lay:x -", "there is no file -; write what a pipe gives into a file first"),
+        ("push oci:lay:x a.txt:text", "is written a.txt:text:); write type/subtype, as text/plain"),
         ("push oci:lay:x :text/plain", "names no file"),
         ("push oci:lay:x a.txt --artifact-type nonsense", "is no media type for --artifact-type"),
         ("push oci:lay:x a.txt -a nonsense", "is not KEY=VALUE"),
@@ -381,6 +383,34 @@ def test_a_link_that_leads_out_of_a_folder_is_not_packed(folder: Path) -> None:
     assert "could not be pulled" in refused("push", "oci:lay:x", "d", code=2)
 
 
+@pytest.mark.parametrize("left", ["hello, changed", "hel", "HELLO", None])
+def test_a_file_that_changes_while_it_is_pushed_is_named(
+    left: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*words: Any) -> None:
+        write_layout(*words)
+        (folder / "a.txt").unlink()
+        if left is not None:
+            (folder / "a.txt").write_text(left)
+
+    write_layout = push._write_layout
+    monkeypatch.setattr(push, "_write_layout", meanwhile)
+    said = refused("push", "oci:lay:x", "a.txt", code=6)
+    assert said == f"blobflow: {folder / 'a.txt'} changed while it was pushed; push it again once it is whole"
+
+
+def test_a_place_for_packed_folders_that_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*words: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_add", write)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said = refused("push", "oci:lay:x", "d", code=8)
+    assert f"can't pack d into {tmp_path} (TMPDIR): the disk is full" in said
+
+
 def test_what_is_attached_to_has_to_be_there() -> None:
     blobflow("push", "oci:lay:x", "a.txt")
     before = Path("lay/index.json").read_bytes()
@@ -391,7 +421,7 @@ def test_what_is_attached_to_has_to_be_there() -> None:
 def test_what_is_attached_hangs_on_the_image_and_on_what_was_attached(folder: Path) -> None:
     layout = Layout(folder / "lay")
     image = layout.image("amd64")
-    layout.tag(layout.index(image))
+    layout.tag(layout.index(image, layout.image("arm64")))
     where = "oci:lay:x"
     sbom = json.loads(blobflow("attach", where, "a.txt", "--artifact-type", "text/spdx", "--json").stdout)
     assert (
@@ -412,6 +442,11 @@ def test_what_is_attached_hangs_on_the_image_and_on_what_was_attached(folder: Pa
     assert found["count"] == 3
     blobflow("pull", f"oci:lay@{sbom['digest']}", "-o", "out")
     assert (folder / "out" / "a.txt").read_text() == "hello"
+    pruning = ("copy", "--dry-run", "-v", where, "oci:two:x", "--platform", "linux/amd64", "--index", "prune")
+    left = [line for line in blobflow(*pruning).stdout.splitlines() if line.startswith("left: ")]
+    assert [line.split()[1:4] for line in left] == [
+        [each["digest"], "of", "oci:two:x:"] for each in (on_index, *on_index["referrers"])
+    ]
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,22 @@ def test_roots_of_sigstore_python() -> None:
     for name in ("trustedroot.v1.json", "trustedroot.v1.local_tlog_ed25519_rekor-tiles.json"):
         assert read_trusted_root(folder / name).log_keys
     for name in ("trustedroot.badtype.json", "config.v1.json", "certificate_authority.json"):
-        with pytest.raises(InvalidConfig, match="can't be used as a trusted root"):
+        with pytest.raises(InvalidConfig, match="can't be used: "):
             read_trusted_root(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"nonsense", "it is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (b"[]", "it is no object"),
+        (b"{}", "mediaType: field required"),
+    ],
+)
+def test_a_file_that_is_no_trusted_root_is_refused_in_one_sentence(raw: bytes, why: str) -> None:
+    with pytest.raises(InvalidConfig) as failed:
+        SigstoreRoot(raw, "the file x")
+    assert str(failed.value) == f"the file x can't be used: {why}"
 
 
 def test_certificates_of_sigstore_python() -> None:
