@@ -77,7 +77,10 @@ def with_plan_signatures(run: RunOptions, config: Path | None, saved: SavedPlan,
     if not files:
         return with_signatures(run, config, (), policy)
     judges = load_judges(files)
-    return msgspec.structs.replace(policy, signatures=judges.pop("", None), named_signatures=judges)
+    judged = policy.judged if saved.demanded else settings.judged
+    return msgspec.structs.replace(
+        policy, signatures=judges.pop("", None), named_signatures=judges, judged=judged
+    )
 
 
 def changed_policies(saved: SavedPlan, policy: Policy) -> list[str]:

@@ -450,6 +450,21 @@ def test_the_configuration_has_one_where_nothing_else_is_said(signed: Signed, tm
 # Saved plans
 
 
+@pytest.mark.parametrize("option", [False, True])
+def test_of_a_plan_made_without_a_policy_all_is_judged_where_the_configuration_wants_all(
+    signed: Signed, tmp_path: Path, option: bool
+) -> None:
+    saved, config = tmp_path / "plan.json", tmp_path / "config.toml"
+    spec = _spec(signed, tmp_path / "plan", "index:1")
+    assert signed.run("plan", str(spec), "--out", str(saved)).exit_code == 0
+    config.write_text(f'[signatures]\npolicy = "{signed.policy}"\npolicy_for = "all"\n')
+    more = ("--policy", str(signed.policy)) if option else ()
+    done = signed.run("apply", str(saved), "--config", str(config), *more)
+    assert done.exit_code == 3, done.output
+    assert "no signature was found" in done.stderr
+    assert signed.served.writes == 0
+
+
 def test_a_plan_made_without_a_policy_brings_no_image_along_under_one(signed: Signed, tmp_path: Path) -> None:
     hung, saved = hung_image(signed, "hung-in-plan", "subject"), tmp_path / "plan.json"
     spec = _spec(signed, tmp_path / "plan", "hung-in-plan:1")

@@ -121,14 +121,18 @@ class SavedPlanning(Planning[list[int]]):
         """Judge the images by the digests that the plan has; what is rejected is a failure. One that is whole
         at its target, and was judged under the same policy when the plan was made, need not be again."""
         numbers = {self._saved.images[number].pair: number for number in images}
+        demanded = self._signatures.demanded(numbers)
+        if not demanded:
+            return
         goals = {goal.pair: goal for goal in remaining_plan(self._saved, self._progress, images).goals}
         manifests: dict[Pair, list[Descriptor]] = {}
-        for pair in self._signatures.demanded(numbers):
+        puts = {step.manifest.digest: step.manifest for step in self._saved.steps if isinstance(step, Put)}
+        for pair in demanded:
             image = self._saved.images[numbers[pair]]
             if not goals[pair].steps and _is_judged(self._saved, image, self.policy):
                 self._verdicts[pair] = image.verdicts
             else:
-                manifests[pair] = _judged(self._saved, image)
+                manifests[pair] = _judged(self._saved, image, puts, self.policy)
         checked = await self._signatures.check(manifests, runner)
         self._verdicts |= checked.verdicts
         self._progress.failures.update((numbers[pair], error) for pair, error in checked.failures.items())
@@ -272,13 +276,22 @@ def _check_judged(saved: SavedPlan, policy: Policy) -> None:
 def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
     """Whether the plan has the verdicts of the policy that is asked now."""
     judge, then = policy.judge_of(image.pair), saved.demanded.get(image.pair.signature_policy)
-    return bool(image.verdicts and judge and then and judge.fingerprint == then.fingerprint)
+    same = judge and then and judge.fingerprint == then.fingerprint and policy.judged == saved.policy.judged
+    return bool(image.verdicts and same)
 
 
-def _judged(saved: SavedPlan, image: SavedImage) -> list[Descriptor]:
-    """The manifests of an image that are judged: those that were when the plan was made; else its root."""
-    puts = {step.manifest.digest: step.manifest for step in saved.steps if isinstance(step, Put)}
+def _judged(
+    saved: SavedPlan, image: SavedImage, puts: Mapping[Digest, Descriptor], policy: Policy
+) -> list[Descriptor]:
+    """The manifests of an image that are judged: those that were when the plan was made, and its root; where
+    all are to be and were not then, also those that the plan puts as their sources have them. `puts`: what it
+    puts for any image."""
     below = dict.fromkeys(Digest(each.digest) for each in image.verdicts)
+    if policy.judged == "all" and (saved.policy.judged != "all" or not image.verdicts):
+        others = {*saved.made, *(each.digest for each in image.referrers)}
+        own = (saved.steps[number] for number in sorted(steps_of(saved, [image])))
+        found = (step.manifest.digest for step in own if isinstance(step, Put))
+        below |= dict.fromkeys(digest for digest in found if digest not in others)
     below.pop(image.source_root.digest, None)
     unknown = Descriptor(media.OCI_MANIFEST, image.source_root.digest, UNKNOWN_SIZE)
     return [
