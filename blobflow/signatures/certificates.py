@@ -7,12 +7,13 @@ to be code signing here, of every certificate that says what it is for.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID
 from cryptography.x509.verification import (
     Criticality,
@@ -29,6 +30,9 @@ from blobflow.signatures.proofs import NotProven, Step, refusing, without_warnin
 
 # Certificates that a signature may bring along: roots have signed over one or two others.
 MAX_CHAIN = 8
+# Those of them that have the same name and key: each more makes the paths that there may be so many times as
+# many, at every step. A CA that two others vouch for has two.
+MAX_ALIKE = 2
 # Bytes of a certificate: Fulcio's have 1 kB.
 MAX_CERTIFICATE = 64 * 1024
 
@@ -75,7 +79,7 @@ class CertificateRule(msgspec.Struct, frozen=True):
             .build_client_verifier()
         )
         try:
-            path = verifier.verify(leaf, [*self.intermediates, *chain]).chain
+            path = verifier.verify(leaf, [*self.intermediates, *few_alike(chain)]).chain
         except (VerificationError, x509.UnsupportedGeneralNameType, ValueError) as error:
             shown = one_line(str(error).rpartition("candidates exhausted: ")[2], 200)
             raise NotProven(
@@ -106,6 +110,22 @@ class CertificateRule(msgspec.Struct, frozen=True):
     def words(self) -> str:
         subject = " and ".join(each for each in (self.email, self.hostname) if each)
         return f"{subject} (issuer {self.issuer})" if self.issuer else subject
+
+
+def few_alike(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """The certificates of a chain through which a path may lead: none that vouches for itself, and a few with
+    the same name and key."""
+    found: list[x509.Certificate] = []
+    alike: Counter[bytes] = Counter()
+    for each in chain:
+        with refusing(Step.READABLE, "its certificate can't be read"):
+            subject = each.subject.public_bytes()
+            key = each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            is_self_issued = each.issuer.public_bytes() == subject
+        alike[subject + key] += 1
+        if not is_self_issued and alike[subject + key] <= MAX_ALIKE:
+            found.append(each)
+    return found
 
 
 def _kind_of(subject: str) -> str:

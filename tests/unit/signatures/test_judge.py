@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from blobflow.errors import InvalidConfig, SignatureRejected
 from blobflow.oci import parse_reference
 from blobflow.oci.digest import digest_of
-from blobflow.signatures.certificates import CertificateRule
+from blobflow.signatures.certificates import CertificateRule, few_alike
 from blobflow.signatures.contract import Acceptance, ClaimedImage, FoundSignature, SignatureJudge
 from blobflow.signatures.judge import MAX_JUDGED, load_judge
 from blobflow.signatures.proofs import NotProven
@@ -809,3 +809,10 @@ except InvalidConfig as error:
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert 'pip install "blobflow[verify]"' in done.stdout
+
+
+def test_of_what_a_signature_brings_along_few_certificates_are_alike() -> None:
+    """Each more would make the paths that are tried so many times as many."""
+    brought = Authority()
+    chain = [brought.intermediate] * 5 + [brought.root]
+    assert few_alike(chain) == [brought.intermediate] * 2
