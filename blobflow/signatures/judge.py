@@ -66,10 +66,10 @@ def load_judge(
             from blobflow.signatures.sigstore_root import read_trusted_root
 
             root = read_trusted_root(trusted_root)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise InvalidConfig(
             f"the signature policy {policy} asks for signatures; "
-            f'to verify them, pip install "blobflow[verify]" ({error.name} is missing)'
+            f'to verify them, pip install "blobflow[verify]" ({error.name} is missing or too old)'
         ) from None
     errors, reader = FileErrors(), TrustReader(str(policy))
     provers = {each: Prover(each.signed_identity, reader.read(each, errors), root) for each in required}
