@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -63,7 +64,7 @@ def verb(
     types = frozenset(artifact_types)
     tree = run_one_shot(settings, connection.output, lambda client: _look(client, named, platform, types))
     if as_json:
-        write_stdout(msgspec.json.format(msgspec.json.encode(referrers_document(tree)), indent=2))
+        write_stdout(json.dumps(msgspec.to_builtins(referrers_document(tree)), indent=2))
     else:
         print_lines(*referrers_lines(tree))
 

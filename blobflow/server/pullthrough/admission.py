@@ -54,8 +54,8 @@ _TAR_HEADER = 512
 class Refused(ApiError):
     """The policy does not accept what a client asked for: 403, with one sentence that clients show."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__("DENIED", printable(sentence, _LONGEST))
+    def __init__(self, message: str) -> None:
+        super().__init__("DENIED", printable(message, _LONGEST))
 
 
 class Admission:
