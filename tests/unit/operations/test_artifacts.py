@@ -431,7 +431,9 @@ def test_a_place_for_packed_folders_that_is_full_is_named(
 def test_what_is_attached_to_has_to_be_there() -> None:
     blobflow("push", "oci:lay:x", "a.txt")
     before = Path("lay/index.json").read_bytes()
-    assert "y" in refused("attach", "oci:lay:y", "a.txt", "--artifact-type", "a/b", code=5)
+    for platform in ((), ("--platform", "linux/amd64")):
+        said = refused("attach", "oci:lay:y", "a.txt", "--artifact-type", "a/b", *platform, code=5)
+        assert said.startswith("blobflow: target: ") and "y" in said
     assert Path("lay/index.json").read_bytes() == before
 
 
