@@ -19,7 +19,7 @@ from blobflow.cli.options.single_platform import SinglePlatform, single_platform
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
-from blobflow.errors import UsageError
+from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import Reference, parse_reference
 
 if TYPE_CHECKING:
@@ -72,7 +72,11 @@ def verb(
         if platform is not None:
             from blobflow.operations.single_image import image_digest
 
-            digest = await image_digest(client, named, platform)
+            try:
+                digest = await image_digest(client, named, platform)
+            except BlobflowError as error:
+                error.side = "target"  # that it is read there does not make it a source
+                raise
             image = Reference(named.host, named.repository, digest=digest)
         return await attach_artifact(
             client, image, given, artifact_type=artifact.artifact_type, annotations=notes

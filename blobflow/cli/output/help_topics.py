@@ -178,10 +178,36 @@ An image has no files by name: `copy REF oci:DIR` keeps one as a layout, `copy R
 `docker load`, and `copy oci:DIR REF` or `load FILE --to HOST` bring it to a registry.
 """
 
+_POLICIES = """\
+A signature policy says who has to have signed what: containers' policy.json, as skopeo and podman read it.
+
+  {
+    "default": [{"type": "reject"}],
+    "transports": {"docker": {
+      "docker.io/acme": [{"type": "sigstoreSigned", "keyPath": "cosign.pub",
+                          "signedIdentity": {"type": "matchRepository"}}],
+      "docker.io/library": [{"type": "insecureAcceptAnything"}]
+    }}
+  }
+
+The longest scope that an image is in counts, written out: alpine is in docker.io/library. matchRepository
+fits what cosign signs, a digest in a repository; without signedIdentity the tag has to be signed too.
+
+  copy, sync, plan, apply, save, load, export --policy FILE
+  serve --upstream HOST --policy FILE
+  policy: FILE                        in a spec, for all images or for one
+  [signatures] policy = "FILE"        in config.toml, where nothing else says another
+
+Images are judged at the source, before anything of them is put; one that is not accepted fails alone, with 9,
+or 3 in a set. Keys and roots come from files, and no network is asked. `plan -v` and the report say which key
+or identity signed. To verify signatures: pip install "blobflow[verify]".
+"""
+
 TOPICS = {
     "references": Topic("How images and places are named.", _REFERENCES),
     "specs": Topic("What a spec file says.", _SPECS),
     "artifacts": Topic("What hangs on an image, and files as artifacts.", _ARTIFACTS),
+    "policies": Topic("Which signatures images have to have.", _POLICIES),
     "compression": Topic("What bare layers become, and which digests are equal.", _COMPRESSION),
     "access": Topic("Who may do what at a registry of `serve`.", _ACCESS),
     "exit-codes": Topic(

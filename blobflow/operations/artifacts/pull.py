@@ -176,6 +176,9 @@ def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
                 blob = Path(shutil.copyfile(blob, made / str(number)))
         ready[each] = blob
     for each in files:
+        if each.unpack:
+            _check_merge(ready[each], _path(each, folder))
+    for each in files:
         target = _path(each, folder)
         with translate_os_errors("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,18 +188,34 @@ def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
                 ready[each].replace(target)
 
 
+def _check_merge(folder: Path, target: Path) -> None:
+    """Raise UsageError if a folder is in the way of something else below `target`, or the other way round."""
+    if not os.path.lexists(target):
+        return
+    if not _is_folder(target):
+        raise UsageError(f"{target} is there already, and no folder; -o DIR writes elsewhere")
+    for each in sorted(folder.iterdir()):
+        into = target / each.name
+        if _is_folder(each):
+            _check_merge(each, into)
+        elif _is_folder(into):
+            raise UsageError(f"{into} is there already, and a folder; -o DIR writes elsewhere")
+
+
 def _merge(folder: Path, target: Path) -> None:
     """Bring a folder to where one may be: what is there besides stays."""
     if not os.path.lexists(target):
         folder.rename(target)
         return
-    if target.is_symlink() or not target.is_dir():
+    if not _is_folder(target):  # it was one when it was checked
         raise StorageError(f"{target} is there already, and no folder")
     for each in sorted(folder.iterdir()):
         into = target / each.name
-        if each.is_dir() and not each.is_symlink():
+        if _is_folder(each) and _is_folder(into):
             _merge(each, into)
-        elif into.is_dir() and not into.is_symlink():
-            raise StorageError(f"{into} is there already, and a folder")
         else:
             each.replace(into)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()

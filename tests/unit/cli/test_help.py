@@ -22,6 +22,7 @@ from blobflow.cli.inputs.spec_keys import Entry, Rename, Tags
 from blobflow.cli.output.help_topics import TOPICS
 from blobflow.errors import BlobflowError
 from blobflow.oci import parse_reference
+from blobflow.signatures.policy_file import read_policy
 from tests.deadlines import HANGS_AFTER
 from tools.checkout import TOP
 
@@ -157,7 +158,7 @@ def test_where_there_is_one_side_its_options_need_no_side_and_may_have_it(verb: 
 def test_what_is_neither_is_an_error_that_lists_the_topics() -> None:
     done = run("help", "everything")
     assert done.exit_code == 2
-    topics = "references, specs, artifacts, compression, access, exit-codes"
+    topics = "references, specs, artifacts, policies, compression, access, exit-codes"
     assert f"no topic or verb 'everything'; the topics are {topics}" in done.output
 
 
@@ -169,6 +170,14 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 def test_the_documentation_says_the_same_of_exit_codes() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", EXIT_CODES_PAGE.read_text(), re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
+
+
+def test_the_policy_of_the_topic_is_one(tmp_path: Path) -> None:
+    text = TOPICS["policies"].text
+    file = tmp_path / "policy.json"
+    file.write_text(text[text.index("{") : text.index("\n  }\n") + 4])
+    scoped = read_policy(file).requirements("docker", parse_reference("acme/app:1.0"))
+    assert scoped.scope == "docker.io/acme"
 
 
 def test_the_spec_of_the_topic_is_one() -> None:

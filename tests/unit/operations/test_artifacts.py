@@ -178,6 +178,23 @@ def test_a_folder_that_is_there_keeps_what_else_is_in_it(folder: Path) -> None:
     assert (folder / "out" / "d" / "sub" / "b").read_text() == "there"
 
 
+@pytest.mark.parametrize(("is_folder", "kind"), [(["sub", "sub/b"], "a folder"), ([], "no folder")])
+def test_a_folder_in_the_way_deeper_down_changes_nothing(
+    is_folder: list[str], kind: str, folder: Path
+) -> None:
+    blobflow("push", "oci:lay:x", "a.txt", "d")
+    below = folder / "out" / "d"
+    below.mkdir(parents=True)
+    for each in is_folder:
+        (below / each).mkdir()
+    if not is_folder:
+        (below / "sub").symlink_to("..")
+    said = refused("pull", "oci:lay:x", "-o", "out", "--overwrite", code=2)
+    assert f"is there already, and {kind}; -o DIR writes elsewhere" in said
+    assert [path.name for path in (folder / "out").iterdir()] == ["d"]
+    assert [path.name for path in below.iterdir()] == ["sub"]
+
+
 def artifact(layers: list[dict[str, Any]], **more: Any) -> Layout:
     """A layout with an artifact that others made."""
     layout = Layout(Path("made"))
@@ -414,7 +431,9 @@ def test_a_place_for_packed_folders_that_is_full_is_named(
 def test_what_is_attached_to_has_to_be_there() -> None:
     blobflow("push", "oci:lay:x", "a.txt")
     before = Path("lay/index.json").read_bytes()
-    assert "y" in refused("attach", "oci:lay:y", "a.txt", "--artifact-type", "a/b", code=5)
+    for platform in ((), ("--platform", "linux/amd64")):
+        said = refused("attach", "oci:lay:y", "a.txt", "--artifact-type", "a/b", *platform, code=5)
+        assert said.startswith("blobflow: target: ") and "y" in said
     assert Path("lay/index.json").read_bytes() == before
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -98,6 +99,16 @@ async def test_an_api_is_asked_once_a_manifest_and_the_tags_once_a_repository() 
     assert [[(r.manifest, r.how) for r in each] for each in found] == [[(OTHER, "api")]] * 5
     asked = server.asked()
     assert len(asked) == 6 and sum("/tags/list" in each for each in asked) == 1
+
+
+async def test_an_entry_that_spoils_a_list_does_not_hide_the_others() -> None:
+    odd = msgspec.structs.replace(IMAGE, artifact_type="x" * 5000)
+    answers = [listed(OTHER, odd), listed(OTHER)]
+    async with scripted_server(Repository(api=lambda _: answers.pop(0))) as server, world() as there:
+        source = there.source(server.host)
+        with pytest.raises(UnsupportedContent, match="something of 5000 characters"):
+            await source.referrers(SUBJECT)
+        assert [each.manifest for each in await source.referrers(digest_of(b"2"))] == [OTHER]
 
 
 async def test_what_is_signed_later_is_seen_also_by_a_process_that_runs_on(

@@ -216,14 +216,18 @@ class RepositoryReferrers:
             headers={"Accept": media.OCI_INDEX},
             limit=MAX_MANIFEST_BYTES,
         )
+        is_list = False
         try:
             response = await self._client.send(request)
             self._client.meter.bytes_read += len(response.body)
-            index = parse_manifest(response.body, response.headers.get("Content-Type", ""))
+            kind = response.headers.get("Content-Type", "")
+            is_list = kind.startswith(media.OCI_INDEX)
+            index = parse_manifest(response.body, kind)
             if not index.is_index:
                 raise UnsupportedContent(f"{self._client.host} answered {description} with no list of them")
         except (RegistryError, UnsupportedContent) as error:
-            if error.retryable or not first:
+            # A list with an entry that can't be taken is one: whoever pushes that must not hide the others.
+            if error.retryable or not first or is_list:
                 raise
             self._no_list(error)
             return None
