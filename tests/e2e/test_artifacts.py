@@ -78,6 +78,7 @@ def test_a_mirror_without_what_hangs_on_the_image_is_found_by_verify(
     assert blobflow("verify", *ends, "--verify", "content", home=home).out.startswith("right: ")
 
 
+@pytest.mark.where_present
 @pytest.mark.skipif(shutil.which("oras") is None, reason="needs oras on PATH")
 def test_oras_reads_what_is_pushed_and_finds_what_is_attached(
     target: Registry, files: Path, tmp_path: Path

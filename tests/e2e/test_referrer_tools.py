@@ -11,7 +11,7 @@ import pytest
 from tests.scenarios.signed_images import Signed, digests, item_of
 from tools.processes import blobflow, run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.where_present]
 
 LIST = {
     "oras": ["discover", "--oci-layout", "--format", "json", "{layout}:1"],
