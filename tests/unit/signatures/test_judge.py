@@ -750,6 +750,7 @@ def test_a_fingerprint_follows_from_the_policy_and_its_keys(judging: Judging, tm
             "is no public key but a private key",
         ),
     ],
+    ids=["empty", "nonsense", "cut off", "two", "a certificate", "private"],
 )
 def test_a_malformed_key(raw: bytes, reason: str, judging: Judging, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=reason):
