@@ -42,6 +42,19 @@ def read_beginning(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
+def read_named(path: Path, what: str, most: int) -> bytes:
+    """All of a file that is `what`, of at most so many bytes; as `read_beginning`. Raises InvalidConfig if it
+    can't be read, or has more."""
+    try:
+        raw = read_beginning(path, most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidConfig(f"can't read the {what} {path}: {reason}") from None
+    if len(raw) > most:
+        raise InvalidConfig(f"{path} has more than {most // 1024**2} MiB; is it a {what}?")
+    return raw
+
+
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 

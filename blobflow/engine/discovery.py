@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from blobflow.content import NullJournal
+from blobflow.content import NullJournal, RefersAtHand, Site
 from blobflow.engine.concurrency.bounded_runner import (
     MAX_LOOKUPS,
     MAX_SMALL_REQUESTS,
@@ -213,15 +213,21 @@ class _HostDiscovery:
         """Images out of files do not count as complete where others are listed as their referrers than when
         they were put: to look costs no request."""
         journal, changed = self._discovery.services.journal, set[Pair]()
+        by_site: dict[Site, list[Pair]] = {}
         for pair in self._good():
-            if self._policy.lookup(pair) == "off" or pair.target.transport:
+            if self._policy.lookup(pair) != "off" and not pair.target.transport:
+                by_site.setdefault(site_of(pair.source), []).append(pair)
+        for site, pairs in by_site.items():
+            source = self._source_at(site)
+            if not isinstance(source, RefersAtHand):  # asked once a site: what has protocols is slow to say
                 continue
-            root = self._roots[pair.source]
-            listed = await referrers_at_hand(self._source_at(site_of(pair.source)), root)
-            if listed:
-                self._discovery.referrers_at_hand[pair] = listed
-                if pair in tags.recorded and noted_referrers(journal, pair, root.digest) != listed:
-                    changed.add(pair)
+            for pair in pairs:
+                root = self._roots[pair.source]
+                listed = await referrers_at_hand(source, root)
+                if listed:
+                    self._discovery.referrers_at_hand[pair] = listed
+                    if pair in tags.recorded and noted_referrers(journal, pair, root.digest) != listed:
+                        changed.add(pair)
         return msgspec.structs.replace(tags, current=tags.current - changed)
 
     async def _read(self, tags: TagSurvey) -> Graph:

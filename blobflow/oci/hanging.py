@@ -10,17 +10,6 @@ from blobflow.oci.manifest import Manifest
 _COSE = "application/cose"
 # Layers by their media type, whatever their compression is called.
 _LAYERS = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
-# What clients take for the config of an image: docker takes some words that tools of old wrote, too.
-_IMAGE_CONFIGS = frozenset(
-    {
-        media.OCI_CONFIG,
-        media.DOCKER_CONFIG,
-        "application/octet-stream",
-        "application/json",
-        "text/html",
-        "",
-    }
-)
 
 
 def hangs(manifest: Manifest) -> bool:
@@ -32,7 +21,7 @@ def hangs(manifest: Manifest) -> bool:
 def is_like_an_image(manifest: Manifest) -> bool:
     """Whether there are clients that take a manifest for an image, whatever its layers are called."""
     config = manifest.config
-    return config is None or media.without_parameters(config.media_type) in _IMAGE_CONFIGS
+    return config is None or media.without_parameters(config.media_type) in media.IMAGE_CONFIGS
 
 
 def would_run(manifest: Manifest) -> bool:

@@ -26,6 +26,11 @@ IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 MANIFESTS = INDEXES | IMAGES
 # What a manifest is in OCI's words that calls itself nothing, and was called so by others.
 OCI_FORMS = {DOCKER_LIST: OCI_INDEX, DOCKER_MANIFEST: OCI_MANIFEST}
+# What is taken for the config of an image: moby takes some words that tools of old wrote, too
+# (distribution/registry.go).
+IMAGE_CONFIGS = frozenset(
+    {OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html", ""}
+)
 SCHEMA1 = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
 # Registries answer an index with 404, or with one platform of it, to a client that does not list its type.

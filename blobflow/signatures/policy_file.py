@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.bounded_file import read_beginning
+from blobflow.bounded_file import read_named
 from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.oci import Reference
@@ -109,12 +109,7 @@ def read_policy(path: Path) -> SignaturePolicy:
 
     Raises InvalidConfig with the file, and the place and the reason of each mistake in it.
     """
-    try:
-        raw = read_beginning(path, MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidConfig(f"can't read the signature policy {path}: {reason}") from None
-    return parse_policy(raw, str(path))
+    return parse_policy(read_named(path, "signature policy", MAX_BYTES), str(path))
 
 
 def parse_policy(raw: bytes, name: str = "policy.json") -> SignaturePolicy:

@@ -22,6 +22,7 @@ from sigstore_models.common.v1 import HashAlgorithm
 from sigstore_models.common.v1 import PublicKey as LogFileKey
 from sigstore_models.trustroot.v1 import TrustedRoot as RootFile
 
+from blobflow.bounded_file import read_named
 from blobflow.errors import InvalidConfig
 from blobflow.oci import Digest
 from blobflow.oci.digest import algorithm_of, encoded_of
@@ -30,7 +31,7 @@ from blobflow.signatures.certificates import CertificateRule
 from blobflow.signatures.keys import PublicKey
 from blobflow.signatures.log_entries import LogKey
 from blobflow.signatures.proofs import NotProven, Step, refusing, without_warnings
-from blobflow.signatures.trust import read_bounded
+from blobflow.signatures.trust import MAX_FILE
 
 # Bytes of a timestamp: a few thousand, with its certificates.
 MAX_TIMESTAMP = 64 * 1024
@@ -155,4 +156,4 @@ class _Subject:
 
 def read_trusted_root(path: Path) -> SigstoreRoot:
     """Read a trusted root. Raises InvalidConfig."""
-    return SigstoreRoot(read_bounded(path, "trusted root"), f"the trusted root {path}")
+    return SigstoreRoot(read_named(path, "trusted root", MAX_FILE), f"the trusted root {path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from cryptography.x509 import Certificate
 
-from blobflow.bounded_file import read_beginning
+from blobflow.bounded_file import read_named
 from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.signatures.certificates import CertificateRule, read_certificates
@@ -93,7 +93,7 @@ class TrustReader:
 
     def _file(self, path: str) -> bytes:
         if path not in self._files:
-            self._files[path] = read_bounded(Path(path), "file")
+            self._files[path] = read_named(Path(path), "file", MAX_FILE)
         return self._inline(self._files[path])
 
 
@@ -108,15 +108,3 @@ def _log_key(raw: bytes, name: str) -> LogKey:
     if key.is_ecdsa or key.is_ed25519:
         return LogKey(key)
     raise InvalidConfig(f"{name} is no key of a log: those are ECDSA or Ed25519")
-
-
-def read_bounded(path: Path, what: str) -> bytes:
-    """Read a file that a policy names. Raises InvalidConfig if it can't be read, or is none of the kind."""
-    try:
-        raw = read_beginning(path, MAX_FILE + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidConfig(f"can't read the {what} {path}: {reason}") from None
-    if len(raw) > MAX_FILE:
-        raise InvalidConfig(f"{path} has more than {MAX_FILE // 1024**2} MiB; is it a {what}?")
-    return raw

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from blobflow.cli.inputs.platforms import parse_single
-from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.artifact import ArtifactOptions, artifact_options
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, target_connection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
 from blobflow.cli.options.single_platform import SinglePlatform, single_platform_option
-from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.put_artifact import put_artifact
 from blobflow.cli.verb import Verb
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import Reference, parse_reference
@@ -56,7 +53,6 @@ def verb(
       blobflow attach HOST/app:1 sbom.json --artifact-type application/spdx+json
       blobflow attach HOST/app:1 --artifact-type application/vnd.example -a reviewed=yes
     """
-    from blobflow.cli.output.artifact_text import pushed_document, pushed_lines
     from blobflow.oci.artifact import check_media_type
     from blobflow.operations.artifacts.files import parse_file
     from blobflow.operations.artifacts.push import attach_artifact
@@ -83,9 +79,4 @@ def verb(
         )
 
     run = RunOptions(concurrency=concurrency, cache_dir=cache_dir)
-    settings = run_settings(connection, run, Hosts(targets=frozenset({named.host})))
-    pushed = run_one_shot(settings, connection.output, attach)
-    if as_json:
-        write_stdout(json.dumps(pushed_document(pushed), indent=2))
-    elif not connection.output.quiet:
-        print_lines(*pushed_lines(pushed, str(named)))
+    put_artifact(attach, named, run, connection, as_json=as_json)

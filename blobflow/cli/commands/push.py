@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.artifact import ArtifactOptions, artifact_options
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, target_connection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
-from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.settings import Hosts, run_settings
+from blobflow.cli.put_artifact import put_artifact
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
@@ -54,7 +51,6 @@ def verb(
       blobflow push HOST/app/docs:1 manual.pdf:application/pdf
       blobflow push HOST/app/charts:1 charts --artifact-type application/vnd.example
     """
-    from blobflow.cli.output.artifact_text import pushed_document, pushed_lines
     from blobflow.engine.policy import Policy
     from blobflow.oci.artifact import check_media_type
     from blobflow.operations.artifacts.files import parse_file
@@ -80,9 +76,4 @@ def verb(
         )
 
     run = RunOptions(concurrency=concurrency, cache_dir=cache_dir)
-    settings = run_settings(connection, run, Hosts(targets=frozenset({target.host})))
-    pushed = run_one_shot(settings, connection.output, push)
-    if as_json:
-        write_stdout(json.dumps(pushed_document(pushed), indent=2))
-    elif not connection.output.quiet:
-        print_lines(*pushed_lines(pushed, str(target)))
+    put_artifact(push, target, run, connection, as_json=as_json)

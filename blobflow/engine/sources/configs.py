@@ -26,18 +26,6 @@ from blobflow.oci.platform import MAX_PLATFORM
 # Configs are some kilobytes; those of images with thousands of history entries are some hundred.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
-# The media types that moby takes for image configs (distribution/registry.go).
-_IMAGE_CONFIGS = frozenset(
-    {
-        media.OCI_CONFIG,
-        media.DOCKER_CONFIG,
-        "application/octet-stream",
-        "application/json",
-        "text/html",
-        "",
-    }
-)
-
 
 class ImageConfig(msgspec.Struct):
     """The fields that are read from a config. `created`: RFC 3339, or ""."""
@@ -78,7 +66,7 @@ def may_name_platform(manifest: Manifest) -> bool:
     config = manifest.config
     return (
         config is not None
-        and media.without_parameters(config.media_type) in _IMAGE_CONFIGS
+        and media.without_parameters(config.media_type) in media.IMAGE_CONFIGS
         and 0 < config.size <= MAX_CONFIG_BYTES
     )
 

@@ -221,7 +221,7 @@ class RepositoryReferrers:
             response = await self._client.send(request)
             self._client.meter.bytes_read += len(response.body)
             kind = response.headers.get("Content-Type", "")
-            is_list = kind.startswith(media.OCI_INDEX)
+            is_list = media.without_parameters(kind) == media.OCI_INDEX
             index = parse_manifest(response.body, kind)
             if not index.is_index:
                 raise UnsupportedContent(f"{self._client.host} answered {description} with no list of them")
