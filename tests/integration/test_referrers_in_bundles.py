@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from blobflow import cli
 from blobflow.oci import Digest, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag
-from blobflow.transports.store import Store
 from tests.scenarios.registries import registries
 from tests.scenarios.signed_images import Content, Signed, digests
+from tests.scenarios.signed_registries import load as fill
 from tools.registry.faulty import DropHeader, Fault, JournallingRegistry, Status
 
 WITHOUT_API = (
@@ -33,17 +33,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, str(tmp_path / "home"))
 
 
-def put(store: Store, repository: str, content: Content) -> None:
-    for digest, raw in content.blobs.items():
-        store.blobs.write_small(raw, digest)
-        store.repositories.add(repository, digest)
-    for digest, manifest in content.manifests.items():
-        store.blobs.write_small(manifest.raw, digest)
-        store.repositories.add(repository, digest, manifest.descriptor.media_type)
-    for tag, digest in content.tags.items():
-        store.repositories.set_tag(repository, tag, digest)
-
-
 class Gap:
     """A source with the signed image `one/app:1`, a target, and the folder in which bundles are carried."""
 
@@ -52,7 +41,7 @@ class Gap:
         self.target = target
         self.folder = folder
         self.signed = Signed()
-        put(source.store, "one/app", self.signed.content)
+        fill(source.store, "one/app", self.signed.content)
 
     async def run(self, *arguments: str | Path) -> str:
         """Run a verb in a thread, on a loop of its own; what it said."""
@@ -132,7 +121,7 @@ async def test_a_signature_that_is_all_that_is_new_is_loaded_too(tmp_path: Path)
         await stand.load(april)
         late = Content()
         signature = late.signature(stand.signed.index, words="late")
-        put(stand.source.store, "one/app", late)
+        fill(stand.source.store, "one/app", late)
         may = await stand.save("may.tar", "--since", april)
         record = await stand.load(may)
         assert record["status"] == "done"
@@ -152,7 +141,7 @@ async def test_referrers_share_the_empty_config_with_those_of_images_elsewhere(
         await stand.load(april)
         other = Content()
         other.signature(other.index({"riscv64": other.image("riscv64")}, "2"))
-        put(stand.source.store, "two/app", other)
+        fill(stand.source.store, "two/app", other)
         may = await stand.save("may.tar", "--since", april, images="two/app:2\n")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of a machine that never saw april"))
         record = await stand.load(may)
@@ -168,7 +157,7 @@ async def test_what_is_exported_alone_says_what_was_left(tmp_path: Path) -> None
         image = content.manifest({"config": config, "layers": []}, media.OCI_MANIFEST, "1")
         sbom = content.sbom(image)
         hanging = [sbom, content.signature(sbom), content.signature(image, "sig")]
-        put(stand.source.store, "bare", content)
+        fill(stand.source.store, "bare", content)
         report = tmp_path / "export.json"
         for chosen in (
             "type=cacheonly",
