@@ -321,14 +321,21 @@ class Blobs:
         if len(self._used) >= _MAX_UNWRITTEN_USES:
             self.write_uses()
 
-    def write_uses(self) -> None:
-        """Write which blobs were used since the last time; gc does so before it decides.
+    def write_uses(self, *, at_once: bool = False) -> None:
+        """Write which blobs were used since the last time; gc does so `at_once`, before it decides.
 
         Blobs count as not used where that fails.
         """
         used, self._used = self._used, set()
-        if used and not self._state.read_only:
-            rows = [(now(), digest) for digest in used]
-            self._state.later(
-                lambda: self._state.write_many("UPDATE blobs SET used = ? WHERE digest = ?", rows)
-            )
+        rows = [(now(), digest) for digest in used]
+
+        def write() -> None:
+            self._state.write_many("UPDATE blobs SET used = ? WHERE digest = ?", rows)
+
+        if not rows or self._state.read_only:
+            return
+        if at_once:
+            with contextlib.suppress(StorageError), self._state.transaction():
+                write()
+        else:
+            self._state.later(write)

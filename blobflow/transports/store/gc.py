@@ -52,7 +52,7 @@ async def collect_garbage(store: Store, max_bytes: int | None = None) -> GcResul
     """
     store.state.check_writable()
     partials = await asyncio.to_thread(sweep_partials, store.paths)
-    store.blobs.write_uses()
+    store.blobs.write_uses(at_once=True)
     with contextlib.suppress(StorageFull):  # this housekeeping can wait, making room can't
         store.leases.sweep()
         store.repositories.forget_old_roots()

@@ -19,6 +19,7 @@ from blobflow.transports.store.leases import LEASE_SECONDS, boot, is_alive
 from blobflow.transports.store.partial_files import try_lock
 from blobflow.transports.store.partial_sweep import PARTIAL_SECONDS
 from blobflow.transports.store.promises import KEPT_SECONDS
+from blobflow.transports.store.state.database import State
 from tests.deadlines import HANGS_AFTER
 
 HERE = "boot-1/pid:[1]"
@@ -179,6 +180,17 @@ async def test_reading_a_blob_saves_it_from_being_the_next_to_go(store: Store) -
     await collect_garbage(store, 10)
     assert held(store) == {read}
     assert unread not in held(store)
+
+
+async def test_gc_writes_the_uses_itself_before_it_chooses(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a server a thread writes them in its own time, which may be between gc's two looks."""
+    held, used = put(store, b"held", LONG_AGO + 1), put(store, b"used")
+    monkeypatch.setattr(State, "later", lambda state, work: None)
+    store.blobs.mark_used(used)
+    await collect_garbage(store, 4)
+    assert [store.blobs.size_of(digest) for digest in (held, used)] == [None, 4]
 
 
 async def test_gc_never_evicts_what_a_root_reaches(store: Store) -> None:
