@@ -12,6 +12,7 @@ import msgspec
 from blobflow.content import AllowanceOf, Cache, Journal, SinkAt, Site, Sleep, SourceAt
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.pull_quota import no_allowance
+from blobflow.engine.transfer.carrying import Carrier
 from blobflow.errors import BlobflowError
 from blobflow.events import Meter, Observer
 from blobflow.oci import Digest, Reference
@@ -45,6 +46,7 @@ class Services(msgspec.Struct, frozen=True):
     `patience`: how many seconds the targets that have answered wait for the others, to be planned as one.
     `claims`: what a source's image, or a manifest below it, claims to be, for signature policies: several
     images where it was made of them, each of which has to be accepted.
+    `carrier`: what copies the blobs between registries in place of this process; None: nothing does.
     `retry_times`: how often what failed is tried again; None: as the tables say.
     `sleep` takes seconds; `random` gives 0 ≤ r < 1: tests replace them.
     """
@@ -63,6 +65,7 @@ class Services(msgspec.Struct, frozen=True):
     complete: Callable[[], Awaitable[Mapping[Site, BlobflowError]]] = _nothing_to_complete
     patience: float = PATIENCE
     claims: Callable[[Reference, Digest], Sequence[ClaimedImage]] = claims_of
+    carrier: Carrier | None = None
     retry_times: int | None = None
     sleep: Sleep = asyncio.sleep
     random: Callable[[], float] = random.random

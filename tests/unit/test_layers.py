@@ -178,6 +178,15 @@ ROOMS = {
         ),
         ("msgspec",),
     ),
+    "deployment_files": Room((*WORDS, "bounded_file", "file_errors"), ("msgspec", "yaml")),
+    "mirror_places": Room((*WORDS, "engine.pairs"), ("msgspec",)),
+    "node_files": Room(
+        (*WORDS, "mirror_places", "toml_lines", "settings", "transports.registry"), ("msgspec", "yaml")
+    ),
+    "cluster": Room(
+        (*SEAM, "engine", "transports", "environment", "composition", "settings", "version"),
+        ("msgspec", "dask", "distributed"),
+    ),
     "planfile": Room((*SEAM, "engine"), ("msgspec",)),
     "reportfile": Room((*SEAM, "engine"), ("msgspec",)),
     "page_style": Room(("printable",)),

@@ -1,0 +1,67 @@
+"""The images that deployment files name, each with its place in the file, and the places that can't be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from blobflow.oci import Reference
+
+# What a part of a file holds of an image's name. Where a name stands in one piece, that is its "reference".
+PartKind = Literal["reference", "registry", "repository", "name", "tag", "digest"]
+
+
+class NamePart(msgspec.Struct, frozen=True):
+    """A piece of a file that holds an image's name or a part of it: the characters `start` ≤ i < `end` of the
+    file's text, quotes and prefixes such as `docker://` left out.
+
+    `quote`: the quote in which it stands in YAML or JSON, "" for none, "|" for a block scalar.
+    """
+
+    start: int
+    end: int
+    kind: PartKind = "reference"
+    quote: str = ""
+
+
+class NamedImage(msgspec.Struct, frozen=True):
+    """An image that a file names.
+
+    `path` is the file as it was named, or found below the folder that was; `line` counts from 1. `written` is the
+    name as it stands there, parts that stand apart joined by ` + `. `reference` is that name in full: the
+    registry, `library/`, `:latest` where there is neither tag nor digest, and variables by the defaults that
+    the same file gives. `field` says what kind of place it is (`container`, `env`, `FROM`, …). `parts`: the
+    pieces of the text that would be replaced to name another image; empty where the name is put together
+    from variables, so that no piece of it could be.
+    """
+
+    path: str
+    line: int
+    written: str
+    reference: Reference
+    field: str
+    parts: tuple[NamePart, ...] = ()
+
+
+class UntoldImage(msgspec.Struct, frozen=True):
+    """A place that names an image which can't be told from the file: a template, a variable without a default,
+    a name that is cut off. `reason` is a sentence's end for people. `likely`: what it would be by the source
+    that `reason` names (an `.env` beside the file, say); "" where there is none. It is never taken by itself."""
+
+    path: str
+    line: int
+    written: str
+    field: str
+    reason: str
+    likely: str = ""
+
+
+class FoundImages(msgspec.Struct, frozen=True):
+    """What was found, in the order of files and lines. `files`: every file that was read; `passed_over`: files
+    that name no images as far as is known, each with why."""
+
+    images: tuple[NamedImage, ...]
+    untold: tuple[UntoldImage, ...]
+    files: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
