@@ -8,8 +8,9 @@ from blobflow.oci import Reference
 
 
 class PlaceRule(msgspec.Struct, frozen=True, order=True):
-    """Everything below `source` (a host, or a host and the first components of a repository) is below `target`,
-    with the rest of its repository's name and its tag unchanged. `exact`: the one repository `source` alone."""
+    """Everything below `source` (a host, or a host and the first components of a repository) is below
+    `target`, with the rest of its repository's name and its tag unchanged. `exact`: the one repository
+    `source` alone."""
 
     source: str
     target: str

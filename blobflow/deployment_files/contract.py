@@ -1,4 +1,4 @@
-"""The images that deployment files name, each with its place in the file, and the places that can't be told."""
+"""The images that deployment files name, each with its place in the file, and what can't be told."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class NamePart(msgspec.Struct, frozen=True):
 class NamedImage(msgspec.Struct, frozen=True):
     """An image that a file names.
 
-    `path` is the file as it was named, or found below the folder that was; `line` counts from 1. `written` is the
-    name as it stands there, parts that stand apart joined by ` + `. `reference` is that name in full: the
-    registry, `library/`, `:latest` where there is neither tag nor digest, and variables by the defaults that
-    the same file gives. `field` says what kind of place it is (`container`, `env`, `FROM`, …). `parts`: the
-    pieces of the text that would be replaced to name another image; empty where the name is put together
-    from variables, so that no piece of it could be.
+    `path` is the file as it was named, or found below the folder that was; `line` counts from 1. `written` is
+    the name as it stands there, parts that stand apart joined by ` + `. `reference` is that name in full:
+    the registry, `library/`, `:latest` where there is neither tag nor digest, and variables by the defaults
+    that the same file gives. `field` says what kind of place it is (`container`, `env`, `FROM`, …).
+    `parts`: the pieces of the text that would be replaced to name another image; empty where the name is put
+    together from variables, so that no piece of it could be.
     """
 
     path: str
@@ -45,9 +45,10 @@ class NamedImage(msgspec.Struct, frozen=True):
 
 
 class UntoldImage(msgspec.Struct, frozen=True):
-    """A place that names an image which can't be told from the file: a template, a variable without a default,
-    a name that is cut off. `reason` is a sentence's end for people. `likely`: what it would be by the source
-    that `reason` names (an `.env` beside the file, say); "" where there is none. It is never taken by itself."""
+    """A place that names an image which can't be told from the file: a template, a variable without a
+    default, a name that is cut off. `reason` is a sentence's end for people. `likely`: what it would be by
+    the source that `reason` names (an `.env` beside the file, say), which is never taken for it; "" where
+    there is none."""
 
     path: str
     line: int
@@ -58,8 +59,8 @@ class UntoldImage(msgspec.Struct, frozen=True):
 
 
 class FoundImages(msgspec.Struct, frozen=True):
-    """What was found, in the order of files and lines. `files`: every file that was read; `passed_over`: files
-    that name no images as far as is known, each with why."""
+    """What was found, in the order of files and lines. `files`: every file that was read; `passed_over`:
+    files that name no images as far as is known, each with why."""
 
     images: tuple[NamedImage, ...]
     untold: tuple[UntoldImage, ...]

@@ -1,7 +1,7 @@
-"""Carrying: blobs of a plan that something else than this process copies, worker processes here or elsewhere.
+"""Carrying: blobs of a plan that something else than this process copies: workers, here or elsewhere.
 
-The coordinator of a run plans, mounts, puts manifests and tags; a `Carrier` brings the blobs. It is handed one
-`Carriage` a blob, with every target that needs the blob now, so that whoever carries it reads it once.
+The coordinator of a run plans, mounts, puts manifests and tags; a `Carrier` brings the blobs. It is handed
+one `Carriage` a blob, with every target that needs the blob now, so that whoever carries it reads it once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blobflow.oci import Descriptor
 
 
 class Carriage(msgspec.Struct, frozen=True):
-    """One blob that is to be read once, at `source`, and to arrive at every one of `targets`, where it is not.
+    """One blob that is to be read once, at `source`, and to arrive at every one of `targets`.
 
     Sites are registries: what lies in files of this machine is copied by the coordinator itself.
     """
