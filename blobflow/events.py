@@ -78,8 +78,8 @@ class StepFailed(Event, frozen=True, tag="failed"):
 
 
 class WorkersChanged(Event, frozen=True, tag="workers"):
-    """So many `workers` carry the run's blobs from now on; `joined` and `left` are the names of those who came
-    and went."""
+    """So many `workers` carry the run's blobs from now on; `joined` and `left` name those who came and
+    went."""
 
     workers: int
     joined: tuple[str, ...] = ()

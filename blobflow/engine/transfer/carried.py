@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 
 from blobflow.content import Site
 from blobflow.engine.plan.steps import Copy
+from blobflow.engine.targets.mount_origins import BATCH, OriginRecorder
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Carrier, Moved
 from blobflow.engine.transfer.schedule import AT_LAST
 from blobflow.engine.transfer.step_reports import StepReports
@@ -30,7 +31,7 @@ from blobflow.oci.local_reference import transport_of
 class CarriedCopies:
     """Owned by one transfer, which gives it its task group, and calls `start_what_fits` at every change.
 
-    `has_arrived` gives the targets that have a blob by now, and `found` is told of each; `lost` is called
+    `has_arrived` gives the targets that have a blob by now, and `recorder` learns of each; `lost` is called
     once, if the carrier is lost as a whole: why is in `loss`.
     """
 
@@ -41,9 +42,9 @@ class CarriedCopies:
         reports: StepReports,
         tasks: asyncio.TaskGroup,
         meter: Meter,
+        recorder: OriginRecorder,
         *,
         has_arrived: Callable[[Digest], Iterable[Site]],
-        found: Callable[[Copy], None],
         changed: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:
@@ -53,7 +54,7 @@ class CarriedCopies:
         self._tasks = tasks
         self._meter = meter
         self._has_arrived = has_arrived
-        self._found = found
+        self._recorder = recorder
         self._changed = changed
         self._lost = lost
         self.loss: EngineLost | None = None
@@ -107,6 +108,7 @@ class CarriedCopies:
             told = {arrival.target: arrival.error for arrival in arrivals}
             error = told.get(step.target, _unsaid(step.blob.digest))
             if error is None:
+                self._found(step)
                 return
             if error.side != "source":
                 break
@@ -171,6 +173,10 @@ class CarriedCopies:
             if behind := self._behind.pop(digest, None):
                 self._wait(digest, behind)
             self._changed()
+        await self._recorder.write(at_least=BATCH)
+
+    def _found(self, copy: Copy) -> None:
+        self._recorder.found(copy.target, (copy.blob.digest,))
 
     async def _carry(self, journey: _Journey, source: Site, size_left: int, *, retried: bool) -> None:
         """`retried`: from elsewhere, if it can't be read at this source."""

@@ -107,8 +107,8 @@ class Transfer:
             self._reports,
             self._tasks,
             self._services.meter,
+            self._recorder,
             has_arrived=self._has_arrived,
-            found=lambda copy: self._recorder.found(copy.target, (copy.blob.digest,)),
             changed=self._changed.set,
             lost=self.wind_down,
         )
@@ -166,7 +166,6 @@ class Transfer:
                     break
                 self._start_what_fits()
                 await self._changed.wait()
-        await self._recorder.write(at_least=BATCH)
         if self._loss is not None:
             raise self._loss
 
@@ -206,7 +205,7 @@ class Transfer:
 
     def _has_arrived(self, digest: Digest) -> Iterator[Site]:
         """The targets that have a blob by now."""
-        for number in self._blob_steps[digest]:
+        for number in self._blob_steps.get(digest, ()):
             if self.step_states.states[number] is StepState.DONE:
                 yield self.step_states.step(number).target
 
@@ -362,7 +361,6 @@ class Transfer:
         await self._staging.find_held({digest: copy.blob})
         if self._carried is not None and self._is_carried(copy):
             await self._carried.bring_beside(copy)
-            self._recorder.found(copy.target, (digest,))
             return
         permits = await self._admission.admit(copy, warm=self._staging.warm(copy.blob))
         arrived = False
