@@ -134,6 +134,10 @@ async def test_events_say_which_worker_brought_a_blob(bench: MirrorScenario) -> 
     assert {each.worker for each in seen.copies} == {"w1", "w2"}
     assert len(seen.copies) == len(bench.blobs())
     assert not services.meter.active
+    report = run.report()
+    assert [each.worker for each in report.run.workers] == ["w1", "w2"]
+    assert sum(each.copies for each in report.run.workers) == report.totals.blobs_copied
+    assert sum(each.bytes for each in report.run.workers) == sum(map(len, bench.sample.blobs.values()))
     others = {type(each).__name__ for each in seen.events if getattr(each, "worker", "")}
     assert others == {"StepStarted"}
 

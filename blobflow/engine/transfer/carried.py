@@ -24,7 +24,7 @@ from blobflow.engine.transfer.step_reports import StepReports
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError, EngineLost
 from blobflow.events import Meter
-from blobflow.oci import Digest
+from blobflow.oci import Descriptor, Digest
 from blobflow.oci.local_reference import transport_of
 
 
@@ -188,12 +188,11 @@ class CarriedCopies:
                 journey.arrived(news)
                 self._changed()
 
-        blob = next(iter(journey.copies.values())).blob
-        carriage = Carriage(blob, source, journey.targets)
+        carriage = Carriage(journey.blob, source, journey.targets)
         for arrival in await self._carrier.carry(carriage, size_left=size_left, tell=tell):
             tell(arrival)
         if not retried:
-            journey.give_up(_unsaid(blob.digest))
+            journey.give_up(_unsaid(journey.blob.digest))
 
     def _nearest(self, digest: Digest, copies: Iterable[Copy]) -> Site:
         """Where a blob is read: at a target that has it by now, best of the same registry; else where the
@@ -258,6 +257,10 @@ class _Journey:
         self._workers: dict[int, str] = {}
 
     @property
+    def blob(self) -> Descriptor:
+        return next(iter(self.copies.values())).blob
+
+    @property
     def targets(self) -> tuple[Site, ...]:
         """Those of which it is not known what became of the blob there."""
         return tuple(self.open)
@@ -281,10 +284,19 @@ class _Journey:
         self._meter.active.pop(number, None)
         if self._states.states[number] is StepState.SKIPPED:
             return  # the run winds down, and it was taken back too late
+        self._count(news)
         if news.error is None:
             self._reports.ended(number)
         else:
             self._reports.failed(number, news.error)
+
+    def _count(self, news: Arrival) -> None:
+        if news.worker:
+            counts = self._meter.workers[news.worker]
+            counts.failed += news.error is not None
+            if news.error is None:
+                counts.copies += 1
+                counts.bytes += self.blob.size
 
     def give_up(self, error: BlobflowError) -> None:
         """Nothing more will be told."""
