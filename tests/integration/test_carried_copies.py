@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from blobflow.content import Site
+from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.policy import Policy
 from blobflow.engine.transfer.carrying import Carriage
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, EngineLost, NotFound
@@ -15,7 +16,7 @@ from blobflow.events import StepDone, StepFailed
 from blobflow.oci import Digest
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.carried import Begun, mirrored, run_with, workers_here
-from tests.scenarios.hanging_targets import until
+from tests.scenarios.hanging_targets import hang, until
 from tests.scenarios.mirror import MirrorScenario
 
 
@@ -322,3 +323,38 @@ async def test_a_blob_that_a_registry_says_it_lacks_is_carried_too(bench: Mirror
             type(target.at(site)).has = has  # type: ignore[method-assign]
     assert report.ok
     bench.assert_whole(target)
+
+
+async def test_what_a_late_target_needs_is_read_at_one_that_has_it(bench: MirrorScenario) -> None:
+    early = bench.target("early")
+    late = hang(bench, "resolve", name="late")
+    async with workers_here(bench) as carrier:
+        run, services = run_with(bench, carrier, patience=0)
+        running = asyncio.create_task(run.execute(services))
+        await until(lambda: len(early.tags) == len(bench.sample.images))
+        assert {each.source.registry for each in carrier.carried} == {"source"}
+        before = len(carrier.carried)
+        late.let.set()
+        assert (await asyncio.wait_for(running, HANGS_AFTER)).ok
+        assert {each.source.registry for each in carrier.carried[before:]} == {"early"}
+    bench.assert_whole(late)
+    assert bench.opened() == once(bench)
+
+
+async def test_what_this_process_has_in_its_store_is_not_carried(bench: MirrorScenario) -> None:
+    bench.target("one")
+    assert (await run_of_pairs(bench.pairs).execute(bench.services(cache_mode="all"))).ok
+    two = bench.target("two")
+    async with workers_here(bench) as carrier:
+        assert (await mirrored(bench, carrier)).ok
+        assert not carrier.carried
+    bench.assert_whole(two)
+    assert bench.opened() == once(bench)
+
+
+async def test_what_lies_in_files_is_not_carried(bench: MirrorScenario) -> None:
+    layout = bench.target("oci:/mirror")
+    async with workers_here(bench) as carrier:
+        assert (await mirrored(bench, carrier)).ok
+        assert not carrier.carried
+    assert pushed(bench, layout.name) == once(bench)

@@ -61,7 +61,7 @@ def ended(report: Report) -> dict[tuple[str, str], str]:
         max_size=6,
     ),
 )
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_a_set_ends_as_it_does_without_workers(
     sample: SampleSet,
     targets: int,

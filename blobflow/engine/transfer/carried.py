@@ -63,6 +63,7 @@ class CarriedCopies:
         self._by_order: deque[Digest] = deque()
         self._size_left = 0
         self._under_way: dict[Digest, _Journey] = {}
+        self._large = 0  # of those under way
         self._behind: dict[Digest, list[int]] = {}
         carrier.on_room(changed)
 
@@ -85,8 +86,7 @@ class CarriedCopies:
         if self.loss is not None:
             return
         while self._waiting and len(self._under_way) < (capacity := self._carrier.capacity()):
-            large = sum(journey.largest for journey in self._under_way.values())
-            largest = large < (capacity + 1) // 2 or len(self._waiting) <= AT_LAST * capacity
+            largest = self._large < (capacity + 1) // 2 or len(self._waiting) <= AT_LAST * capacity
             self._start(self._next(largest=largest), largest=largest)
 
     def wind_down(self) -> None:
@@ -151,6 +151,7 @@ class CarriedCopies:
                 largest=largest,
             )
             self._under_way[digest] = journey
+            self._large += largest
             journey.task = self._tasks.create_task(self._bring(digest, journey, size_left))
 
     # What is under way
@@ -170,6 +171,7 @@ class CarriedCopies:
                 journey.give_up(self.loss)
             journey.over()
             del self._under_way[digest]
+            self._large -= journey.largest
             if behind := self._behind.pop(digest, None):
                 self._wait(digest, behind)
             self._changed()
@@ -200,12 +202,13 @@ class CarriedCopies:
         copies = list(copies)
         here = {copy.target.registry for copy in copies}
         blob, targets = copies[0].blob, tuple(copy.target for copy in copies)
-        there = sorted(
-            (site for site in self._has_arrived(digest) if site not in targets),
-            key=lambda site: (site.registry not in here, site),
-        )
-        carriable = (site for site in there if self._can_carry(Carriage(blob, site, targets)))
-        return next(carriable, copies[0].source)
+        elsewhere: Site | None = None
+        for site in self._has_arrived(digest):
+            if site not in targets and self._can_carry(Carriage(blob, site, targets)):
+                if site.registry in here:
+                    return site
+                elsewhere = elsewhere or site
+        return elsewhere or copies[0].source
 
     def _can_carry(self, carriage: Carriage) -> bool:
         if any(transport_of(site.registry) for site in (carriage.source, *carriage.targets)):
