@@ -2,8 +2,8 @@
 
 `step_states` says which steps may run, `admission` which of them start now, `ways` which blobs go through the
 store, and `retry` what is retried. Where there is a carrier, `carried` hands it the copies between registries
-in place of that, and all else is done here. A step that fails is recorded, and the rest goes on. Only cancellation
-and bugs raise.
+instead, and all else is done here. A step that fails is recorded, and the rest goes on. Only cancellation,
+bugs and the loss of a carrier raise.
 """
 
 from __future__ import annotations
