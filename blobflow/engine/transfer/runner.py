@@ -1,8 +1,9 @@
 """Runs the steps of a plan, each as a task.
 
-`step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
-the store, and `retry` what is retried. A step that fails is recorded, and the rest goes on. Only cancellation
-and bugs raise.
+`step_states` says which steps may run, `admission` which of them start now, `ways` which blobs go through the
+store, and `retry` what is retried. Where there is a carrier, `carried` hands it the copies between registries
+instead, and all else is done here. A step that fails is recorded, and the rest goes on. Only cancellation,
+bugs and the loss of a carrier raise.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Transfer:
         self._copier = BlobCopier(services, self._admission, self._staging, self._tasks, self._stopping)
         self._reports = StepReports(self.step_states, self._images, services.observe, self._after_failure)
         self._carried = self._carried_copies(services.carrier) if services.carrier is not None else None
+        self._read_here: set[Digest] = set()  # although others are carried
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()
         self._more = more
@@ -115,6 +117,8 @@ class Transfer:
 
     def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
         for number, step in enumerate(steps, first):
+            if self._carried is not None and isinstance(step, Copy) and not self._carried.takes(step):
+                self._read_here.add(step.blob.digest)
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
                 self._blob_open[step.blob.digest] += 1
@@ -200,8 +204,7 @@ class Transfer:
         target, nobody else reads it."""
         if self._carried is None or self._staging.warm(step.blob):
             return False
-        steps = map(self.step_states.step, self._blob_steps.get(step.blob.digest, ()))
-        return all(self._carried.takes(each) for each in (step, *steps) if isinstance(each, Copy))
+        return step.blob.digest not in self._read_here and self._carried.takes(step)
 
     def _has_arrived(self, digest: Digest) -> Iterator[Site]:
         """The targets that have a blob by now."""
