@@ -44,7 +44,7 @@ VERBS = (
     *("copy", "sync", "save", "load", "bundle", "export", "plan", "apply", "report", "verify", "warm"),
     *("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "ratelimit"),
     *("push", "attach", "pull", "tag", "rm"),
-    *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
+    *("login", "logout", "probe", "serve", "worker", "index", "cache", "bench", "demo"),
     *("completion", "help"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")
