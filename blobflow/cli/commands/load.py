@@ -10,8 +10,9 @@ import click
 import msgspec
 
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
+from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.option_group import hide_options, show_first, was_typed
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
 @hide_options("dry_run")
 @run_options
+@engine_options
 @target_connection_options
 def verb(
     files: tuple[str, ...],
@@ -57,6 +59,7 @@ def verb(
     any_host: bool,
     arch_tags: bool,
     run: RunOptions,
+    engine: EngineOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Bring what archives hold to a registry, each name as one multi-platform image.
@@ -83,6 +86,7 @@ def verb(
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
+    idle = engine.resolve(connection.config) is not None and was_typed("engine")
 
     async def work(client: Client, begin: RunRecorder) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
@@ -102,7 +106,7 @@ def verb(
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)
         await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
-        return ()
+        return ("what archives hold is uploaded from here: --engine carried nothing of it",) if idle else ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
     run_command(work, hosts, connection, run).check_set()
