@@ -60,6 +60,7 @@ VERBS = {
     "logout": "Drop a login that is kept.",
     "probe": "Find out what a registry takes, as a profile to configure.",
     "serve": "Run an embedded OCI registry.",
+    "worker": "Carry blobs for runs with --engine, at a Dask scheduler.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "bench": "Measure your registries, and which settings suit them.",
@@ -84,7 +85,7 @@ _GROUPS = {
     "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
     "Reach": ("login", "logout", "probe", "ratelimit"),
-    "Run": ("serve", "cache", "bench"),
+    "Run": ("serve", "worker", "cache", "bench"),
     "Learn": ("demo", "help", "completion"),
 }
 _EPILOG = (
