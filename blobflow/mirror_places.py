@@ -26,9 +26,12 @@ from blobflow.oci.reference import check_host, check_repository, looks_like_host
 
 
 class PlaceRule(msgspec.Struct, frozen=True, order=True):
-    """Everything below `source` (a host, or a host and the first components of a repository; "": every
-    registry, whose host is left out) is below `target`, with the rest of its repository's name and its tag
-    unchanged. A repository that is `source` itself is `target`. `exact`: the one repository `source` alone."""
+    """Everything below `source` is below `target`, with the rest of its repository's name and its tag
+    unchanged; a repository that is `source` itself is `target`.
+
+    `source` is a host, or a host and the first components of a repository; or "" for every registry, whose
+    host is left out. `exact`: the one repository `source` alone.
+    """
 
     source: str
     target: str
