@@ -14,6 +14,7 @@ from blobflow.node_files.request import (
     NodeFile,
     NodeFiles,
     NodeRequest,
+    certificate_file,
     certificate_notes,
     header,
 )
@@ -41,7 +42,7 @@ def containerd_files(request: NodeRequest) -> NodeFiles:
         for host in dict.fromkeys(target.partition("/")[0] for target in each.targets):
             access = request.access_to(host)
             if access.ca and not access.insecure:
-                beside.append(NodeFile(f"{folder}/{_ca(host)}", access.ca))
+                beside.append(certificate_file(f"{folder}/{_ca(host)}", access.ca))
     notes = certificate_notes(request, "beside hosts.toml, and name them there as `client`")
     return NodeFiles(tuple(files), tuple(beside), tuple(refused), tuple(notes))
 

@@ -1,15 +1,21 @@
-"""The table of formats."""
+"""The table of formats. Light: what the options import."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from blobflow.node_files.request import NodeFiles, NodeRequest
+if TYPE_CHECKING:
+    from blobflow.node_files.request import NodeFiles, NodeRequest
 
 Format = Literal["containerd", "crio", "podman", "k3s", "rke2", "docker", "openshift", "kyverno"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+# Which resources of OpenShift: for pulls by digest, by tag, by both; or by digest as clusters before 4.13
+# have it.
+OpenshiftKind = Literal["both", "idms", "itms", "icsp"]
+OPENSHIFT_KINDS: tuple[OpenshiftKind, ...] = get_args(OpenshiftKind)
 
 # The module of each, imported when it is asked for.
 _MODULES: Mapping[Format, str] = {

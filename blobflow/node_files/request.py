@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import msgspec
 
 from blobflow.mirror_places import MirrorPlaces, RenamedImage
+from blobflow.node_files.formats import OpenshiftKind
 from blobflow.oci.reference import DOCKER_HUB
-
-# Which resources of OpenShift: for pulls by digest, by tag, by both; or by digest as clusters before 4.13
-# have it.
-OpenshiftKind = Literal["both", "idms", "itms", "icsp"]
 
 # Where docker.io answers.
 _HUB_ENDPOINT = "registry-1.docker.io"
@@ -154,10 +150,15 @@ def header(path: str, *more: str) -> str:
 MADE_BY = "Made by `blobflow nodes`"
 
 
+def certificate_file(path: str, ca: bytes) -> NodeFile:
+    """A file of certificates; what stands before one in PEM is for people."""
+    return NodeFile(path, f"# {MADE_BY}\n".encode() + ca)
+
+
 def certificates(request: NodeRequest, path: str) -> tuple[NodeFile, ...]:
     """The certificates of the mirrors that have their own; `path` has `{host}` in it."""
     return tuple(
-        NodeFile(path.format(host=host), access.ca)
+        certificate_file(path.format(host=host), access.ca)
         for host in request.mirror_hosts
         if (access := request.access_to(host)).ca and not access.insecure
     )

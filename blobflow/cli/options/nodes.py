@@ -9,8 +9,7 @@ import msgspec
 
 from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FOLDER
-from blobflow.node_files.formats import FORMATS, Format
-from blobflow.node_files.request import OpenshiftKind
+from blobflow.node_files.formats import FORMATS, OPENSHIFT_KINDS, Format, OpenshiftKind
 
 
 class NodeOptions(msgspec.Struct, frozen=True):
@@ -39,7 +38,7 @@ node_options = option_group(
         "-o",
         type=FOLDER,
         metavar="DIR",
-        help="Write the files below DIR, as they belong below a node's /, with the certificates that they name.",
+        help="Write the files below DIR, as they belong below a node's /, with their certificates.",
     ),
     click.option(
         "--by-digest", is_flag=True, help="Ask mirrors for digests alone; tags mean what their registry says."
@@ -54,7 +53,7 @@ node_options = option_group(
     ),
     click.option(
         "--openshift-kind",
-        type=click.Choice(["both", "idms", "itms", "icsp"]),
+        type=click.Choice(OPENSHIFT_KINDS),
         default="both",
         help="ImageDigestMirrorSet, ImageTagMirrorSet, both, or what OpenShift before 4.13 has.",
     ),
