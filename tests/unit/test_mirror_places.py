@@ -22,25 +22,20 @@ from blobflow.mirror_places import (
     places_under,
 )
 from blobflow.oci import Reference, parse_reference
+from tests.fakes.mirror_mappings import DIGEST, mappings, named, paths, tags
 
 # Enough to find what was wrong while this was written.
 _few = settings(max_examples=60, deadline=None)
 
-DIGEST = f"sha256:{'a' * 64}"
+
+def pairs(*mapped: tuple[str, str]) -> list[Pair]:
+    return [Pair(parse_reference(source), parse_reference(target)) for source, target in mapped]
 
 
-def pairs(*named: tuple[str, str]) -> list[Pair]:
-    return [Pair(parse_reference(source), parse_reference(target)) for source, target in named]
-
-
-def rules(*named: tuple[str, str]) -> list[str]:
-    places = places_of_pairs(pairs(*named))
+def rules(*mapped: tuple[str, str]) -> list[str]:
+    places = places_of_pairs(pairs(*mapped))
     assert not places.renamed
     return [f"{'=' if rule.exact else ''}{rule.source} {rule.target}" for rule in places.rules]
-
-
-def named(reference: Reference) -> tuple[str, str, str]:
-    return reference.host, reference.repository, reference.tag
 
 
 def test_a_registry_that_is_mirrored_as_it_is_takes_one_rule() -> None:
@@ -83,7 +78,7 @@ def test_a_repository_above_others_is_a_prefix_that_holds_for_them() -> None:
     ) == ["=quay.io/a/c m.example.com/c", "quay.io/a m.example.com/x"]
 
 
-def test_tags_with_another_name_are_kept_beside_the_rules() -> None:
+def testtags_with_another_name_are_kept_beside_the_rules() -> None:
     places = places_of_pairs(
         pairs(
             ("nginx:1", "m.example.com/library/nginx:1"), ("nginx:2", "m.example.com/library/nginx:2-base")
@@ -124,28 +119,8 @@ def test_images_of_a_bundle_are_known_by_their_names_in_it() -> None:
         places_of_pairs([Pair(target, source)])
 
 
-_components = st.sampled_from(["a", "b", "c", "library", "x_y"])
-_paths = st.lists(_components, min_size=1, max_size=4).map("/".join)
-_hosts = st.sampled_from(["docker.io", "quay.io", "127.0.0.1:5000"])
-_tags = st.sampled_from(["1", "2", "latest"])
-_sources = st.builds(Reference, _hosts, _paths, _tags, st.sampled_from(["", DIGEST]))
-
-
-@st.composite
-def _mappings(draw: st.DrawFn) -> list[Pair]:
-    """Pairs of a spec: most below a prefix, some repositories elsewhere, some tags with other names."""
-    mirror = Reference("m.example.com", draw(st.sampled_from(["", "mirror", "a/b"])))
-    made = {}
-    for source in draw(st.lists(_sources, max_size=12)):
-        path = draw(st.just(source.repository) | _paths)
-        repository = f"{mirror.repository}/{path}" if mirror.repository else path
-        tag = draw(st.just(source.tag) | _tags)
-        made[named(source)] = Pair(source, Reference(mirror.host, repository, tag))
-    return list(made.values())
-
-
 @_few
-@given(_mappings())
+@given(mappings())
 def test_every_pair_has_the_place_that_it_was_mapped_to(mapped: Sequence[Pair]) -> None:
     places = places_of_pairs(mapped)
     for pair in mapped:
@@ -156,7 +131,7 @@ def test_every_pair_has_the_place_that_it_was_mapped_to(mapped: Sequence[Pair]) 
 
 
 @_few
-@given(_mappings())
+@given(mappings())
 def test_formats_that_know_prefixes_alone_say_the_same(mapped: Sequence[Pair]) -> None:
     places = places_of_pairs(mapped)
     bare = tuple(msgspec.structs.replace(rule, exact=False) for rule in places.rules)
@@ -167,7 +142,7 @@ def test_formats_that_know_prefixes_alone_say_the_same(mapped: Sequence[Pair]) -
 
 
 @_few
-@given(_mappings())
+@given(mappings())
 def test_no_rule_can_be_left_out(mapped: Sequence[Pair]) -> None:
     places = places_of_pairs(mapped)
     repositories = [f"{pair.source.host}/{pair.source.repository}" for pair in mapped]
@@ -178,7 +153,7 @@ def test_no_rule_can_be_left_out(mapped: Sequence[Pair]) -> None:
 
 
 _listed = st.lists(
-    st.tuples(st.sampled_from(["", "docker.io/", "quay.io/", "127.0.0.1:5000/"]), _paths, _tags).map(
+    st.tuples(st.sampled_from(["", "docker.io/", "quay.io/", "127.0.0.1:5000/"]), paths, tags).map(
         lambda parts: f"{parts[0]}{parts[1]}:{parts[2]}"
     ),
     min_size=1,
@@ -197,7 +172,7 @@ def test_places_below_a_mirror_are_those_of_sync(lines: list[str], mirror: str) 
 
 
 @_few
-@given(_paths, _tags, st.sampled_from(["docker.io", "quay.io", "quay.io/a"]))
+@given(paths, tags, st.sampled_from(["docker.io", "quay.io", "quay.io/a"]))
 def test_places_under_a_source_are_those_of_sync(path: str, tag: str, source: str) -> None:
     [image] = parse_image_list(f"{path}:{tag}", "LIST", parse_registry_prefix(source))
     [pair] = make_pairs([image], [parse_registry_prefix("m.example.com/mirror")])
