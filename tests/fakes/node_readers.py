@@ -1,8 +1,8 @@
 """How runtimes read what points them at mirrors: where each looks for an image, in order.
 
-By their sources: containerd's remotes/docker/config/hosts.go (1.6), containers/image's sysregistriesv2 (5.23),
-k3s' getHostConfigs with the rewrites of its containerd, Kyverno's foreach mutations. No more of each than says
-where an image is looked for; the end-to-end tests ask the real ones that are here.
+By their sources: containerd's remotes/docker/config/hosts.go (1.6), sysregistriesv2 of containers/image
+(5.23), k3s' getHostConfigs with the rewrites of its containerd, Kyverno's foreach mutations. No more of each
+than says where an image is looked for; the end-to-end tests ask the real ones that are here.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def by_mirror_sets(made: NodeFiles, image: Reference) -> list[str]:
         if document["kind"] == "ImageTagMirrorSet" and not image.digest:
             entries += document["spec"]["imageTagMirrors"]
     name = f"{image.host}/{image.repository}"
-    fitting = [
-        each for each in entries if name == each["source"] or name.startswith(each["source"] + "/")
-    ]
+    fitting = [each for each in entries if name == each["source"] or name.startswith(each["source"] + "/")]
     if not fitting:
         return [str(image)]
     entry = max(fitting, key=lambda each: len(each["source"]))
@@ -94,7 +92,9 @@ def by_rancher(made: NodeFiles, image: Reference) -> list[str]:
     found = []
     if mirror is not None:
         fitting = [
-            (pattern, by) for pattern, by in mirror.get("rewrite", {}).items() if _fits(pattern, image.repository)
+            (pattern, by)
+            for pattern, by in mirror.get("rewrite", {}).items()
+            if _fits(pattern, image.repository)
         ]
         assert len(fitting) <= 1
         repository = image.repository

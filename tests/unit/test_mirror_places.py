@@ -25,7 +25,7 @@ from blobflow.oci import Reference, parse_reference
 from tests.fakes.mirror_mappings import DIGEST, mappings, named, paths, tags
 
 # Enough to find what was wrong while this was written.
-_few = settings(max_examples=60, deadline=None)
+_few = settings(max_examples=60)
 
 
 def pairs(*mapped: tuple[str, str]) -> list[Pair]:
@@ -80,9 +80,7 @@ def test_a_repository_above_others_is_a_prefix_that_holds_for_them() -> None:
 
 def testtags_with_another_name_are_kept_beside_the_rules() -> None:
     places = places_of_pairs(
-        pairs(
-            ("nginx:1", "m.example.com/library/nginx:1"), ("nginx:2", "m.example.com/library/nginx:2-base")
-        )
+        pairs(("nginx:1", "m.example.com/library/nginx:1"), ("nginx:2", "m.example.com/library/nginx:2-base"))
     )
     assert [str(each) for each in places.renamed] == [
         "docker.io/library/nginx:2 is at m.example.com/library/nginx:2-base"

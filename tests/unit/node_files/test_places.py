@@ -22,7 +22,7 @@ from tests.fakes.node_readers import (
     daemon_json,
 )
 
-_few = settings(max_examples=60, deadline=None)
+_few = settings(max_examples=60)
 
 ONE, TWO = "one.example.com/mirror", "two.example.com:5000"
 TAGGED, PINNED = parse_reference("nginx:1"), parse_reference(f"nginx@{DIGEST}")

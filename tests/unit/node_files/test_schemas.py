@@ -21,9 +21,7 @@ from blobflow.node_files.request import NodeRequest, RegistryAccess
 from blobflow.oci import parse_reference
 
 _LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_PLACE = (
-    rf"({_LABEL}(?:(?:\.{_LABEL})+)?(?::[0-9]+)?)(?:(?:/[a-z0-9]+(?:(?:(?:[._]|__|[-]*)[a-z0-9]+)+)?)+)?"
-)
+_PLACE = rf"({_LABEL}(?:(?:\.{_LABEL})+)?(?::[0-9]+)?)(?:(?:/[a-z0-9]+(?:(?:(?:[._]|__|[-]*)[a-z0-9]+)+)?)+)?"
 _SOURCE = rf"^\*(?:\.{_LABEL})+$|^{_PLACE}$"
 
 
