@@ -12,7 +12,7 @@ from blobflow.cli.options.nodes import NodeOptions
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.runtime.files import write_atomic
 from blobflow.errors import InvalidConfig, StorageError, UsageError
-from blobflow.node_files.formats import node_files
+from blobflow.node_files.render import node_files
 from blobflow.node_files.request import MADE_BY, NodeFile, NodeFiles, NodeRequest, RegistryAccess
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def make_node_files(mirrors: Sequence[MirrorPlaces], options: NodeOptions, setti
     InvalidConfig for a certificate that can't be read.
     """
     bare = NodeRequest(tuple(mirrors))
-    sources = {each.source.partition("/")[0] for each in (*bare.prefixes, *bare.renamed)} - {""}
+    sources = {each.source.partition("/")[0] for each in bare.places} - {""}
     access = {host: _access(host, settings) for host in sources}
     access |= {host: _access(host, settings, trusts=True) for host in bare.mirror_hosts}
     made = node_files(

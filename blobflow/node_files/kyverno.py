@@ -8,6 +8,7 @@ first. The expressions are RE2's; they have no backslash and no `$(`, which Kyve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def kyverno_files(request: NodeRequest) -> NodeFiles:
         if mirror.rules
     ]
     rules: list[MirroredImage | MirroredPrefix] = []
-    for each in (*first.renamed, *first.prefixes):
+    for each in first.places:
         if why := _refusal(each, rules):
             refused.append(why)
         else:
@@ -77,7 +78,7 @@ def _refusal(each: MirroredImage | MirroredPrefix, before: Sequence[MirroredImag
             " with a dot or a port"
         )
     for other in before:
-        if f"{other.targets[0]}/".startswith(f"{each.source}/") or not each.source:
+        if re.search(_pattern(each), other.targets[0]):
             return f"a Kyverno policy would rewrite what it has rewritten: {other}, and {each}"
     return ""
 

@@ -108,9 +108,14 @@ class NodeRequest(msgspec.Struct, frozen=True):
         )
 
     @property
+    def places(self) -> tuple[MirroredImage | MirroredPrefix, ...]:
+        """All that has a place in a mirror, most specific first."""
+        return (*self.renamed, *self.prefixes)
+
+    @property
     def mirror_hosts(self) -> tuple[str, ...]:
         """The registries that are mirrors, in order."""
-        targets = [target for each in (*self.prefixes, *self.renamed) for target in each.targets]
+        targets = [target for each in self.places for target in each.targets]
         first = [rule.target for mirror in self.mirrors for rule in mirror.rules]
         return tuple(dict.fromkeys(place.partition("/")[0] for place in (*first, *targets)))
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import re2
+import re2  # type: ignore[import-untyped]
 import yaml
 
 from blobflow.node_files.request import NodeFiles
@@ -153,7 +153,10 @@ def _expression(text: str, known: Mapping[str, str]) -> tuple[str | bool, str]:
     while not rest.startswith(")"):
         argument, rest = _expression(rest.removeprefix(", "), known)
         arguments.append(argument)
-    functions = {"regex_match": _fits, "regex_replace_all": go_replaced}
+    functions: dict[str, Callable[..., str | bool]] = {
+        "regex_match": _fits,
+        "regex_replace_all": go_replaced,
+    }
     return functions[word[0]](*arguments), rest[1:]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
 
 from blobflow.engine.pairs import Pair
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
-from blobflow.node_files.formats import Format, node_files
+from blobflow.node_files.formats import Format
+from blobflow.node_files.render import node_files
 from blobflow.node_files.request import NodeFiles, NodeRequest, RegistryAccess
 from blobflow.oci import Reference, parse_reference
 from tests.fakes.mirror_mappings import DIGEST, mappings
@@ -217,7 +218,11 @@ def test_registries_conf_and_mirror_sets_lead_to_every_place(mapped: Sequence[Pa
 @given(mappings(renames=False))
 def test_containerd_and_k3s_lead_to_every_place_or_refuse(mapped: Sequence[Pair]) -> None:
     places = places_of_pairs(mapped)
-    for form, ask in (("containerd", by_containerd), ("k3s", by_rancher)):
+    readers: dict[Format, Callable[[NodeFiles, Reference], list[str]]] = {
+        "containerd": by_containerd,
+        "k3s": by_rancher,
+    }
+    for form, ask in readers.items():
         files = made(form, places)
         for pair in () if files.refused else mapped:
             place = places.place_of(pair.source)

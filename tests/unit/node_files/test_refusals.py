@@ -8,7 +8,8 @@ import pytest
 
 from blobflow.engine.pairs import Pair
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
-from blobflow.node_files.formats import FORMATS, Format, node_files
+from blobflow.node_files.formats import FORMATS, Format
+from blobflow.node_files.render import node_files
 from blobflow.node_files.request import NodeRequest, RegistryAccess
 from blobflow.oci import parse_reference
 

@@ -16,7 +16,8 @@ import yaml
 
 from blobflow.engine.pairs import Pair
 from blobflow.mirror_places import MirrorPlaces, places_of_pairs, places_under
-from blobflow.node_files.formats import Format, OpenshiftKind, node_files
+from blobflow.node_files.formats import Format, OpenshiftKind
+from blobflow.node_files.render import node_files
 from blobflow.node_files.request import NodeRequest, RegistryAccess
 from blobflow.oci import parse_reference
 
