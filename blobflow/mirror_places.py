@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -65,7 +66,7 @@ class RenamedImage(msgspec.Struct, frozen=True, order=True):
         return f"{self.source} is at {self.target}"
 
 
-class MirrorPlaces(msgspec.Struct, frozen=True):
+class MirrorPlaces(msgspec.Struct, frozen=True, dict=True):
     """The rules of a mirror, most specific first. Several mirrors in order are several `MirrorPlaces`.
 
     `renamed`: images that are elsewhere than the rules say; these go before the rules.
@@ -77,29 +78,45 @@ class MirrorPlaces(msgspec.Struct, frozen=True):
     def place_of(self, image: Reference) -> Reference | None:
         """The image's place in the mirror, its tag and digest kept; None where no rule is for it. What is
         below the mirror already is in its place."""
-        for each in self.renamed:
-            if _is_renamed(each.source, image):
-                return msgspec.structs.replace(each.target, digest=image.digest or each.target.digest)
-        name = f"{image.host}/{image.repository}"
-        target = self.target_of(name)
-        if target is None:
+        key = image.host, image.repository
+        target = self._renamed.get((*key, image.tag or image.digest))
+        if target is not None:
+            return msgspec.structs.replace(target, digest=image.digest or target.digest)
+        place = self.target_of("/".join(key))
+        if place is None:
             return None
-        host, _, repository = target.partition("/")
+        host, _, repository = place.partition("/")
         return Reference(host, repository, image.tag, image.digest)
 
     def target_of(self, name: str) -> str | None:
         """The place of `HOST/REPOSITORY`, or of a prefix of one, by the rules alone."""
-        for rule in self.rules:
-            found = rule.target_of(name)
-            if found is not None:
-                is_there = not rule.source and (f"{name}/").startswith(f"{rule.target}/")
+        for source in _prefixes_of(name):
+            rule = self._rules.get(source)
+            found = None if rule is None else rule.target_of(name)
+            if rule is not None and found is not None:
+                is_there = not rule.source and f"{name}/".startswith(f"{rule.target}/")
                 return name if is_there else found
         return None
 
+    @cached_property
+    def _rules(self) -> dict[str, PlaceRule]:
+        return {rule.source: rule for rule in self.rules}
 
-def _is_renamed(source: Reference, image: Reference) -> bool:
-    same = (source.host, source.repository) == (image.host, image.repository)
-    return same and (source.tag == image.tag if source.tag else source.digest == image.digest)
+    @cached_property
+    def _renamed(self) -> dict[tuple[str, str, str], Reference]:
+        """The places of renamed images, by host, repository, and the tag or else the digest."""
+        return {
+            (each.source.host, each.source.repository, each.source.tag or each.source.digest): each.target
+            for each in self.renamed
+        }
+
+
+def _prefixes_of(name: str) -> Iterator[str]:
+    """The name itself, what it is below, and last what stands for every registry."""
+    while name:
+        yield name
+        name = name.rpartition("/")[0]
+    yield ""
 
 
 def places_below(mirror: str) -> MirrorPlaces:
@@ -134,7 +151,9 @@ def places_of_pairs(pairs: Sequence[Pair]) -> MirrorPlaces:
     for pair in pairs:
         if pair.target.transport:
             raise UsageError(f"{pair.target} is no registry, and only a registry is a mirror")
-        first.setdefault(_pulled_name(pair.source), pair.target)
+        source = _pulled_name(pair.source)
+        # Whoever names the tag means the same image, with its digest or without.
+        first.setdefault(msgspec.structs.replace(source, digest="") if source.tag else source, pair.target)
     repositories: dict[str, Counter[str]] = {}
     for source, target in first.items():
         repositories.setdefault(_name(source), Counter())[_name(target)] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -58,7 +59,7 @@ class MirroredImage(msgspec.Struct, frozen=True):
         return f"{self.source} is at {self.targets[0]}"
 
 
-class NodeRequest(msgspec.Struct, frozen=True):
+class NodeRequest(msgspec.Struct, frozen=True, dict=True):
     """The mirrors, in the order in which they are to be asked, and how registries are reached.
 
     `upstream`: whether an image's own registry is asked when no mirror has it. `by_digest`: whether mirrors
@@ -80,7 +81,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
         scheme = "http" if self.access_to(host).plain_http else "https"
         return f"{scheme}://{_HUB_ENDPOINT if host == DOCKER_HUB else host}"
 
-    @property
+    @cached_property
     def prefixes(self) -> tuple[MirroredPrefix, ...]:
         """The rules of all mirrors, put together, most specific first."""
         exact: dict[str, bool] = {}
@@ -94,7 +95,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
         places = (mirror.target_of(source) for mirror in self.mirrors)
         return tuple(dict.fromkeys(place for place in places if place is not None))
 
-    @property
+    @cached_property
     def renamed(self) -> tuple[MirroredImage, ...]:
         """The images that mirrors have under another tag, or beside their repository's prefix."""
         sources: dict[str, RenamedImage] = {}
@@ -112,7 +113,7 @@ class NodeRequest(msgspec.Struct, frozen=True):
         """All that has a place in a mirror, most specific first."""
         return (*self.renamed, *self.prefixes)
 
-    @property
+    @cached_property
     def mirror_hosts(self) -> tuple[str, ...]:
         """The registries that are mirrors, in order."""
         targets = [target for each in self.places for target in each.targets]

@@ -91,6 +91,11 @@ def testtags_with_another_name_are_kept_beside_the_rules() -> None:
     assert str(places.place_of(parse_reference(f"nginx@{DIGEST}"))) == f"m.example.com/library/nginx@{DIGEST}"
 
 
+def test_a_tag_that_is_pinned_is_renamed_by_its_name() -> None:
+    places = places_of_pairs(pairs((f"nginx:1@{DIGEST}", "m.example.com/library/nginx:1-base")))
+    assert str(places.place_of(parse_reference("nginx:1"))) == "m.example.com/library/nginx:1-base"
+
+
 def test_an_image_of_no_rule_has_no_place() -> None:
     places = places_of_pairs(pairs(("quay.io/a/b:1", "m.example.com/a/b:1")))
     assert places.place_of(parse_reference("nginx:1")) is None
