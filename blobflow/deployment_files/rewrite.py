@@ -79,7 +79,7 @@ def _clashing(pieces: Mapping[int, Mapping[NamePart, str]], changed: Iterable[in
 def _pieces(image: NamedImage, goal: Reference, text: str) -> dict[NamePart, str]:
     """What each piece of an image's name becomes. Raises _CanNotHold."""
     if not image.parts:
-        raise _CanNotHold("is put together from what stands elsewhere")
+        raise _CanNotHold("is put together from variables")
     old = _kept(image, text)
     kinds: dict[PartKind, list[NamePart]] = {
         part.kind: [each for each in image.parts if each.kind == part.kind] for part in image.parts

@@ -21,7 +21,7 @@ from blobflow.oci import Reference
 PlaceOf = Callable[[NamedImage], Reference | None]
 # Components of a path that tell what kind of file it is: `.github/workflows/ci.yml`.
 _TELLING = 3
-STDIN = "-"
+STDIN, STDIN_NAME = "-", "(stdin)"
 
 
 class RewrittenFile(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ def rewrite_files(
     goals: dict[str, dict[int, Reference]] = {}
     made: list[RewrittenFile] = []
     for path, named in images.items():
-        raw = stdin if stdin is not None and path in (STDIN, "stdin") else _read(path)
+        raw = stdin if stdin is not None and path == STDIN_NAME else _read(path)
         file, goals[path] = _rewrite(path, raw, named, place_of)
         made.append(file)
     wrong = _read_again([each for each in made if each.changed], images, goals, custom_resources)
@@ -109,7 +109,7 @@ def _read_again(
             parts = [part for part in PurePath(file.path).parts if part not in ("/", "..", ".")][-_TELLING:]
             copy = Path(folder, str(number), *parts)
             try:
-                if file.path in (STDIN, "stdin"):
+                if file.path == STDIN_NAME:
                     found = find_images([STDIN], stdin=file.content, custom_resources=custom_resources)
                 else:
                     copy.parent.mkdir(parents=True)

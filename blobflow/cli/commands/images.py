@@ -83,13 +83,14 @@ def verb(
       helm template chart/ | blobflow images -
       blobflow images manifests/ --lock -o images.lock
     """
-    from blobflow.cli.inputs.collected import collect, untold_sentence
+    from blobflow.cli.inputs.collected import collect
     from blobflow.cli.inputs.lock_file import lock_lines
     from blobflow.cli.output.found_text import by_name, found_document, found_lines
 
     _check_options(plain=plain, as_json=as_json, lock=lock, output=output, platform=platform)
     choice = _choice(platform)
-    found = collect(files, custom_resources=custom_resources).found
+    collected = collect(files, custom_resources=custom_resources)
+    found = collected.found
     pins = _pin(found, choice, connection) if lock else None
     if pins is None or pins.by_name or not found.images:
         if as_json:
@@ -99,12 +100,12 @@ def verb(
         else:
             written = [str(name) for name in by_name(found.images)] if plain else found_lines(found)
         _write(written, output, as_json=as_json)
-    told = [untold_sentence(each) for each in found.untold]
-    print_warnings([*_passed_over(found, files), *told], connection.output)
+    none = () if found.images or collected.warnings else ("no image is named there",)
+    print_warnings([*collected.warnings, *none], connection.output)
     if pins is not None:
         _check_pins(pins, missing_platform)
-    if strict and told:
-        raise RunIncomplete(f"{count_text(len(told), 'place')} can't be told")
+    if strict and found.untold:
+        raise RunIncomplete(f"{count_text(len(found.untold), 'place')} can't be told")
 
 
 def _check_options(
@@ -161,12 +162,6 @@ def _write(lines: Sequence[str], output: Path | None, *, as_json: bool) -> None:
     else:
         with ignore_closed_pipe():
             write_stdout(text, nl=False)
-
-
-def _passed_over(found: FoundImages, files: Sequence[str]) -> list[str]:
-    """A sentence for each file that was asked for by its name and has no images as far as is known."""
-    named = [f"{file}: {reason}" for file, reason in found.passed_over if file in files]
-    return named or ([] if found.images or found.untold else ["no image is named there"])
 
 
 def _check_pins(pins: Pins, missing_platform: MissingPlatform | None) -> None:

@@ -95,7 +95,7 @@ def verb(
         _write(rewritten, files, in_place=in_place, output=output)
         if not connection.output.quiet:
             print_lines(_summary(rewritten), err=True)
-    _tell(work.found, left, connection, strict=strict)
+    _tell(work.found, files, left, connection, strict=strict)
 
 
 def _check_options(files: Sequence[str], *, in_place: bool, output: Path | None, kustomize: bool) -> None:
@@ -141,12 +141,17 @@ def _summary(rewritten: Sequence[RewrittenFile]) -> str:
 
 
 def _tell(
-    found: FoundImages, left: Sequence[tuple[NamedImage, str]], connection: ConnectionOptions, *, strict: bool
+    found: FoundImages,
+    files: Sequence[str],
+    left: Sequence[tuple[NamedImage, str]],
+    connection: ConnectionOptions,
+    *,
+    strict: bool,
 ) -> None:
     """Say what stays as it is. Raises RunIncomplete where an image does that should not."""
-    from blobflow.cli.inputs.collected import untold_sentence
+    from blobflow.cli.inputs.collected import passed_over, untold_sentence
 
-    print_warnings(map(untold_sentence, found.untold), connection.output)
+    print_warnings([*passed_over(found, files), *map(untold_sentence, found.untold)], connection.output)
     for image, why in left:
         print_lines(f"left: {image.path} line {image.line}: {image.written} {why}", err=True)
     if left:

@@ -10,17 +10,18 @@ import glob
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from blobflow.bounded_file import read_beginning, read_bounded, read_stream
 from blobflow.cli.inputs.image_list import requests_of
-from blobflow.cli.inputs.lock_file import LOOKED_AT, is_lock, parse_lock
+from blobflow.cli.inputs.lock_file import parse_lock
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.requests import CollectedPath, ImageRequest, MirrorRequest, RegistryPrefix
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
+from blobflow.deployment_files.lock_mark import LOOKED_AT, is_lock
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.file_errors import errors_located_at
 from blobflow.oci import Reference
@@ -28,21 +29,26 @@ from blobflow.oci.platform_choice import PlatformChoice
 from blobflow.printable import one_line
 
 STDIN = "-"
+# What stdin is called as a file, and how it is said of one that it may have more.
+STDIN_NAME = "(stdin)"
+_HINT = "has custom resources"
 # What the place of an image is called that a lock file names.
 LOCKED = "lock"
 
 
 class Collected(msgspec.Struct, frozen=True):
     """What files name. `locked`: what lock files pin, name with digest, by the platforms that were chosen of
-    it there; those of the names that had a digest before are not among them."""
+    it there; those of the names that had a digest before are not among them. `passed_over`: files with
+    which something may be amiss, a sentence each."""
 
     found: FoundImages
     locked: dict[Reference, tuple[str, ...]] = {}
+    passed_over: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each place whose image can't be told."""
-        return tuple(untold_sentence(each) for each in self.found.untold)
+        """What may lack: a sentence for each such file, and for each place whose image can't be told."""
+        return (*self.passed_over, *map(untold_sentence, self.found.untold))
 
 
 def untold_sentence(untold: UntoldImage) -> str:
@@ -75,7 +81,16 @@ def collect(paths: Sequence[str], *, custom_resources: bool = False) -> Collecte
 def _find(paths: Sequence[str], *, stdin: bytes | None = None, custom_resources: bool) -> Collected:
     from blobflow.deployment_files.find import find_images  # readers of many formats, not for a lock file
 
-    return Collected(find_images(paths, stdin=stdin, custom_resources=custom_resources))
+    found = find_images(paths, stdin=stdin, custom_resources=custom_resources)
+    return Collected(found, passed_over=tuple(passed_over(found, paths)))
+
+
+def passed_over(found: FoundImages, paths: Sequence[str]) -> Iterator[str]:
+    """A sentence for each file that may name images and was not read for them, as a folder has others, too."""
+    for file, why in found.passed_over:
+        if file not in found.files or why.startswith(_HINT) or file in paths or file == STDIN_NAME:
+            more = "; --custom-resources reads them" if why.startswith(_HINT) else ""
+            yield f"{file} {why}{more}"
 
 
 def _lock_or_stream(path: str, *, custom_resources: bool) -> Collected | None:
@@ -136,6 +151,7 @@ def _joined(parts: Sequence[Collected]) -> Collected:
             tuple(dict.fromkeys(file for each in found for file in each.passed_over)),
         ),
         locked,
+        tuple(dict.fromkeys(sentence for part in parts for sentence in part.passed_over)),
     )
 
 

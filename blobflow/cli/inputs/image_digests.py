@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.inputs.lock_file import is_lock, parse_lock
+from blobflow.cli.inputs.lock_file import parse_lock
 from blobflow.cli.inputs.mirror_place import PlaceOf
 from blobflow.cli.runtime.files import input_name, read_text
+from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.errors import BlobflowError, UsageError
 from blobflow.oci import Reference
 

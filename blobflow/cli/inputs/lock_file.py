@@ -25,11 +25,6 @@ from blobflow.printable import printable
 
 _VERSION = 1
 _HEAD = "# Which images these names meant when this was made: `blobflow images --lock`."
-# What a lock file begins with, whoever formatted it: comments and empty lines may stand before it.
-_BEGINNING = re.compile(
-    r"(?:[ \t]*(?:#[^\n]*)?\r?\n|---[ \t]*\r?\n)*(?:\{\s*\"lock\"|lock|\"lock\")\s*:\s*\d"
-)
-LOOKED_AT = 4096  # characters
 # Scalars that YAML takes for the text that they are, in a list in brackets, too.
 _PLAIN = re.compile(r"(?=[^0-9.])[A-Za-z0-9][A-Za-z0-9._/@-]*(?::[A-Za-z0-9._/@-]+)*\Z")
 _WORDS = re.compile(r"(?i)(?:y|n|yes|no|on|off|true|false|null)\Z")
@@ -60,11 +55,6 @@ class Lock(msgspec.Struct, frozen=True):
     lock: int
     images: tuple[LockedImage, ...]
     platforms: tuple[str, ...] = ()
-
-
-def is_lock(text: str) -> bool:
-    """Whether a file is a lock file, or meant to be, by its beginning."""
-    return _BEGINNING.match(text[:LOOKED_AT]) is not None
 
 
 def make_lock(images: Iterable[LockedImage], platforms: Iterable[str] = ()) -> Lock:
