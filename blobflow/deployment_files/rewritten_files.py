@@ -11,6 +11,7 @@ import msgspec
 
 from blobflow.bounded_file import read_bounded
 from blobflow.deployment_files.contract import FoundImages, NamedImage
+from blobflow.deployment_files.find import STDIN as STDIN_NAME
 from blobflow.deployment_files.find import find_images
 from blobflow.deployment_files.rewrite import check_rewritten, rewrite_text, rewritten_bytes
 from blobflow.deployment_files.source_text import decode
@@ -21,7 +22,7 @@ from blobflow.oci import Reference
 PlaceOf = Callable[[NamedImage], Reference | None]
 # Components of a path that tell what kind of file it is: `.github/workflows/ci.yml`.
 _TELLING = 3
-STDIN, STDIN_NAME = "-", "(stdin)"
+STDIN = "-"
 
 
 class RewrittenFile(msgspec.Struct, frozen=True):

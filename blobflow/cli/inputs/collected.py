@@ -30,7 +30,7 @@ from blobflow.printable import one_line
 
 STDIN = "-"
 # What stdin is called as a file, and how it is said of one that it may have more.
-STDIN_NAME = "(stdin)"
+STDIN_NAME = "stdin"
 _HINT = "has custom resources"
 # What the place of an image is called that a lock file names.
 LOCKED = "lock"
@@ -60,8 +60,13 @@ def untold_sentence(untold: UntoldImage) -> str:
     )
 
 
-def collect(paths: Sequence[str], *, custom_resources: bool = False) -> Collected:
+def collect(
+    paths: Sequence[str], *, custom_resources: bool = False, named: Sequence[str] | None = None
+) -> Collected:
     """What deployment files, folders of them, lists and lock files name; `-` is stdin.
+
+    `named`: those of the paths that somebody named themselves, and wants to know of if they name no image;
+    None for all.
 
     Raises UsageError or InvalidConfig for what can't be read, in one sentence with its path.
     """
@@ -74,19 +79,25 @@ def collect(paths: Sequence[str], *, custom_resources: bool = False) -> Collecte
             continue
         parts.append(read)
     if plain:
-        parts.insert(0, _find(plain, custom_resources=custom_resources))
+        parts.insert(0, _find(plain, named, custom_resources=custom_resources))
     return _joined(parts)
 
 
-def _find(paths: Sequence[str], *, stdin: bytes | None = None, custom_resources: bool) -> Collected:
+def _find(
+    paths: Sequence[str],
+    named: Sequence[str] | None = None,
+    *,
+    stdin: bytes | None = None,
+    custom_resources: bool,
+) -> Collected:
     from blobflow.deployment_files.find import find_images  # readers of many formats, not for a lock file
 
     found = find_images(paths, stdin=stdin, custom_resources=custom_resources)
-    return Collected(found, passed_over=tuple(passed_over(found, paths)))
+    return Collected(found, passed_over=tuple(passed_over(found, paths if named is None else named)))
 
 
 def passed_over(found: FoundImages, paths: Sequence[str]) -> Iterator[str]:
-    """A sentence for each file that may name images and was not read for them, as a folder has others, too."""
+    """A sentence for each file that was named, or may name images, and that none were found in."""
     for file, why in found.passed_over:
         if file not in found.files or why.startswith(_HINT) or file in paths or file == STDIN_NAME:
             more = "; --custom-resources reads them" if why.startswith(_HINT) else ""
@@ -164,12 +175,14 @@ def images_of(
 ) -> list[ImageRequest]:
     """What is collected, each image once, as requests with what `like` has besides a name.
 
-    `source`, `any_host`, and what is raised: as of `parse_image_list`. Where a tag is named with several
-    digests, or with and without one, those with a digest are brought by that alone.
+    `source`, `any_host`, and what is raised: as of `parse_image_list`. What is locked is pinned wherever it is
+    named. Where a tag is named with several digests, or with and without one, those with a digest are brought
+    by that alone.
     """
+    pins = {_tagged(name): name for name in collected.locked}
     places: dict[Reference, NamedImage] = {}
     for image in collected.found.images:
-        places.setdefault(image.reference, image)
+        places.setdefault(pins.get(image.reference, image.reference), image)
     digests: dict[Reference, set[str]] = {}
     for name in places:
         digests.setdefault(_tagged(name), set()).add(name.digest)
@@ -263,7 +276,9 @@ def with_collected(request: MirrorRequest, folder: Path) -> MirrorRequest:
     parts: list[Collected] = []
     for each in request.collect:
         with errors_located_at(each.where):
-            parts.append(collect(_matching(folder, each), custom_resources=each.custom_resources))
+            paths = _matching(folder, each)
+            literal = () if glob.has_magic(each.path) else paths
+            parts.append(collect(paths, custom_resources=each.custom_resources, named=literal))
     collected = _joined(parts)
     request = _with(request, images_of(collected, like=request.like), collected.warnings)
     if not request.images:

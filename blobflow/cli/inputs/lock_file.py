@@ -86,8 +86,7 @@ def _flow(value: object) -> str:
 
 
 def parse_lock(text: str, name: str) -> tuple[Lock, list[int]]:
-    """Read a lock file, which errors call `name`, and the line of each image, from 1. Keys that are not known
-    are passed over.
+    """Read a lock file, which errors call `name`, and the line of each image, from 1.
 
     Raises InvalidConfig or InvalidReference with file and line; for several errors InvalidFile.
     """
