@@ -175,9 +175,9 @@ def images_of(
 ) -> list[ImageRequest]:
     """What is collected, each image once, as requests with what `like` has besides a name.
 
-    `source`, `any_host`, and what is raised: as of `parse_image_list`. What is locked is pinned wherever it is
-    named. Where a tag is named with several digests, or with and without one, those with a digest are brought
-    by that alone.
+    `source`, `any_host`, and what is raised: as of `parse_image_list`. What is locked is pinned wherever it
+    is named. Where a tag is named with several digests, or with and without one, those with a digest are
+    brought by that alone.
     """
     pins = {_tagged(name): name for name in collected.locked}
     places: dict[Reference, NamedImage] = {}

@@ -122,7 +122,7 @@ class MirrorRequest(msgspec.Struct, frozen=True):
 
     `warnings`: what another tool's file says and blobflow can't do, a sentence each. `hosts`: its settings of
     hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once. `collect`:
-    files whose images are part of it once they are read, each with what `like` says beside its name.
+    files whose images are part of it once they are read. `like`: what those have besides their names.
     """
 
     images: tuple[ImageRequest, ...]
@@ -161,15 +161,14 @@ class MirrorRequest(msgspec.Struct, frozen=True):
 
 def with_policies_in(request: MirrorRequest, folder: Path) -> MirrorRequest:
     """The request with the names of signature policies as paths: they are relative to their spec's folder."""
-    if not request.signature_policies:
-        return request
-    images = tuple(
-        msgspec.structs.replace(image, signature_policy=str(folder / image.signature_policy))
-        if image.signature_policy
-        else image
-        for image in request.images
-    )
-    return msgspec.structs.replace(request, images=images)
+
+    def located(image: ImageRequest) -> ImageRequest:
+        if not image.signature_policy:
+            return image
+        return msgspec.structs.replace(image, signature_policy=str(folder / image.signature_policy))
+
+    like = located(request.like) if request.like is not None else None
+    return msgspec.structs.replace(request, images=tuple(map(located, request.images)), like=like)
 
 
 def parse_registry_prefix(text: str) -> RegistryPrefix:

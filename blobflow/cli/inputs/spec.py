@@ -97,7 +97,7 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
         images += _Entry(entry, defaults, f"{name} line {line}", line, errors).requests(source)
     hosts = _hosts(spec, name, errors)
     collect = tuple(_collected(spec, node, name))
-    like = _Entry(Entry(""), defaults, name, 0, errors).like() if collect else None
+    like = _Entry(Entry(""), defaults, name, 0, errors).like()
     errors.check()
     return MirrorRequest(tuple(images), targets, hosts=hosts, collect=collect, like=like)
 

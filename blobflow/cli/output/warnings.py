@@ -18,4 +18,5 @@ def print_warnings(sentences: Iterable[str], output: OutputOptions) -> None:
         for each in sentences:
             print_event(Warned(each))
     elif not output.quiet:
-        print_lines(*(f"warning: {each}" for each in sentences), err=True)
+        for each in sentences:
+            print_lines(f"warning: {each}", err=True)

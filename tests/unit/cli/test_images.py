@@ -87,9 +87,9 @@ def test_each_image_has_a_line_with_its_places_in_a_comment() -> None:
     done = run("images", "k8s")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
-        "docker.io/library/busybox:1.36   # k8s/pod.yaml:5 initContainer",
-        "docker.io/library/nginx:latest   # k8s/compose.yaml:2 compose image, k8s/pod.yaml:7 container",
-        "quay.io/org/app:2                # k8s/pod.yaml:8 container",
+        "docker.io/library/busybox:1.36  # k8s/pod.yaml:5 initContainer",
+        "docker.io/library/nginx:latest  # k8s/compose.yaml:2 compose image, k8s/pod.yaml:7 container",
+        "quay.io/org/app:2               # k8s/pod.yaml:8 container",
     ]
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("warning: k8s/compose.yaml line 3: '${APP}' (compose image) can't be told: it ")
@@ -322,9 +322,7 @@ def test_other_sources_may_name_the_same(folder: Path) -> None:
 def test_from_says_where_the_images_are_now() -> None:
     here = chosen("k8s/pod.yaml", source="r.example/cache", any_host=True)
     assert asked(here)[0] == ("r.example/cache/library/busybox:1.36", "m.example/hub/library/busybox:1.36")
-    with pytest.raises(
-        UsageError, match=r"pod.yaml line 5: docker.io/library/busybox:1.36 is of"
-    ):
+    with pytest.raises(UsageError, match=r"pod.yaml line 5: docker.io/library/busybox:1.36 is of"):
         chosen("k8s/pod.yaml", source="r.example/cache")
 
 
