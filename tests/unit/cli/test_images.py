@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
-from blobflow.cli.inputs.bundle_request import read_request_for_bundle
 from blobflow.cli.inputs.checked_files import check_file
 from blobflow.cli.inputs.collected import collect, images_of
 from blobflow.cli.inputs.expansion import expand
@@ -326,11 +325,7 @@ def test_from_says_where_the_images_are_now() -> None:
         chosen("k8s/pod.yaml", source="r.example/cache")
 
 
-def test_save_and_warm_take_the_same(folder: Path) -> None:
-    (folder / "spec.yaml").write_text("version: 1\ncollect: [k8s]\n")
-    place = "oci-archive:b.tar"
-    bundle = read_request_for_bundle(Path("spec.yaml"), "auto", place, is_list=False)
-    assert ("quay.io/org/app:2", f"{place}:quay.io/org/app:2") in asked(bundle)
+def test_warm_takes_the_same() -> None:
     edge = request_at_edges(SelectionOptions(images_from=("k8s",)), [RegistryPrefix("edge.example")])
     assert ("quay.io/org/app:2", "edge.example/org/app:2") in asked(edge)
 
