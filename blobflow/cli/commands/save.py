@@ -12,7 +12,13 @@ import click
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
-from blobflow.cli.options.images import SpecFormat, any_host_option, spec_format_option
+from blobflow.cli.options.images import (
+    SpecFormat,
+    any_host_option,
+    custom_resources_option,
+    images_from_option,
+    spec_format_option,
+)
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.param_types import FILE, byte_size
 from blobflow.cli.options.places import PLACE
@@ -31,7 +37,18 @@ if TYPE_CHECKING:
 
 
 @click.command("save", cls=Verb)
-@show_first("source", "images", "output", "split_size", "since", "platform", "limit_rate", "report", *COMMON)
+@show_first(
+    "source",
+    "images",
+    "images_from",
+    "output",
+    "split_size",
+    "since",
+    "platform",
+    "limit_rate",
+    "report",
+    *COMMON,
+)
 @click.argument("spec", type=FILE, required=False)
 @click.option(
     "--from",
@@ -46,6 +63,8 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="One repository:tag or repository@digest a line; # comments; - is stdin.",
 )
+@images_from_option
+@custom_resources_option
 @spec_format_option
 @click.option(
     "-o", "--output", metavar="FILE", required=True, help="The bundle, as bundle.tar; - is standard output."
@@ -71,6 +90,8 @@ def verb(
     spec: Path | None,
     source: str | None,
     images: Path | None,
+    images_from: tuple[str, ...],
+    custom_resources: bool,
     spec_format: SpecFormat,
     output: str,
     split_size: int | None,
@@ -89,6 +110,7 @@ def verb(
     \b
       blobflow save mirror.yaml -o bundle.tar
       blobflow save --images images.txt -o bundle.tar
+      blobflow save --images-from manifests/ -o bundle.tar
       blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
     """
     from blobflow.cli.expand_request import expand_request, may_skip_all, request_hosts
@@ -101,9 +123,19 @@ def verb(
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
     place = local_host(OCI_ARCHIVE, output)
-    if images is None and (source or any_host):
+    if not (images or images_from) and (source or any_host):
         raise UsageError("--from and --any-host are about the lines of --images; give that, too")
-    request = read_request_for_bundle(spec, spec_format, place, is_list=images is not None)
+    request = read_request_for_bundle(
+        spec, spec_format, place, is_list=images is not None, is_collected=bool(images_from)
+    )
+    if images_from:
+        from blobflow.cli.inputs.collected import add_collected
+        from blobflow.cli.inputs.requests import parse_registry_prefix
+
+        origin = parse_registry_prefix(source) if source else None
+        request = add_collected(
+            request, images_from, origin, any_host=any_host, custom_resources=custom_resources
+        )
     pairs: Sequence[Pair] = ()
     if images is not None:
         pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
