@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.output import OutputOptions, local_output_options
+from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.verb import VerbFamily
 from blobflow.errors import (
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+_digests_option = click.option(
+    "--digests",
+    type=FILE,
+    metavar="LIST",
+    help="Check the files first, by a list as `save --digests` and `sha256sum` write it.",
+)
 _files_argument = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 
 
@@ -46,12 +54,13 @@ def verb() -> None:
 @verb.command("ls", short_help="List the images: platforms, sizes, parts.")
 @_files_argument
 @_json_option
+@_digests_option
 @local_output_options
-def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
+def ls(files: tuple[str, ...], as_json: bool, digests: Path | None, output: OutputOptions) -> None:
     """List the images: name, digest, platforms, and the size of all that belongs to each.
 
-    What several images share counts for each of them, and once in the sum. Layers are not read; `verify` does
-    that.
+    Charts, files and other artifacts are listed with them. What several images share counts for each of
+    them, and once in the sum. Layers are not read; `verify` does that.
 
     \b
       blobflow bundle ls bundle.tar
@@ -61,7 +70,7 @@ def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
     from blobflow.operations.airgap.bundle import read_bundle
 
     async def look(client: Client) -> tuple[Bundles, BundleContent]:
-        bundles = await _open_bundles(client, files)
+        bundles = await _open_bundles(client, files, digests)
         return bundles, await read_bundle(client, bundles.inputs)
 
     bundles, found = _run(look, files, output)
@@ -74,8 +83,9 @@ def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
 
 @verb.command("verify", short_help="Read and hash everything, and look for what is missing.")
 @_files_argument
+@_digests_option
 @local_output_options
-def verify(files: tuple[str, ...], output: OutputOptions) -> None:
+def verify(files: tuple[str, ...], digests: Path | None, output: OutputOptions) -> None:
     """Read everything, and compare each layer, config and manifest with its digest and size.
 
     A line for each name of an image on stdout; with --quiet only those that are wrong. What belongs to no
@@ -90,7 +100,7 @@ def verify(files: tuple[str, ...], output: OutputOptions) -> None:
     from blobflow.operations.airgap.bundle import verify_bundle
 
     async def look(client: Client) -> tuple[Bundles, BundleContent, Mapping[Digest, BlobflowError]]:
-        bundles = await _open_bundles(client, files)
+        bundles = await _open_bundles(client, files, digests)
         return bundles, *await verify_bundle(client, bundles.inputs)
 
     bundles, found, damaged = _run(look, files, output)
@@ -143,10 +153,13 @@ def _run(look: Callable[[Client], Awaitable[T]], files: Sequence[str], output: O
         raise StorageError(f"{', '.join(files)}: damaged: {error.message}") from None
 
 
-async def _open_bundles(client: Client, files: Sequence[str]) -> Bundles:
+async def _open_bundles(client: Client, files: Sequence[str], digests: Path | None) -> Bundles:
     from blobflow.cli.inputs.bundle_files import open_bundles
+    from blobflow.cli.inputs.digest_lists import check_digest_list
 
-    return await open_bundles(client, files)
+    bundles = await open_bundles(client, files)
+    await check_digest_list(client, digests, bundles.inputs)
+    return bundles
 
 
 def _problems(

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 @click.command("save", cls=Verb)
-@show_first("source", "images", "output", "split_size", "since", "platform", "limit_rate", "report", *COMMON)
+@show_first(
+    *("source", "images", "output", "files", "split_size", "since", "digests"),
+    *("platform", "limit_rate", "report", *COMMON),
+)
 @click.argument("spec", type=FILE, required=False)
 @click.option(
     "--from",
@@ -62,6 +65,18 @@ if TYPE_CHECKING:
     multiple=True,
     help="Leave out the blobs that this earlier bundle has. Repeatable.",
 )
+@click.option(
+    "--file",
+    "files",
+    metavar="PATH[:TYPE]",
+    multiple=True,
+    help="A file or folder that goes along, as `push` takes them. Repeatable.",
+)
+@click.option(
+    "--digests",
+    is_flag=True,
+    help="Write FILE.sha256 as well, which `sha256sum -c` and `load --digests` check.",
+)
 @any_host_option
 @platform_options
 @hide_options("dry_run")
@@ -75,6 +90,8 @@ def verb(
     output: str,
     split_size: int | None,
     since: tuple[str, ...],
+    files: tuple[str, ...],
+    digests: bool,
     any_host: bool,
     platforms: PlatformOptions,
     run: RunOptions,
@@ -84,15 +101,18 @@ def verb(
 
     `blobflow load` brings it to any registry; docker, podman, containerd and skopeo read it too, unless it is
     in parts or was made with --since. The same images give the same bytes. Of a SPEC (skopeo's and regsync's,
-    too) the images go into the bundle, under the names that they would have at its targets.
+    too) the images go into the bundle, under the names that they would have at its targets. Charts and other
+    artifacts of registries are listed like images; --file is for what is in no registry.
 
     \b
       blobflow save mirror.yaml -o bundle.tar
       blobflow save --images images.txt -o bundle.tar
       blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
+      blobflow save mirror.yaml --file install.sh --file config -o bundle.tar --digests
     """
     from blobflow.cli.expand_request import expand_request, may_skip_all, request_hosts
     from blobflow.cli.inputs.bundle_request import read_request_for_bundle
+    from blobflow.operations.artifacts.files import parse_file
 
     if run.dry_run:
         raise UsageError(
@@ -100,22 +120,30 @@ def verb(
         )
     if output == STREAM and split_size is not None:
         raise UsageError("standard output is one file: --split-size needs the name of a file")
+    if output == STREAM and digests:
+        raise UsageError("standard output has no name to stand in a list: --digests needs that of a file")
     place = local_host(OCI_ARCHIVE, output)
+    given = tuple(parse_file(text) for text in files)
     if images is None and (source or any_host):
         raise UsageError("--from and --any-host are about the lines of --images; give that, too")
-    request = read_request_for_bundle(spec, spec_format, place, is_list=images is not None)
+    request = read_request_for_bundle(
+        spec, spec_format, place, is_list=images is not None or (bool(files) and spec is None)
+    )
     pairs: Sequence[Pair] = ()
     if images is not None:
         pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)
 
     async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
         from blobflow.cli.inputs.archives import parse_archives
+        from blobflow.cli.inputs.digest_lists import write_digest_list
         from blobflow.operations.airgap.save import Bundle, save
 
         expanded = await expand_request(client, request, platforms)
         recorder.unresolved = expanded.unresolved
-        bundle = Bundle(place, split_size, tuple(parse_archives(since)))
-        await save(client, (*pairs, *expanded.pairs), bundle, recorder)
+        bundle = Bundle(place, split_size, tuple(parse_archives(since)), given)
+        written = await save(client, (*pairs, *expanded.pairs), bundle, recorder)
+        if digests and written:
+            await write_digest_list(client, Path(output), written)
         return expanded.notes
 
     hosts = Hosts(request_hosts(request).sources | hosts_of(pairs).sources, frozenset({place}))
