@@ -37,6 +37,7 @@ VERBS = {
     "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
     "bundle": "Look into bundles and archives: ls, verify, parts.",
+    "nodes": "Point machines at a mirror: containerd, podman, k3s, OpenShift, …",
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
@@ -80,6 +81,7 @@ _EXAMPLES = (
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
     "Carry": ("save", "load", "export", "bundle"),
+    "Deploy": ("nodes",),
     "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),
     "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
