@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from blobflow.cli.one_shot import run_one_shot
+from blobflow.cli.options.bundle import digests_option
 from blobflow.cli.options.output import OutputOptions, local_output_options
-from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.verb import VerbFamily
 from blobflow.errors import (
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-_digests_option = click.option(
-    "--digests",
-    type=FILE,
-    metavar="LIST",
-    help="Check the files first, by a list as `save --digests` and `sha256sum` write it.",
-)
 _files_argument = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 
 
@@ -54,7 +48,7 @@ def verb() -> None:
 @verb.command("ls", short_help="List the images: platforms, sizes, parts.")
 @_files_argument
 @_json_option
-@_digests_option
+@digests_option
 @local_output_options
 def ls(files: tuple[str, ...], as_json: bool, digests: Path | None, output: OutputOptions) -> None:
     """List the images: name, digest, platforms, and the size of all that belongs to each.
@@ -83,7 +77,7 @@ def ls(files: tuple[str, ...], as_json: bool, digests: Path | None, output: Outp
 
 @verb.command("verify", short_help="Read and hash everything, and look for what is missing.")
 @_files_argument
-@_digests_option
+@digests_option
 @local_output_options
 def verify(files: tuple[str, ...], digests: Path | None, output: OutputOptions) -> None:
     """Read everything, and compare each layer, config and manifest with its digest and size.

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.options.bundle import BundleOptions, bundle_options
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
 from blobflow.cli.options.images import any_host_option
 from blobflow.cli.options.option_group import hide_options, show_first
-from blobflow.cli.options.param_types import FILE
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
-from blobflow.cli.output.stdio import print_lines
 from blobflow.cli.run_command import RunRecorder, run_command
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
     from blobflow.engine.pairs import Pair
     from blobflow.oci.index_grouping import ImageName
     from blobflow.operations.airgap.load import Loaded
-    from blobflow.operations.artifacts.pull import PulledFile
 
 
 @click.command("load", cls=Verb)
-@show_first("targets", "files_to", "images", "digests", "arch_tags", "platform", "report", *COMMON)
+@show_first("targets", "files_to", "nodes", "images", "digests", "arch_tags", "platform", "report", *COMMON)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to",
@@ -47,20 +45,9 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="Only these: one repository:tag a line; # comments; - is stdin.",
 )
-@click.option(
-    "--files-to",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write the plain files of bundles below this folder.",
-)
-@click.option(
-    "--digests",
-    type=FILE,
-    metavar="LIST",
-    help="Check the archives first, by a list as `save --digests` and `sha256sum` write it.",
-)
 @any_host_option
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
+@bundle_options
 @hide_options("dry_run")
 @run_options
 @target_connection_options
@@ -68,10 +55,9 @@ def verb(
     files: tuple[str, ...],
     targets: tuple[str, ...],
     images: Path | None,
-    files_to: Path | None,
-    digests: Path | None,
     any_host: bool,
     arch_tags: bool,
+    bundle: BundleOptions,
     run: RunOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -86,28 +72,24 @@ def verb(
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
-      blobflow load bundle.tar --to 127.0.0.1:5000/mirror --files-to files
+      blobflow load bundle.tar --to 127.0.0.1:5000/mirror --files-to files --nodes containerd:node
       ssh build docker save app:1 | blobflow load - --to 127.0.0.1:5000
     """
+    from blobflow.cli.bundle_outputs import BundleOutputs
     from blobflow.cli.inputs.archives import names_stdin, parse_archives, spooled_archives
     from blobflow.cli.inputs.requests import parse_registry_prefix
-    from blobflow.cli.output.artifact_text import written_lines
 
     if run.dry_run:
         raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
     piped = names_stdin(files)
     if piped and images == Path("-"):
         raise UsageError("standard input is an archive or the list of --images, not both")
-    if not targets and files_to is None:
-        raise UsageError("say where to with --to HOST[/prefix]; or with --files-to DIR for plain files alone")
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
-    written: list[PulledFile] = []
+    outputs = BundleOutputs(bundle, places)
 
     async def work(client: Client, begin: RunRecorder) -> Sequence[str]:
-        from blobflow.cli.inputs.digest_lists import check_digest_list
-        from blobflow.operations.airgap.extract import extract_files
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
@@ -116,6 +98,7 @@ def verb(
             else:
                 _check_hosts(listed, loaded)
                 names = {name: line.digest for name, line in listed.items()}
+            outputs.names = names
             return [
                 pair
                 for name, digest in names.items()
@@ -124,18 +107,14 @@ def verb(
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)
-        await check_digest_list(client, digests, inputs)
-        if files_to is not None:
-            written.extend(await extract_files(client, inputs, files_to))
-        if not places:
-            return ()
-        await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
+        await outputs.begin(client, inputs)
+        if places:
+            await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
     outcome = run_command(work, hosts, connection, run)
-    if files_to is not None and not connection.output.quiet:
-        print_lines(*written_lines(written, ", ".join(files)))
+    outputs.finish(run_settings(connection, run, hosts), files, quiet=connection.output.quiet)
     outcome.check_set()
 
 
