@@ -43,6 +43,8 @@ VERBS = {
     "apply": "Run a plan that `plan --out` saved.",
     "report": "Turn a JSON report into a page or JUnit XML; compare two.",
     "verify": "Ask the targets whether what should be there is.",
+    "images": "List the images that deployment files name; lock them.",
+    "rewrite": "Replace the images in deployment files by the mirror's.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "digest": "Print the digest that a name means now.",
@@ -80,6 +82,7 @@ _EXAMPLES = (
 )
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
+    "Deploy": ("images", "rewrite"),
     "Carry": ("save", "load", "export", "bundle"),
     "Deploy": ("nodes",),
     "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),

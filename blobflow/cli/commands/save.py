@@ -12,7 +12,13 @@ import click
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
-from blobflow.cli.options.images import SpecFormat, any_host_option, spec_format_option
+from blobflow.cli.options.images import (
+    SpecFormat,
+    any_host_option,
+    custom_resources_option,
+    images_from_option,
+    spec_format_option,
+)
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.param_types import FILE, byte_size
 from blobflow.cli.options.places import PLACE
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 
 @click.command("save", cls=Verb)
 @show_first(
-    *("source", "images", "output", "files", "split_size", "since", "digests"),
+    *("source", "images", "images_from", "output", "files", "split_size", "since", "digests"),
     *("platform", "limit_rate", "report", *COMMON),
 )
 @click.argument("spec", type=FILE, required=False)
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="One repository:tag or repository@digest a line; # comments; - is stdin.",
 )
+@images_from_option
+@custom_resources_option
 @spec_format_option
 @click.option(
     "-o", "--output", metavar="FILE", required=True, help="The bundle, as bundle.tar; - is standard output."
@@ -86,6 +94,8 @@ def verb(
     spec: Path | None,
     source: str | None,
     images: Path | None,
+    images_from: tuple[str, ...],
+    custom_resources: bool,
     spec_format: SpecFormat,
     output: str,
     split_size: int | None,
@@ -107,6 +117,7 @@ def verb(
     \b
       blobflow save mirror.yaml -o bundle.tar
       blobflow save --images images.txt -o bundle.tar
+      blobflow save --images-from manifests/ -o bundle.tar
       blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
       blobflow save mirror.yaml --file install.sh --file config -o bundle.tar --digests
     """
@@ -124,11 +135,19 @@ def verb(
         raise UsageError("standard output has no name to stand in a list: --digests needs that of a file")
     place = local_host(OCI_ARCHIVE, output)
     given = tuple(parse_file(text) for text in files)
-    if images is None and (source or any_host):
+    if not (images or images_from) and (source or any_host):
         raise UsageError("--from and --any-host are about the lines of --images; give that, too")
     request = read_request_for_bundle(
-        spec, spec_format, place, is_list=images is not None or (bool(files) and spec is None)
+        spec, spec_format, place, is_list=images is not None, has_more=bool(images_from or files)
     )
+    if images_from:
+        from blobflow.cli.inputs.collected import add_collected
+        from blobflow.cli.inputs.requests import parse_registry_prefix
+
+        origin = parse_registry_prefix(source) if source else None
+        request = add_collected(
+            request, images_from, origin, any_host=any_host, custom_resources=custom_resources
+        )
     pairs: Sequence[Pair] = ()
     if images is not None:
         pairs = choose_platforms(_pairs(source, images, place, any_host=any_host), platforms)

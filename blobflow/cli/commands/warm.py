@@ -12,7 +12,12 @@ import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
-from blobflow.cli.options.images import SelectionOptions, any_host_option
+from blobflow.cli.options.images import (
+    SelectionOptions,
+    any_host_option,
+    custom_resources_option,
+    images_from_option,
+)
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.param_types import Seconds, byte_rate
 from blobflow.cli.options.places import PLACE
@@ -65,6 +70,8 @@ class WarmRequest(msgspec.Struct, frozen=True):
 @click.option(
     "--images", type=_FILE, metavar="LIST", help="One repository:tag or repository@digest a line; - is stdin."
 )
+@images_from_option
+@custom_resources_option
 @any_host_option
 @click.option(
     "--edge",
@@ -111,6 +118,8 @@ def verb(
     spec: Path | None,
     source: str | None,
     images: Path | None,
+    images_from: tuple[str, ...],
+    custom_resources: bool,
     any_host: bool,
     edges: tuple[str, ...],
     into_cache: bool,
@@ -143,7 +152,13 @@ def verb(
 
     places = _parse_edges(edges, into_cache=into_cache)
     selection = SelectionOptions(
-        spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host
+        spec=spec,
+        source=source,
+        images=images,
+        spec_format=spec_format,
+        any_host=any_host,
+        images_from=images_from,
+        custom_resources=custom_resources,
     )
     platforms = PlatformOptions(platform=platform, missing_platform=missing_platform)
     order = WarmRequest(request_at_edges(selection, places), platforms, places, again, settle)

@@ -60,6 +60,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     `repositories` the path is "", and the request is for all repositories of the source that these choose.
     `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
     `schedule`: when it is due in a daemon that keeps each entry's own time. `backup`: see `Pair.backup`.
+    `locked`: its digest is what a lock file says that its tag meant.
     `signature_policy`: the file that judges it; "" if none is named.
     """
 
@@ -82,6 +83,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     schedule: Schedule | None = None
     backup: str = ""
     signature_policy: str = ""
+    locked: bool = False
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -106,11 +108,21 @@ class ImageRequest(msgspec.Struct, frozen=True):
         return TagSearch(self.source.host, self.source.under(self.path, "").repository, self.rules)
 
 
+class CollectedPath(msgspec.Struct, frozen=True):
+    """Deployment files that a spec names: a file, a folder or a pattern, relative to the spec's folder.
+    `where` is the place in the spec."""
+
+    path: str
+    where: str
+    custom_resources: bool = False
+
+
 class MirrorRequest(msgspec.Struct, frozen=True):
     """All images of a run, and their targets.
 
     `warnings`: what another tool's file says and blobflow can't do, a sentence each. `hosts`: its settings of
-    hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once.
+    hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once. `collect`:
+    files whose images are part of it once they are read, each with what `like` says beside its name.
     """
 
     images: tuple[ImageRequest, ...]
@@ -119,6 +131,8 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     hosts: dict[str, HostSettings] = {}
     schedule_hint: str = ""
     unread_schedules: tuple[str, ...] = ()
+    collect: tuple[CollectedPath, ...] = ()
+    like: ImageRequest | None = None
 
     @property
     def searches(self) -> list[TagSearch]:
