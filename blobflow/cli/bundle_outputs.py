@@ -1,9 +1,12 @@
-"""What `load` writes beside the images: a bundle's plain files, and node configuration for the mirrors."""
+"""What `load` writes beside the images: a bundle's plain files, its deployment files with the images of the
+mirror in them, and node configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, get_args
 
 from blobflow.cli.options.bundle import BundleOptions
@@ -15,18 +18,22 @@ from blobflow.oci.local_reference import transport_of
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import RegistryPrefix
+    from blobflow.cli.options.output import OutputOptions
     from blobflow.client import Client
     from blobflow.mirror_places import MirrorPlaces
-    from blobflow.oci import Reference
+    from blobflow.oci import Digest, Reference
     from blobflow.oci.index_grouping import ImageName
+    from blobflow.operations.airgap.extract import ExtractedFiles
     from blobflow.operations.airgap.load import ArchiveInput
-    from blobflow.operations.artifacts.pull import PulledFile
     from blobflow.settings import Settings
 
 
 class BundleOutputs:
-    """What is to be written for one load. `places`: where its images go, each a mirror. `names`: the images
-    that are loaded; whoever aims them sets it."""
+    """What is to be written for one load. `places`: where its images go, each a mirror. `loaded`: the images
+    that are loaded, by their names, with their digests; whoever aims them sets it.
+
+    A context manager: deployment files are in a temporary folder until they are written.
+    """
 
     def __init__(self, options: BundleOptions, places: Sequence[RegistryPrefix]) -> None:
         """Raises UsageError for options that make no sense together."""
@@ -35,43 +42,94 @@ class BundleOutputs:
         self._nodes = [parse_nodes(text) for text in options.nodes]
         if not places and options.files_to is None:
             raise UsageError("say where to with --to HOST[/prefix], or --files-to DIR for plain files alone")
-        if self._nodes:
-            _check_mirrors(places, "--nodes")
-        self._written: list[PulledFile] = []
-        self._origins: Mapping[ImageName, Reference] = {}
-        self.names: Iterable[ImageName] = ()
+        for needed, option in ((self._nodes, "--nodes"), (options.rewrite, "--rewrite")):
+            if needed:
+                _check_mirrors(places, option)
+        if options.rewrite_digests and options.rewrite is None:
+            raise UsageError("--rewrite-digests is about the files of --rewrite DIR; give that, too")
+        self._stack = ExitStack()
+        self._written: ExtractedFiles | None = None
+        self._deployments: ExtractedFiles | None = None
+        self._origins: dict[ImageName, Reference] = {}
+        self.loaded: dict[ImageName, Digest] = {}
+
+    def __enter__(self) -> BundleOutputs:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._stack.close()
 
     async def begin(self, client: Client, inputs: Sequence[ArchiveInput]) -> None:
         """Check the archives, and write their files, before anything is loaded. Raises as `check_digest_list`
-        and `extract_files`."""
+        and `extract_files`, and UsageError where there are no deployment files to rewrite."""
         from blobflow.cli.inputs.digest_lists import check_digest_list
 
-        await check_digest_list(client, self._options.digests, inputs)
-        if self._options.files_to is not None:
-            from blobflow.operations.airgap.extract import extract_files
+        options = self._options
+        await check_digest_list(client, options.digests, inputs)
+        if options.files_to is None and options.rewrite is None and not self._nodes:
+            return
+        from blobflow.operations.airgap.extract import extract_files
+        from blobflow.operations.airgap.origins import image_origins
 
-            self._written = await extract_files(client, inputs, self._options.files_to)
-        if self._nodes:
-            from blobflow.operations.airgap.origins import image_origins
-
+        if options.files_to is not None:
+            self._written = await extract_files(client, inputs, options.files_to)
+        if options.rewrite is not None:
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="blobflow-")))
+            self._deployments = await extract_files(client, inputs, folder, deployments_alone=True)
+            if not self._deployments.files:
+                raise UsageError(
+                    "no deployment files are in the bundle; `save --images-from` puts them there"
+                )
+        if options.rewrite is not None or self._nodes:
             self._origins = await image_origins(client, inputs)
 
-    def finish(self, settings: Settings, archives: Sequence[str], *, quiet: bool) -> None:
-        """Print what was written, and write what the mirrors need. `archives` is what they are called.
+    def finish(
+        self,
+        failed: Collection[ImageName],
+        archives: Sequence[str],
+        settings: Settings,
+        output: OutputOptions,
+    ) -> None:
+        """Print what was written, and write what is about the mirror, without the images that `failed`.
+        `archives` is what they are called.
 
-        Raises as `make_node_files` and `write_node_files`, before any of it is written where that shows.
+        Raises as `make_node_files`, `write_node_files` and `rewrite_deployments`.
         """
-        if self._options.files_to is not None and not quiet:
+        if self._written is not None and not output.quiet:
             from blobflow.cli.output.artifact_text import written_lines
 
-            print_lines(*written_lines(self._written, ", ".join(archives)))
-        if self._nodes:
-            from blobflow.cli.node_output import make_node_files, write_node_files
+            print_lines(*written_lines(self._written.files, ", ".join(archives)))
+        if self._nodes or self._deployments is not None:
+            there = [name for name in self.loaded if name in self._origins and name not in failed]
+            mirrors = [self._mirror(place, there) for place in self._places]
+            self._write_nodes(mirrors, settings, quiet=output.quiet)
+            self._rewrite(mirrors[0], there, output)
 
-            mirrors = mirrors_of_load(self.names, self._origins, self._places)
-            made = [make_node_files(mirrors, options, settings) for options in self._nodes]
-            for files, options in zip(made, self._nodes, strict=True):
-                write_node_files(files, options, quiet=quiet)
+    def _mirror(self, place: RegistryPrefix, names: Sequence[ImageName]) -> MirrorPlaces:
+        from blobflow.engine.pairs import Pair
+        from blobflow.mirror_places import places_of_pairs
+
+        at = [(self._origins[name], place.under(name.path, name.tag, name.digest)) for name in names]
+        return places_of_pairs([Pair(origin, target) for origin, target in at])
+
+    def _write_nodes(self, mirrors: Sequence[MirrorPlaces], settings: Settings, *, quiet: bool) -> None:
+        """Write or print the configuration in each format, after all were made."""
+        if not self._nodes:
+            return
+        from blobflow.cli.node_output import make_node_files, write_node_files
+
+        made = [make_node_files(mirrors, options, settings) for options in self._nodes]
+        for files, options in zip(made, self._nodes, strict=True):
+            write_node_files(files, options, quiet=quiet)
+
+    def _rewrite(self, places: MirrorPlaces, names: Sequence[ImageName], output: OutputOptions) -> None:
+        if self._deployments is None or self._options.rewrite is None:
+            return
+        from blobflow.cli.bundle_rewriting import LoadedImage, LoadedPlaces, rewrite_deployments
+
+        images = [LoadedImage(self._origins[name], self.loaded[name]) for name in names]
+        loaded = LoadedPlaces(images, places, self._places[0], with_digests=self._options.rewrite_digests)
+        rewrite_deployments(self._deployments, self._options.rewrite, loaded.place_of, output)
 
 
 def parse_nodes(text: str) -> NodeOptions:
@@ -93,19 +151,3 @@ def _check_mirrors(places: Sequence[RegistryPrefix], option: str) -> None:
     for place in places:
         if transport_of(place.host):
             raise UsageError(f"{place} is no registry, and {option} is about one")
-
-
-def mirrors_of_load(
-    names: Iterable[ImageName], origins: Mapping[ImageName, Reference], places: Sequence[RegistryPrefix]
-) -> list[MirrorPlaces]:
-    """Where images are that have been loaded to these places, the first of them first."""
-    from blobflow.engine.pairs import Pair
-    from blobflow.mirror_places import places_of_pairs
-
-    known = [name for name in names if name in origins]
-    return [
-        places_of_pairs(
-            [Pair(origins[name], place.under(name.path, name.tag, name.digest)) for name in known]
-        )
-        for place in places
-    ]

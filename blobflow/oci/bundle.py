@@ -30,7 +30,9 @@ CHART_CONFIG = "application/vnd.cncf.helm.config.v1+json"
 
 # The repositories of plain files, and their tag: a bundle has one edition of each.
 FILES_REPOSITORY, FILES_TAG = "files", "latest"
-DEPLOYMENT_NAME = "deployments"
+# The name of the artifact of deployment files, and what it says of itself: custom resources are looked into.
+DEPLOYMENTS = f"{FILES_REPOSITORY}/deployments:{FILES_TAG}"
+CUSTOM_RESOURCES = "io.blobflow.bundle.custom-resources"
 # What stays of a file's name in a repository's, of which a registry takes 255 characters with all prefixes.
 _MOST_NAME = 100
 
@@ -67,17 +69,18 @@ def file_names(titles: Iterable[str]) -> list[str]:
     A title becomes a repository's name: lower case, with `-` for what that can't have. Where two would become
     the same, the later has a part of its title's digest, too.
     """
-    taken: set[str] = set()
+    taken = {DEPLOYMENTS}
     names = []
     for title in titles:
         name = "/".join(filter(None, map(_component, title.lower().split("/"))))
         short = hashlib.sha256(title.encode(errors="surrogateescape")).hexdigest()[:12]
         if not name or len(name) > _MOST_NAME:
             name = f"{name[:_MOST_NAME].rstrip('-._/')}-{short}".lstrip("-")
-        if name in taken:
-            name = f"{name}-{short}"
-        taken.add(name)
-        names.append(f"{FILES_REPOSITORY}/{name}:{FILES_TAG}")
+        full = f"{FILES_REPOSITORY}/{name}:{FILES_TAG}"
+        if full in taken:
+            full = f"{FILES_REPOSITORY}/{name}-{short}:{FILES_TAG}"
+        taken.add(full)
+        names.append(full)
     return names
 
 

@@ -98,7 +98,9 @@ def verb(
             else:
                 _check_hosts(listed, loaded)
                 names = {name: line.digest for name, line in listed.items()}
-            outputs.names = names
+            outputs.loaded = {
+                name: loaded.groups[name].root.digest for name in names if name in loaded.groups
+            }
             return [
                 pair
                 for name, digest in names.items()
@@ -113,9 +115,19 @@ def verb(
         return ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
-    outcome = run_command(work, hosts, connection, run)
-    outputs.finish(run_settings(connection, run, hosts), files, quiet=connection.output.quiet)
+    with outputs:
+        outcome = run_command(work, hosts, connection, run)
+        failed = {_name_of(pair) for pair in outcome.errors}
+        outputs.finish(failed, files, run_settings(connection, run, hosts), connection.output)
     outcome.check_set()
+
+
+def _name_of(pair: Pair) -> ImageName:
+    """The name of the archives' image that a pair is for."""
+    from blobflow.oci.index_grouping import ImageName
+
+    source = pair.source
+    return ImageName(source.repository, source.tag, "" if source.tag else source.digest)
 
 
 def _pairs_of_name(

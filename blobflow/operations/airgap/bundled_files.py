@@ -14,21 +14,12 @@ from pathlib import Path
 import msgspec
 
 from blobflow.content import BlobStream, Sink
-from blobflow.errors import BlobflowError, NoSuchFile, UsageError
+from blobflow.errors import BlobflowError, NoSuchFile
 from blobflow.oci import Descriptor, Manifest
 from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, TITLE, make_artifact
-from blobflow.oci.bundle import (
-    DEPLOYMENT_NAME,
-    DEPLOYMENT_TYPE,
-    FILES_REPOSITORY,
-    FILES_TAG,
-    FILES_TYPE,
-    file_names,
-)
+from blobflow.oci.bundle import CUSTOM_RESOURCES, DEPLOYMENT_TYPE, DEPLOYMENTS, FILES_TYPE, file_names
 from blobflow.operations.artifacts.files import FileArgument, FileLayer, check_unchanged, make_layers
 from blobflow.transports.files import in_thread, open_range
-
-_DEPLOYMENTS = f"{FILES_REPOSITORY}/{DEPLOYMENT_NAME}:{FILES_TAG}"
 
 
 class BundledFiles(msgspec.Struct, frozen=True):
@@ -43,24 +34,25 @@ class BundledFiles(msgspec.Struct, frozen=True):
         return (EMPTY_DESCRIPTOR, *(layer.descriptor for layer in self.layers))
 
 
-def make_bundled_files(
-    files: Sequence[FileArgument], collected: Sequence[str], scratch: Path
-) -> list[BundledFiles]:
-    """The artifacts of these files, and of the deployment files `collected`; in a thread. Folders are packed
-    into `scratch`. Raises as `make_layers`."""
+def make_bundled_files(files: Sequence[FileArgument], scratch: Path) -> list[BundledFiles]:
+    """The artifacts of files; in a thread. Folders are packed into `scratch`. Raises as `make_layers`."""
     layers = make_layers(files, scratch)
     titles = [(layer.descriptor.annotations or {})[TITLE] for layer in layers]
-    made = [
+    return [
         BundledFiles(name, make_artifact(FILES_TYPE, [layer.descriptor], {}), (layer,))
         for name, layer in zip(file_names(titles), layers, strict=True)
     ]
-    if collected:
-        found = make_layers(titled(collected), scratch)
-        if any(each.name == _DEPLOYMENTS for each in made):
-            raise UsageError(f"a file would be called {_DEPLOYMENTS}, as the deployment files are; rename it")
-        manifest = make_artifact(DEPLOYMENT_TYPE, [layer.descriptor for layer in found], {})
-        made.append(BundledFiles(_DEPLOYMENTS, manifest, tuple(found)))
-    return made
+
+
+def make_deployments(paths: Sequence[str], custom_resources: bool) -> list[BundledFiles]:
+    """The artifact of the deployment files that images were collected from, none where there are none; in a
+    thread. `custom_resources`: whether these were looked into. Raises as `make_layers`."""
+    if not paths:
+        return []
+    layers = make_layers(titled(paths), Path())
+    said = {CUSTOM_RESOURCES: "true"} if custom_resources else {}
+    manifest = make_artifact(DEPLOYMENT_TYPE, [layer.descriptor for layer in layers], said)
+    return [BundledFiles(DEPLOYMENTS, manifest, tuple(layers))]
 
 
 def titled(paths: Iterable[str]) -> list[FileArgument]:

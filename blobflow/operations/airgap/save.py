@@ -17,7 +17,12 @@ from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
 from blobflow.oci.index_grouping import parse_image_name
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
-from blobflow.operations.airgap.bundled_files import BundledFiles, make_bundled_files, put_bundled_files
+from blobflow.operations.airgap.bundled_files import (
+    BundledFiles,
+    make_bundled_files,
+    make_deployments,
+    put_bundled_files,
+)
 from blobflow.operations.airgap.load import ArchiveInput, StartRun, archive_of
 from blobflow.operations.artifacts.files import FileArgument
 from blobflow.transports.archive import ArchiveSink
@@ -30,7 +35,7 @@ class Bundle(msgspec.Struct, frozen=True):
     file), and without the blobs that the archives `since` have.
 
     `files` go into it beside the images, whole whatever `since` has; `deployments` are the paths of the files
-    that images were collected from.
+    that images were collected from, of custom resources too if `custom_resources` says so.
     """
 
     place: str
@@ -38,6 +43,7 @@ class Bundle(msgspec.Struct, frozen=True):
     since: tuple[ArchiveInput, ...] = ()
     files: tuple[FileArgument, ...] = ()
     deployments: tuple[str, ...] = ()
+    custom_resources: bool = False
 
 
 async def save(client: Client, pairs: Sequence[Pair], bundle: Bundle, begin: StartRun) -> Sequence[Path]:
@@ -49,7 +55,8 @@ async def save(client: Client, pairs: Sequence[Pair], bundle: Bundle, begin: Sta
     report of the run that `begin` makes; what is wrong with a file is raised.
     """
     with TemporaryDirectory(prefix="blobflow-") as scratch:
-        files = await in_thread(make_bundled_files, bundle.files, bundle.deployments, Path(scratch))
+        files = await in_thread(make_bundled_files, bundle.files, Path(scratch))
+        files += await in_thread(make_deployments, bundle.deployments, bundle.custom_resources)
         _check_names(files, pairs)
         async with client.services() as services:
             sink = await _sink(client, services, pairs, bundle)
