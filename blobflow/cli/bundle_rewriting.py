@@ -32,7 +32,7 @@ class LoadedImage(msgspec.Struct, frozen=True):
 
 
 class LoadedPlaces:
-    """Where images are that were loaded, and no others: a rule would also have a place for what is not there."""
+    """Where images are that were loaded, and no others: rules have places for what is not there, too."""
 
     def __init__(
         self,

@@ -93,13 +93,9 @@ def verb(
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
-            if listed is None:
-                names = dict.fromkeys(loaded.groups, "")
-            else:
-                _check_hosts(listed, loaded)
-                names = {name: line.digest for name, line in listed.items()}
+            names = _wanted_names(loaded, listed)
             outputs.loaded = {
-                name: loaded.groups[name].root.digest for name in names if name in loaded.groups
+                name: found.root.digest for name, found in loaded.groups.items() if name in names
             }
             return [
                 pair
@@ -128,6 +124,14 @@ def _name_of(pair: Pair) -> ImageName:
 
     source = pair.source
     return ImageName(source.repository, source.tag, "" if source.tag else source.digest)
+
+
+def _wanted_names(loaded: Loaded, listed: Mapping[ImageName, _ListLine] | None) -> dict[ImageName, str]:
+    """The names to load, each with the digest that it has to have, if any. Raises as `_check_hosts`."""
+    if listed is None:
+        return dict.fromkeys(loaded.groups, "")
+    _check_hosts(listed, loaded)
+    return {name: line.digest for name, line in listed.items()}
 
 
 def _pairs_of_name(
