@@ -3,7 +3,7 @@ mirror in them, and node configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from blobflow.oci import Digest, Reference
     from blobflow.oci.index_grouping import ImageName
     from blobflow.operations.airgap.extract import ExtractedFiles
-    from blobflow.operations.airgap.load import ArchiveInput
+    from blobflow.operations.airgap.load import ArchiveInput, Loaded
     from blobflow.settings import Settings
 
 
 class BundleOutputs:
-    """What is to be written for one load. `places`: where its images go, each a mirror. `loaded`: the images
-    that are loaded, by their names, with their digests; whoever aims them sets it.
+    """What is to be written for one load. `places`: where its images go, each a mirror.
 
     A context manager: deployment files are in a temporary folder until they are written.
     """
@@ -51,7 +50,7 @@ class BundleOutputs:
         self._written: ExtractedFiles | None = None
         self._deployments: ExtractedFiles | None = None
         self._origins: dict[ImageName, Reference] = {}
-        self.loaded: dict[ImageName, Digest] = {}
+        self._loaded: dict[ImageName, Digest] = {}
 
     def __enter__(self) -> BundleOutputs:
         return self
@@ -83,6 +82,10 @@ class BundleOutputs:
         if options.rewrite is not None or self._nodes:
             self._origins = await image_origins(client, inputs)
 
+    def take(self, names: Iterable[ImageName], loaded: Loaded) -> None:
+        """Take note of the images that are loaded, as far as they are there."""
+        self._loaded = {name: loaded.groups[name].root.digest for name in names if name in loaded.groups}
+
     def finish(
         self,
         failed: Collection[ImageName],
@@ -100,7 +103,7 @@ class BundleOutputs:
 
             print_lines(*written_lines(self._written.files, ", ".join(archives)))
         if self._nodes or self._deployments is not None:
-            there = [name for name in self.loaded if name in self._origins and name not in failed]
+            there = [name for name in self._loaded if name in self._origins and name not in failed]
             mirrors = [self._mirror(place, there) for place in self._places]
             self._write_nodes(mirrors, settings, quiet=output.quiet)
             self._rewrite(mirrors[0], there, output)
@@ -127,7 +130,7 @@ class BundleOutputs:
             return
         from blobflow.cli.bundle_rewriting import LoadedImage, LoadedPlaces, rewrite_deployments
 
-        images = [LoadedImage(self._origins[name], self.loaded[name]) for name in names]
+        images = [LoadedImage(self._origins[name], self._loaded[name]) for name in names]
         loaded = LoadedPlaces(images, places, self._places[0], with_digests=self._options.rewrite_digests)
         rewrite_deployments(self._deployments, self._options.rewrite, loaded.place_of, output)
 

@@ -79,11 +79,8 @@ def verb(
     from blobflow.cli.inputs.archives import names_stdin, parse_archives, spooled_archives
     from blobflow.cli.inputs.requests import parse_registry_prefix
 
-    if run.dry_run:
-        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
     piped = names_stdin(files)
-    if piped and images == Path("-"):
-        raise UsageError("standard input is an archive or the list of --images, not both")
+    _check(run, images, piped=piped)
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
@@ -94,9 +91,7 @@ def verb(
 
         def aim(loaded: Loaded) -> list[Pair]:
             names = _wanted_names(loaded, listed)
-            outputs.loaded = {
-                name: found.root.digest for name, found in loaded.groups.items() if name in names
-            }
+            outputs.take(names, loaded)
             return [
                 pair
                 for name, digest in names.items()
@@ -116,6 +111,13 @@ def verb(
         failed = {_name_of(pair) for pair in outcome.errors}
         outputs.finish(failed, files, run_settings(connection, run, hosts), connection.output)
     outcome.check_set()
+
+
+def _check(run: RunOptions, images: Path | None, *, piped: bool) -> None:
+    if run.dry_run:
+        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    if piped and images == Path("-"):
+        raise UsageError("standard input is an archive or the list of --images, not both")
 
 
 def _name_of(pair: Pair) -> ImageName:
