@@ -30,11 +30,11 @@ def is_compose(document: Node, *, named: bool = False) -> bool:
         return False
     services = document.mapping("services")
     if services:
-        return named or any(_is_service(value) for _, value in services.items())
-    return named and any(_is_service(value) for _, value in document.items())
+        return named or any(_pulls_or_builds(value) for _, value in services.items())
+    return named and any(_pulls_or_builds(value) for _, value in document.items())
 
 
-def _is_service(node: Node) -> bool:
+def _pulls_or_builds(node: Node) -> bool:
     return isinstance(node, MappingNode) and any(node.get(key) for key in _SERVICE_KEYS)
 
 
@@ -44,7 +44,7 @@ def read_compose(findings: Findings, document: MappingNode, env: Mapping[str, st
     services = document.mapping("services") or document
     for name, service in services.items():
         if isinstance(service, MappingNode) and not (services is document and name.value.startswith("x-")):
-            reader.read_service(service)
+            reader.read_container_of(service)
 
 
 def read_env_file(text: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ class _Reader:
         self._findings = findings
         self._env = env
 
-    def read_service(self, service: MappingNode) -> None:
+    def read_container_of(self, service: MappingNode) -> None:
         if image := service.scalar("image"):
             self._name(image.piece, _IMAGE)
         if build := service.mapping("build"):

@@ -110,8 +110,7 @@ class Reading:
         if has_braces and (not documents or _is_template(documents)):
             read_template(self.findings, source)
             return ""
-        known = [self._read_documents(documents)]
-        return "" if any(known) else "is YAML of no format that is read"
+        return "" if self._read_documents(documents) else "is YAML of no format that is read"
 
     def _read_documents(self, documents: list[Node]) -> bool:
         path = PurePath(self._source.path)
@@ -119,7 +118,10 @@ class Reading:
         if is_ci and not any(_is_other(document) for document in documents):
             read_pipeline(self.findings, documents)
             return True
-        return any(self._read_document(document, path) for document in documents)
+        known = False
+        for document in documents:
+            known = self._read_document(document, path) or known
+        return known
 
     def _read_document(self, document: Node, path: PurePath) -> bool:
         findings, name = self.findings, path.name
