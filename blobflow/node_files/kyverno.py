@@ -30,7 +30,7 @@ _LISTS = ("containers", "initContainers", "ephemeralContainers")
 # An image's name in full, but for `:latest`: what is replaced by what, one after the other.
 _FULL_NAME = (
     ("^(?:index[.]|registry-1[.])docker[.]io/", "docker.io/"),
-    ("^([^/:@]+(?:[:@].*)?)$", "docker.io/library/${1}"),
+    ("^([^/:@]+(?:[:@][^/]*)?)$", "docker.io/library/${1}"),
     ("^([^/.:]+/.*)$", "docker.io/${1}"),
     ("^docker[.]io/([^/]+)$", "docker.io/library/${1}"),
 )

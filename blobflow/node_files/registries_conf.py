@@ -1,8 +1,9 @@
 """registries.conf, as podman, CRI-O, skopeo and buildah have it (containers-registries.conf(5)).
 
-A table is for a prefix: a registry, a part of one, a repository, or one image by its tag; the longest that
-fits counts. What follows the prefix in an image's name follows the location in the mirror, so that every
-mapping of ours can be said. A prefix can't stand for every registry.
+A table is for a prefix: a registry, a part of one, or a repository; the longest that fits counts. What
+follows the prefix in an image's name follows the location in the mirror. Of the tags in prefixes that the
+manual speaks of nothing came: podman 4.3 and skopeo 1.9 look for tables by an image's repository. A prefix
+can't stand for every registry.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 from collections.abc import Iterator
 
 from blobflow.node_files.request import (
-    MirroredImage,
     MirroredPrefix,
     NodeFile,
     NodeFiles,
@@ -48,13 +48,13 @@ def _registries_conf(request: NodeRequest, reader: str, login: str) -> NodeFiles
         for each in request.prefixes
         if not each.source
     ]
+    refused += [f"registries.conf gives no image another tag, and {each}" for each in request.renamed]
     if request.by_digest and not request.upstream:
         refused.append(
             "registries.conf keeps tags from mirrors alone: with --by-digest and --no-upstream the last"
             " mirror would be asked for tags, too"
         )
-    prefixes = [each for each in request.prefixes if each.source]
-    tables = ["\n".join(_table(each, request)) for each in (*prefixes, *request.renamed)]
+    tables = ["\n".join(_table(each, request)) for each in request.prefixes if each.source]
     text = header(_FILE, login) + "\n" + "\n\n".join(tables) + "\n"
     return NodeFiles(
         (NodeFile(_FILE, text.encode()),),
@@ -66,7 +66,7 @@ def _registries_conf(request: NodeRequest, reader: str, login: str) -> NodeFiles
     )
 
 
-def _table(each: MirroredPrefix | MirroredImage, request: NodeRequest) -> Iterator[str]:
+def _table(each: MirroredPrefix, request: NodeRequest) -> Iterator[str]:
     *mirrors, location = (*each.targets, each.source) if request.upstream else each.targets
     yield "[[registry]]"
     yield f"prefix = {json.dumps(each.source)}"

@@ -24,6 +24,7 @@ from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
 from blobflow.oci import Reference
+from blobflow.oci.local_reference import transport_of
 
 if TYPE_CHECKING:
     from blobflow.operations.tags.search import ChosenTags, TagSearch
@@ -62,11 +63,15 @@ def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirr
 
 
 def mirrors_of_request(request: MirrorRequest, find_tags: FindTags) -> tuple[MirrorPlaces, ...]:
-    """The mirrors of a request: its targets, in the order of the file. Raises as `mirrors_of`."""
+    """The mirrors of a request: its targets that are registries, in the order of the file. Raises as
+    `mirrors_of`."""
     asked = [search for image in request.images if _needs_tags(image) and (search := image.search)]
     found = find_tags(list(dict.fromkeys(asked))) if asked else {}
-    targets = [*request.targets, *(target for image in request.images for target in image.targets)]
-    return tuple(places_of_pairs(_pairs_at(target, request, found)) for target in dict.fromkeys(targets))
+    named = [*request.targets, *(target for image in request.images for target in image.targets)]
+    targets = list(dict.fromkeys(named))
+    registries = [target for target in targets if not transport_of(target.host)]
+    # Without any the first one raises what is wrong with it.
+    return tuple(places_of_pairs(_pairs_at(target, request, found)) for target in registries or targets[:1])
 
 
 def _pairs_at(
