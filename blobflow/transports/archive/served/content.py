@@ -75,7 +75,7 @@ class BundleContent:
         sizes: dict[Digest, int] = {}
         with self.state.transaction():
             for name, named in self.names.repositories.items():
-                closure = reader.read(named.roots(), left)
+                closure = reader.read(named.roots.values(), left)
                 left -= len(closure.kinds)
                 self._write_repository(name, named, closure)
                 for digest in closure.kinds.keys() - sizes.keys():
@@ -194,11 +194,7 @@ def _named_roots(
                     raise UnsupportedContent(
                         f"{archive.name} has two images named {full}; which one is meant can't be told"
                     )
-                roots = found.setdefault((host_of(text), name.path), NamedRoots({}, {}))
-                if name.tag:
-                    roots.tags[name.tag] = root
-                else:
-                    roots.untagged[root.digest] = root
+                found.setdefault((host_of(text), name.path), NamedRoots({}, {})).add(root, name.tag)
         if unnamed:
             images = "image" if unnamed == 1 else "images"
             observer(

@@ -26,13 +26,16 @@ _MARK = "#"
 
 
 class NamedRoots(msgspec.Struct):
-    """The images of one repository: by tag, and those that only their digests name."""
+    """The images of one repository: all of them, and those that tags name."""
 
+    roots: dict[Digest, Descriptor] = {}
     tags: dict[str, Descriptor] = {}
-    untagged: dict[Digest, Descriptor] = {}
 
-    def roots(self) -> list[Descriptor]:
-        return [*{root.digest: root for root in (*self.tags.values(), *self.untagged.values())}.values()]
+    def add(self, root: Descriptor, tag: str) -> None:
+        """Let the tag ("": none) name the image, and no other any more."""
+        self.roots[root.digest] = root
+        if tag:
+            self.tags[tag] = root
 
 
 class BundleNames:
@@ -61,7 +64,7 @@ class BundleNames:
     def _agreed(self, path: str, parts: list[NamedRoots]) -> NamedRoots:
         agreed = NamedRoots({}, {})
         for part in parts:
-            agreed.untagged |= {root.digest: root for root in part.roots()}
+            agreed.roots |= part.roots
         for tag in sorted({tag for part in parts for tag in part.tags}):
             meant = {part.tags[tag].digest: part.tags[tag] for part in parts if tag in part.tags}
             if len(meant) == 1:
@@ -77,7 +80,8 @@ class BundleNames:
     def resolve(self, repository: str, namespace: str) -> str:
         """See `server.registry.Aliases`."""
         if namespace:
-            return self._stored(_canonical(namespace), repository)
+            host = _canonical(namespace)
+            return self._stored(host, repository.removeprefix(f"{host}/"))
         host, _, path = repository.partition("/")
         if host in self._hosts and path and repository not in self.repositories:
             return self._stored(host, path)
