@@ -151,6 +151,10 @@ class OciImages:
     def has_referrers(self) -> bool:
         return self._attached.any()
 
+    def root(self, number: int) -> Descriptor:
+        """The manifest that `@n` means. Raises NotFound, UnsupportedContent."""
+        return self._attached.find(f"@{number}", self._place)
+
     async def resolve(self, name: str) -> Descriptor:
         if digest := digest_or_none(name):
             return descriptor_of(self._read(Descriptor("", digest, UNKNOWN_SIZE)), digest)
