@@ -155,12 +155,15 @@ def images_of(
 ) -> list[ImageRequest]:
     """What is collected, each image once, as requests with what `like` has besides a name.
 
-    `source`, `any_host`, and what is raised: as of `parse_image_list`. Where a tag is named with several
-    digests, or with and without one, those with a digest are brought by that alone.
+    `source`, `any_host`, and what is raised: as of `parse_image_list`. A name that is locked is not asked for
+    without its digest as well. Where a tag is named with several digests, or with and without one, those with
+    a digest are brought by that alone.
     """
+    locked = {_tagged(name) for name in collected.locked}
     places: dict[Reference, NamedImage] = {}
     for image in collected.found.images:
-        places.setdefault(image.reference, image)
+        if image.reference not in locked:
+            places.setdefault(image.reference, image)
     digests: dict[Reference, set[str]] = {}
     for name in places:
         digests.setdefault(_tagged(name), set()).add(name.digest)
