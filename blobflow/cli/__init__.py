@@ -83,9 +83,8 @@ _EXAMPLES = (
 )
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
-    "Deploy": ("images", "rewrite"),
     "Carry": ("save", "load", "export", "bundle"),
-    "Deploy": ("nodes",),
+    "Deploy": ("images", "rewrite", "nodes"),
     "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),
     "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
