@@ -215,13 +215,15 @@ async def _serve(
 def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
     """What judges the images of upstreams: the policy of the options, or else of the configuration file.
     Raises InvalidConfig, UsageError."""
+    if not options.upstream:
+        return None
     from blobflow.cli.signature_policies import PolicyFiles, configured_signatures, load_judges
 
     settings = configured_signatures(config)
     policy = options.policy or settings.policy
     if options.trusted_root is not None and policy is None:
         raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
-    if policy is None or not options.upstream:
+    if policy is None:
         return None
     return load_judges({"": PolicyFiles(policy, options.trusted_root or settings.trusted_root)})[""]
 
