@@ -92,8 +92,26 @@ WAITS: Sequence[Goal] = (
 )
 
 
+# What N workers take of the time of one, each behind a line of its own: an N-th, and so much over it.
+SHARING_OUT = 1.15
+CLUSTERS: Sequence[Goal] = (
+    Goal("one worker, wall, against no engine", "workers", "wall", "1 worker", ("no engine",), 1.05),
+    *(
+        Goal(f"{n} workers, wall, against one", "workers", "wall", f"{n} workers", ("1 worker",), SHARING_OUT / n)
+        for n in (2, 4, 8)
+    ),
+    Goal(
+        "2 processes on this machine, wall, against one",
+        "giant-8",
+        "wall",
+        ours="blobflow, local:2",
+        theirs=("blobflow",),
+    ),
+)
+
 GOALS: Sequence[Goal] = (
     *WAITS,
+    *CLUSTERS,
     Goal("cold, wall, against skopeo", "cold", "wall", theirs=("skopeo",), bound=0.45),
     Goal(
         "cold, wall, against half of all CPU seconds, registries included",
