@@ -97,7 +97,14 @@ SHARING_OUT = 1.15
 CLUSTERS: Sequence[Goal] = (
     Goal("one worker, wall, against no engine", "workers", "wall", "1 worker", ("no engine",), 1.05),
     *(
-        Goal(f"{n} workers, wall, against one", "workers", "wall", f"{n} workers", ("1 worker",), SHARING_OUT / n)
+        Goal(
+            f"{n} workers, wall, against one",
+            "workers",
+            "wall",
+            f"{n} workers",
+            ("1 worker",),
+            SHARING_OUT / n,
+        )
         for n in (2, 4, 8)
     ),
     Goal(

@@ -185,7 +185,9 @@ FLOORS: Mapping[str, Named] = {
     "signed": Named(
         "200 signed images under a policy and the same unsigned; both registries 40 ms away", signed
     ),
-    "workers": Named("400 MB over one line of 20 MB/s, and by 1, 2, 4 and 8 workers with a line each", workers),
+    "workers": Named(
+        "400 MB over one line of 20 MB/s, and by 1, 2, 4 and 8 workers with a line each", workers
+    ),
     "help": Named("blobflow --help, against python -c pass", help_text),
 }
 RUNS: Mapping[str, Named] = {

@@ -37,7 +37,9 @@ async def run(registries: Sequence[str], rate: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Registries over one paced line.")
     parser.add_argument("registries", nargs="+", metavar="HOST:PORT")
-    parser.add_argument("--rate", type=float, required=True, metavar="BYTES", help="a second, of all together")
+    parser.add_argument(
+        "--rate", type=float, required=True, metavar="BYTES", help="a second, of all together"
+    )
     chosen = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(chosen.registries, chosen.rate))

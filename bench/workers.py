@@ -1,8 +1,8 @@
-"""What workers are worth: a set over lines that are the bound, by this process alone and by 1, 2, 4, 8 workers.
+"""What workers are worth: a set over lines that are the bound, by this process alone and by 1 to 8 workers.
 
-Each worker is behind a line of its own (bench/shared_line.py) that paces all its bytes, both ways together: so
-many workers carry so many times as much, but for what sharing out costs. The program alone is behind such a
-line too. Registries, scheduler and workers are up before the clock begins, and the workers' stores are empty.
+Each worker is behind a line of its own (bench/shared_line.py) that paces all its bytes, both ways together:
+so many workers carry so many times as much, but for what sharing out costs. The program alone is behind such
+a line too. Registries, scheduler and workers are up before the clock begins; the workers' stores are empty.
 """
 
 from __future__ import annotations
@@ -53,18 +53,21 @@ def _layout(options: Options) -> Layout:
     return read_layout(path) if path.exists() else generate(path, LAYERS.scaled(options.scale))
 
 
-def _measured(
-    options: Options, layout: Layout, source: Registry, target: Registry, number: int
-) -> Measured:
+def _measured(options: Options, layout: Layout, source: Registry, target: Registry, number: int) -> Measured:
     """The set to the target by that many workers; by none: by the program alone."""
     home = options.home
-    command = [*our_command(options.profile), "sync", "--from", source.host, "--to", f"{target.host}/{PREFIX}"]
+    command = [
+        *our_command(options.profile),
+        "sync",
+        "--from",
+        source.host,
+        "--to",
+        f"{target.host}/{PREFIX}",
+    ]
     command += ["--images", str(layout.path / "images.txt"), "--quiet"]
     source.forget()
     with ExitStack() as stack:
-        lines = [
-            stack.enter_context(line([source.host, target.host])) for _ in range(max(1, number))
-        ]
+        lines = [stack.enter_context(line([source.host, target.host])) for _ in range(max(1, number))]
         proxies = [dict(zip([source.host, target.host], line, strict=True)) for line in lines]
         if number:
             made = stack.enter_context(cluster(new_folder(options.folder)))

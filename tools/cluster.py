@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tools.checkout import TOP
@@ -55,7 +56,7 @@ class Part:
 
 
 class Cluster:
-    """A scheduler and its workers. `address` and `dashboard` are `host:port`; `engine` is what `--engine` takes."""
+    """A scheduler and its workers, at `address` with its pages at `dashboard`; `--engine` takes `engine`."""
 
     def __init__(self, folder: Path, scheme: str = "dask") -> None:
         self.folder = folder
@@ -114,7 +115,7 @@ class Cluster:
     def wait_for(self, *workers: Part) -> None:
         """Wait until the scheduler has these workers."""
         for worker in workers:
-            self._wait(worker, lambda: worker.name in (self._workers() or ()))
+            self._wait(worker, partial(self._knows, worker.name))
 
     def wait_without(self, worker: Part) -> None:
         """Wait until the scheduler has it no more."""
@@ -140,6 +141,9 @@ class Cluster:
         except OSError:
             return None
         return {str(worker["name"]): address for address, worker in workers.items()}
+
+    def _knows(self, name: str) -> bool:
+        return name in (self._workers() or ())
 
     def _wait(self, part: Part | None, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds. Raises RuntimeError if `part` ends before, or it takes too long."""
