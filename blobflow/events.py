@@ -49,7 +49,8 @@ class PlanMade(Event, frozen=True, tag="plan"):
 
 class StepStarted(Event, frozen=True, tag="start"):
     """A step began. `kind` is copy, mount, put, attach or backup; `size` in bytes. `image`: the source of an
-    image that it is for, "" if that is not known; it may be for others too."""
+    image that it is for, "" if that is not known; it may be for others too. `worker`: who does it, where an
+    engine carries blobs; "": this process. A copy begins again where its worker was lost."""
 
     step: int
     kind: str
@@ -57,6 +58,7 @@ class StepStarted(Event, frozen=True, tag="start"):
     target: str
     size: int
     image: str = ""
+    worker: str = ""
 
 
 class StepDone(Event, frozen=True, tag="done"):
@@ -73,6 +75,15 @@ class StepFailed(Event, frozen=True, tag="failed"):
     digest: str
     target: str
     error: str
+
+
+class WorkersChanged(Event, frozen=True, tag="workers"):
+    """So many `workers` carry the run's blobs from now on; `joined` and `left` name those who came and
+    went."""
+
+    workers: int
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Retrying(Event, frozen=True, tag="retry"):
