@@ -94,7 +94,7 @@ class Field:
     async def syncing(
         self, layout: Layout, targets: Sequence[Registry], home: Path, *arguments: str
     ) -> AsyncIterator[Child]:
-        """`blobflow sync --engine` of the whole set to the targets; by each of four workers one blob at once."""
+        """`blobflow sync --engine` of the set to the targets: one blob at a time at each of four workers."""
         words = ["--engine", self.cluster.engine, "--concurrency", "4", *arguments]
         places = [f"{target.host}/{PREFIX}" for target in targets]
         async with child(
