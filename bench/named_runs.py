@@ -34,7 +34,7 @@ from bench.peers import our_command, python, tools_of
 from bench.programs import Build, Options, builds, timed
 from bench.scenarios import PREFIX, SCENARIOS, layout_of
 from bench.signed_copies import signed
-from bench.workers import workers
+from bench.workers import cluster_scale, workers
 from tools import imageset
 from tools.certificates import self_signed
 from tools.processes import BLOBFLOW, docker_registry, empty
@@ -187,6 +187,9 @@ FLOORS: Mapping[str, Named] = {
     ),
     "workers": Named(
         "400 MB over one line of 20 MB/s, and by 1, 2, 4 and 8 workers with a line each", workers
+    ),
+    "cluster-10000": Named(
+        "10,000 images x 4 platforms x 8 layers in memory, alone and by 2 workers", cluster_scale
     ),
     "help": Named("blobflow --help, against python -c pass", help_text),
 }

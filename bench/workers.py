@@ -7,26 +7,28 @@ a line too. Registries, scheduler and workers are up before the clock begins; th
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgspec
 
 from bench.ends import new_folder
 from bench.measurements import Measured
-from bench.peers import our_command
+from bench.peers import our_command, python
 from bench.programs import Options, timed
 from bench.scenarios import PREFIX, Layers, generate
 from tools import imageset
 from tools.checkout import TOP
 from tools.cluster import append_config, cluster
 from tools.imagelayout import Layout, read_layout
-from tools.processes import Registry, docker_registry, empty
+from tools.processes import Registry, Run, docker_registry, empty
 
-RUN = "workers"
-ALONE = "no engine"
+RUN, SCALE = "workers", "cluster-10000"
+ALONE = "blobflow"
 WORKERS = (1, 2, 4, 8)
 RATE = 20_000_000  # bytes a second, of all that passes a line
 # 400 MB in 40 blobs, each far larger than what an exchange costs, and enough for 8 workers to end together.
@@ -34,7 +36,7 @@ LAYERS = Layers(8, 1, own=(10_000_000,) * 5)
 
 
 def subject(workers: int) -> str:
-    return "1 worker" if workers == 1 else f"{workers} workers"
+    return f"blobflow, {workers} {'worker' if workers == 1 else 'workers'}"
 
 
 def workers(options: Options) -> Iterator[Measured]:
@@ -100,3 +102,41 @@ def line(registries: Sequence[str]) -> Iterator[list[str]]:
             yield process.stdout.readline().split()
         finally:
             process.terminate()
+
+
+# Images of 4 platforms x 8 layers: what a plan takes at its coordinator and at the scheduler.
+IMAGES = 10_000
+MEMORY_WORKERS = 2
+
+
+def cluster_scale(options: Options) -> Iterator[Measured]:
+    """A plan of many images whose blobs are in memory: alone, and by workers; the scheduler's peak as well.
+
+    `seconds` are those of the transfer, and `ms_per_blob` what it took for each blob.
+    """
+    images = str(options.sized(IMAGES))
+    command = python(options.profile, "-m", "bench.carrying", images)
+    yield _with_figures(*timed(SCALE, ALONE, command, options.home))
+    home = options.home
+    with cluster(new_folder(options.folder)) as made:
+        scheduler = made.start_scheduler()
+        workers = [
+            made.start(name, python(None, "-m", "bench.carrying", "--worker", made.engine, name))
+            for name in (f"worker-{number}" for number in range(MEMORY_WORKERS))
+        ]
+        made.wait_for(*workers)
+        row = _with_figures(*timed(SCALE, subject(MEMORY_WORKERS), [*command, made.engine], home))
+        peak = {"scheduler_peak": float(peak_of(scheduler.process.pid))}
+        yield msgspec.structs.replace(row, figures=row.figures | peak)
+
+
+def _with_figures(row: Measured, done: Run) -> Measured:
+    """A row with what the program says of itself."""
+    return row if row.failed else msgspec.structs.replace(row, figures=row.figures | json.loads(done.out))
+
+
+def peak_of(pid: int) -> int:
+    """The bytes of memory that a process has had resident at most, as Linux tells it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) * 1024
