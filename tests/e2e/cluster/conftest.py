@@ -92,10 +92,18 @@ class Field:
 
     @asynccontextmanager
     async def syncing(
-        self, layout: Layout, targets: Sequence[Registry], home: Path, *arguments: str
+        self,
+        layout: Layout,
+        targets: Sequence[Registry],
+        home: Path,
+        *arguments: str,
+        concurrency: int | None = 4,
     ) -> AsyncIterator[Child]:
-        """`blobflow sync --engine` of the set to the targets: one blob at a time at each of four workers."""
-        words = ["--engine", self.cluster.engine, "--concurrency", "4", *arguments]
+        """`blobflow sync --engine` of the set to the targets; `concurrency` is that of all workers: of
+        four of them each carries one blob at a time. None: the run's own."""
+        words = ["--engine", self.cluster.engine, *arguments]
+        if concurrency is not None:
+            words += ["--concurrency", str(concurrency)]
         places = [f"{target.host}/{PREFIX}" for target in targets]
         async with child(
             *words, home=home, images=[*layout.images], source=self.source.host, targets=places
