@@ -41,25 +41,18 @@ def parse_engine(
 ) -> Engine:
     """The engine that a text names. A scheduler's port is 8786 unless it is said; with certificates it is
     spoken to by TLS. Raises UsageError."""
-<<<<<<< HEAD
     if is_local(text):
-=======
-    if text == "local" or text.startswith("local:"):
->>>>>>> h-proof
         if ca or cert or key:
             raise UsageError("local workers make certificates of their own; leave out those of the engine")
         return Engine(local=_local_count(text))
     return parse_scheduler(text, ca=ca, cert=cert, key=key)
 
 
-<<<<<<< HEAD
 def is_local(text: str) -> bool:
     """Whether an engine is processes of this machine."""
     return text == "local" or text.startswith("local:")
 
 
-=======
->>>>>>> h-proof
 def parse_scheduler(
     text: str, *, ca: Path | None = None, cert: Path | None = None, key: Path | None = None
 ) -> Engine:
