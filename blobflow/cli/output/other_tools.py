@@ -117,7 +117,6 @@ VERBS: Final = {
     "dev find-images": "`blobflow images DIR`",
     "prepare find-images": "`blobflow images DIR`",
     "lock": "`blobflow images DIR --lock -o FILE`",
-    "resolve": "`blobflow images DIR --lock -o FILE`, `blobflow rewrite DIR --to HOST --digest`",
     "relocate": "`blobflow sync --images-from DIR --to HOST`, `blobflow rewrite DIR --to HOST`",
     "edit set": "`blobflow rewrite DIR --to HOST --kustomize`",
     "once": "`blobflow sync regsync.yml`",
