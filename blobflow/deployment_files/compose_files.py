@@ -20,6 +20,8 @@ _IMAGE = "compose image"
 _CACHE = re.compile(r"(?:\A|,)ref=([^,]+)")
 _CONTEXT = "docker-image://"
 _SETTING = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*(.*?)[ \t]*\Z")
+# Of CI systems whose files have `services:`, too.
+_PIPELINE_KEYS = ("steps", "pipeline", "stages", "jobs")
 _SERVICE_KEYS = frozenset(("image", "build", "extends"))
 
 
@@ -27,6 +29,8 @@ def is_compose(document: Node, *, named: bool = False) -> bool:
     """Whether a document is a Compose file. `named`: its name says so; then services may stand at its top,
     as in the first version."""
     if not isinstance(document, MappingNode) or document.own("kind") or document.own("apiVersion"):
+        return False
+    if any(document.own(key) for key in _PIPELINE_KEYS):
         return False
     services = document.mapping("services")
     if services:

@@ -186,7 +186,10 @@ def _read_from(
 ) -> None:
     words = _without_flags(instruction)
     if words:
-        piece = words[0].strip("\"'")
+        # A template of another tool may have blanks in it.
+        last = next((each for each in words if "}}" in each.text), words[0])
+        is_template = words[0].text.startswith("{{")
+        piece = Piece(words[0].source, words[0].start, (last if is_template else words[0]).end).strip("\"'")
         text = piece.text
         made = expand(text, values.get, escape=escape).text
         if "$" not in text and escape not in text:

@@ -19,9 +19,9 @@ _CUT_OFF = re.compile(r"(?:@|@sha256:?|:)[\"']?\Z")
 # How the field writes what is filled in later, and what that is. Tried in order.
 _FILLED_IN = (
     ("ko://", "ko:// is a Go import path, which ko builds and replaces"),
+    ("${{", "is an expression, known when the workflow runs"),
     ("{{", "is a template"),
     ("{%", "is a template"),
-    ("${{", "is an expression, known when the workflow runs"),
     ("$[[", "is an input of the pipeline without a default here"),
     ("$(", "is a parameter, known when it runs"),
     ("$", "has a variable without a default here"),

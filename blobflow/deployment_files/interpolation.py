@@ -52,6 +52,8 @@ class _Expansion:
         self._lookup = lookup
         self._escape = escape
         self._steps = 0
+        # Those whose value is being expanded: in it they have none, as in `A=${A:-b}`.
+        self._open: set[str] = set()
 
     def expand(self, text: str, depth: int) -> str:
         self._steps += 1
@@ -93,20 +95,26 @@ class _Expansion:
         if operator[length - 1 : length] not in ("-", "+", "?") or not operator[:length].strip():
             raise _Unknown
         word = inner[name.end() + length :]
-        value = self._lookup(name.group())
+        value = self._known(name.group())
         is_set = value is not None and (length == 1 or value != "")
         if operator[length - 1] == "-":
-            return self.expand(value or "", depth + 1) if is_set else self.expand(word, depth + 1)
+            return self._value(name.group(), depth) if is_set else self.expand(word, depth + 1)
         if operator[length - 1] == "+":
             return self.expand(word, depth + 1) if is_set else ""
         return self._value(name.group(), depth)
 
     def _value(self, name: str, depth: int) -> str:
-        value = self._lookup(name)
+        value = self._known(name)
         if value is None:
             self.missing.append(name)
             return ""
-        return self.expand(value, depth + 1)
+        self._open.add(name)
+        made = self.expand(value, depth + 1)
+        self._open.discard(name)
+        return made
+
+    def _known(self, name: str) -> str | None:
+        return None if name in self._open else self._lookup(name)
 
 
 def _closing(text: str, at: int) -> int:
