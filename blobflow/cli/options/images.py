@@ -41,7 +41,7 @@ images_from_option = click.option(
     "--images-from",
     multiple=True,
     metavar="FILE|DIR|-",
-    help="Images that deployment files or a lock file name; Kubernetes, Helm, Compose, CI, Dockerfiles, lists, "
+    help="Images that deployment files or a lock file name; Kubernetes, Helm, Compose, CI, Dockerfiles, lists "
     "and folders of them. What can't be told is warned about. Repeatable; - is stdin.",
 )
 custom_resources_option = click.option(
