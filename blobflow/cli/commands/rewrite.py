@@ -29,7 +29,7 @@ _STDIN = "-"
 
 @click.command("rewrite", cls=Verb)
 @show_first("mirror", "spec", "digest", "lock", "in_place", "output", "kustomize", "strict", "quiet")
-@click.argument("files", metavar="FILE|DIR|-...", nargs=-1, required=True)
+@click.argument("files", type=click.Path(), metavar="FILE|DIR|-...", nargs=-1, required=True)
 @click.option(
     "--to", "mirror", type=PLACE, metavar="HOST[/prefix]", help="The mirror: where `sync --to` brought them."
 )

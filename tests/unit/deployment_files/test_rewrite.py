@@ -62,6 +62,13 @@ OTHERS = [
         "services:\n  a: {image: 'M/b/c:${T:-1}'}\n",
     ),
     (
+        "compose.yaml",
+        "services:\n  a: {image: '${A:-b/c:1}'}\n  b: {image: '${B-d/e:${T:-1}}'}\n"
+        "  c: {image: '${C:-${D:-f}}'}\n",
+        "services:\n  a: {image: '${A:-M/b/c:1}'}\n  b: {image: '${B-M/d/e:${T:-1}}'}\n"
+        "  c: {image: '${C:-${D:-M/library/f}}'}\n",
+    ),
+    (
         ".github/workflows/ci.yml",
         "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n    - uses: docker://a/b:1\n",
         "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n    - uses: docker://M/a/b:1\n",
