@@ -105,7 +105,7 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         ("alpine:3\nregistry.example.com/b:1\n", "docker.io/library/alpine:3"),
         ("jobs:\n  a:\n    runs-on: x\n    container: alpine:3\n", "docker.io/library/alpine:3"),
         ("a:\n  image: alpine:3\n  script: [x]\n", "docker.io/library/alpine:3"),
-        ("spec:\n  template:\n    spec:\n      containers: [{image: alpine:3}]\n", "docker.io/library/alpine:3"),
+        ("spec:\n  template:\n    spec:\n      containers: [{image: a:3}]\n", "docker.io/library/a:3"),
         ("steps:\n  - image: alpine:3\n", "docker.io/library/alpine:3"),
         ("image:\n  repository: alpine\n  tag: 3\n", "docker.io/library/alpine:3"),
         ("#!/bin/bash\ndocker run alpine:3\n", "docker.io/library/alpine:3"),
@@ -185,7 +185,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_read_in_a_folder(tmp_path: Path) ->
 
 
 def test_a_million_aliases_end_in_a_sentence() -> None:
-    assert refused("a: &a x\nb:\n" + "- *a\n" * 1_000_000).endswith("has over 100000 aliases")
+    assert refused("a: &a x\nb: [" + "*a, " * 1_000_000 + "]").endswith("has over 100000 aliases")
 
 
 def test_aliases_that_stand_for_ever_more_are_read_once() -> None:
@@ -210,7 +210,7 @@ def test_mappings_that_merge_each_other_without_end_are_bounded() -> None:
         ("a: *b\n", "file.yaml line 1 has an alias that names no anchor before it: *b"),
         ("a: \x01\n", "file.yaml has a character that YAML forbids"),
         ("a: b: c\n", "file.yaml line 1 is not YAML"),
-        ("".join(f"a{n}: &a{n} [{'*a%d' % (n - 1) if n else 'x'}]\n" for n in range(200)), "nested over 100 levels"),
+        ("a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 120)), "nested over 100"),
     ],
 )  # fmt: skip
 def test_what_no_reader_should_follow_is_refused(text: str, sentence: str) -> None:
