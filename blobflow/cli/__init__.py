@@ -37,6 +37,7 @@ VERBS = {
     "save": "Save a set of images into one bundle, each blob once.",
     "load": "Bring archives to a registry: one multi-platform image a name.",
     "bundle": "Look into bundles and archives: ls, verify, parts.",
+    "nodes": "Point machines at a mirror: containerd, podman, k3s, OpenShift, …",
     "export": "Write one image out: archive, root file system, registry.",
     "plan": "Show what sync would do, and what it would cost.",
     "apply": "Run a plan that `plan --out` saved.",
@@ -62,6 +63,7 @@ VERBS = {
     "logout": "Drop a login that is kept.",
     "probe": "Find out what a registry takes, as a profile to configure.",
     "serve": "Run an embedded OCI registry.",
+    "worker": "Carry blobs for runs with --engine, at a Dask scheduler.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "bench": "Measure your registries, and which settings suit them.",
@@ -81,13 +83,13 @@ _EXAMPLES = (
 )
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
-    "Deploy": ("images", "rewrite"),
     "Carry": ("save", "load", "export", "bundle"),
+    "Deploy": ("images", "rewrite", "nodes"),
     "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),
     "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
     "Reach": ("login", "logout", "probe", "ratelimit"),
-    "Run": ("serve", "cache", "bench"),
+    "Run": ("serve", "worker", "cache", "bench"),
     "Learn": ("demo", "help", "completion"),
 }
 _EPILOG = (

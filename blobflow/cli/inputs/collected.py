@@ -50,6 +50,13 @@ class Collected(msgspec.Struct, frozen=True):
         """What may lack: a sentence for each such file, and for each place whose image can't be told."""
         return (*self.passed_over, *map(untold_sentence, self.found.untold))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The deployment files that name images, told or not: no lock files, and nothing from a stream."""
+        named = [image.path for image in self.found.images if image.field != LOCKED]
+        named += [untold.path for untold in self.found.untold]
+        return tuple(path for path in dict.fromkeys(named) if Path(path).is_file())
+
 
 def untold_sentence(untold: UntoldImage) -> str:
     """What is known of a place whose image can't be told."""
@@ -232,7 +239,7 @@ def add_collected(
     more = images_of(collected, source, any_host=any_host, like=request.like)
     if not more and not request.images:
         raise UsageError(_no_image(paths, collected))
-    return _with(request, more, collected.warnings)
+    return _with(request, more, collected, custom_resources=custom_resources)
 
 
 def _no_image(paths: Iterable[str], collected: Collected) -> str:
@@ -250,7 +257,9 @@ def _name(image: ImageRequest) -> _Name:
     return image.source, image.named, image.tag
 
 
-def _with(request: MirrorRequest, more: Sequence[ImageRequest], warnings: Sequence[str]) -> MirrorRequest:
+def _with(
+    request: MirrorRequest, more: Sequence[ImageRequest], collected: Collected, *, custom_resources: bool
+) -> MirrorRequest:
     """The request with further images. Its own keep their names at the targets; a tag that it names is pinned
     where that is locked, and else a digest of it comes beside the tag, not under it."""
     locked = {_name(image): image for image in more if image.locked}
@@ -267,7 +276,13 @@ def _with(request: MirrorRequest, more: Sequence[ImageRequest], warnings: Sequen
             continue
         aside = image.digest and image.tag and _name(image) in tags
         images.append(msgspec.structs.replace(image, tag="") if aside else image)
-    return msgspec.structs.replace(request, images=tuple(images), warnings=(*request.warnings, *warnings))
+    return msgspec.structs.replace(
+        request,
+        images=tuple(images),
+        warnings=(*request.warnings, *collected.warnings),
+        collected=tuple(dict.fromkeys((*request.collected, *collected.files))),
+        custom_resources=request.custom_resources or custom_resources,
+    )
 
 
 def with_collected(request: MirrorRequest, folder: Path) -> MirrorRequest:
@@ -280,7 +295,8 @@ def with_collected(request: MirrorRequest, folder: Path) -> MirrorRequest:
             literal = () if glob.has_magic(each.path) else paths
             parts.append(collect(paths, custom_resources=each.custom_resources, named=literal))
     collected = _joined(parts)
-    request = _with(request, images_of(collected, like=request.like), collected.warnings)
+    custom = any(each.custom_resources for each in request.collect)
+    request = _with(request, images_of(collected, like=request.like), collected, custom_resources=custom)
     if not request.images:
         raise UsageError(f"{request.collect[0].where}: no image is named in what is collected")
     return msgspec.structs.replace(request, collect=())

@@ -123,6 +123,7 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     `warnings`: what another tool's file says and blobflow can't do, a sentence each. `hosts`: its settings of
     hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once. `collect`:
     files whose images are part of it once they are read. `like`: what those have besides their names.
+    `collected`: those files that were read and name images; `custom_resources`: also in custom resources.
     """
 
     images: tuple[ImageRequest, ...]
@@ -133,6 +134,8 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     unread_schedules: tuple[str, ...] = ()
     collect: tuple[CollectedPath, ...] = ()
     like: ImageRequest | None = None
+    collected: tuple[str, ...] = ()
+    custom_resources: bool = False
 
     @property
     def searches(self) -> list[TagSearch]:

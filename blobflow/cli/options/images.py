@@ -103,3 +103,27 @@ selection_options = option_group(
     ),
     title="Image",
 )
+
+# Of a verb that has no targets to choose.
+saved_selection_options = option_group(
+    "selection",
+    SelectionOptions,
+    click.argument("spec", type=FILE, required=False),
+    click.option(
+        "--from",
+        "source",
+        type=PLACE,
+        metavar="HOST[/prefix]",
+        help="Where the images of the list are. [default: each line's own host, or docker.io]",
+    ),
+    click.option(
+        "--images",
+        type=FILE,
+        metavar="LIST",
+        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+    ),
+    images_from_option,
+    custom_resources_option,
+    any_host_option,
+    spec_format_option,
+)
