@@ -26,6 +26,8 @@ _FILLED_IN = (
     ("$(", "is a parameter, known when it runs"),
     ("$", "has a variable without a default here"),
 )
+# A variable with a default, and nothing around it.
+_DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^\\]*)\}")
 _DIGEST = re.compile(r"@sha(?:256|512):[0-9a-f]{64}")
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 # Names of settings about images that are not the image's name.
@@ -253,10 +255,25 @@ class Findings:
 
 
 def _literal_name(piece: Piece) -> tuple[NamePart, ...]:
-    """The registry and repository of a name whose variables are all in its tag."""
+    """The registry and repository of a name whose variables are all in its tag; of one that is the default of
+    a variable, the same of that, or all of it."""
+    while (default := _DEFAULT.fullmatch(piece.text)) and _is_balanced(default[1]):
+        piece = piece.cut(*default.span(1))
+    if "$" not in piece.text:
+        return piece.part()
     text = piece.text
     dollar = text.find("$")
     colon = text.rfind(":", 0, dollar)
     if dollar < 0 or colon <= text.rfind("/", 0, dollar) or colon < 1:
         return ()
     return piece.cut(0, colon).part("name") if not is_filled_in(text[:colon]) else ()
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether each brace that closes was opened in the text: else it is no default, but several variables."""
+    depth = 0
+    for character in text:
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return False
+    return depth == 0

@@ -18,6 +18,7 @@ from blobflow.deployment_files.helm_values import read_chart, read_values
 from blobflow.deployment_files.image_list import is_image_list, read_image_list
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object, walk_pods
 from blobflow.deployment_files.kustomize import is_operations, read_kustomization, read_operations
+from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.deployment_files.shell_lists import read_shell_lists
 from blobflow.deployment_files.source_text import SourceText
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
@@ -72,6 +73,8 @@ class Reading:
         """Find what the file names. Returns why it names none, as far as is known; "" if it has a format that
         is read. Raises InvalidConfig."""
         text, path = self._source.text, PurePath(self._source.path)
+        if is_lock(text):
+            return "is a lock file, which is read where it is named itself"
         if text.count("\n") > MAX_LINES:
             raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
         name = path.name
