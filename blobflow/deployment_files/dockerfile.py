@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
 from blobflow.deployment_files.findings import Findings
+from blobflow.deployment_files.heredocs import HeredocEnds
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.source_text import Piece, SourceText
 
@@ -91,6 +92,7 @@ def _directives(source: SourceText) -> tuple[str, Piece | None]:
 
 def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
     lines = list(source.whole().lines())
+    ends = HeredocEnds(lines)
     index = 0
     while index < len(lines):
         text = lines[index].text
@@ -115,7 +117,9 @@ def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
             if not goes_on or index >= len(lines):
                 break
             rest = lines[index]
-        index = _after_heredocs(lines, index, heredocs)
+        for end, tabs in heredocs:
+            last = ends.find(end, index, tabs=tabs)
+            index = index if last is None else last + 1
         if word == "ONBUILD" and words:
             word, words = words[0].text.upper(), words[1:]
         yield _Instruction(word, tuple(words))
@@ -124,17 +128,6 @@ def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
 def _is_between(text: str) -> bool:
     """Whether a line between two of an instruction is left out: a comment, or an empty one."""
     return not text.strip() or text.lstrip().startswith("#")
-
-
-def _after_heredocs(lines: list[Piece], index: int, heredocs: list[tuple[str, bool]]) -> int:
-    """The first line behind the here-documents that an instruction opened. One that never ends is none."""
-    for end, tabs in heredocs:
-        for following in range(index, len(lines)):
-            text = lines[following].text
-            if (text.lstrip("\t") if tabs else text) == end:
-                index = following + 1
-                break
-    return index
 
 
 def _stages(instructions: list[_Instruction]) -> _Stage:
@@ -187,9 +180,9 @@ def _read_from(
     words = _without_flags(instruction)
     if words:
         # A template of another tool may have blanks in it.
-        last = next((each for each in words if "}}" in each.text), words[0])
-        is_template = words[0].text.startswith("{{")
-        piece = Piece(words[0].source, words[0].start, (last if is_template else words[0]).end).strip("\"'")
+        named = list(takewhile(lambda each: not _AS.match(each.text), words))
+        last = named[-1] if named and "{{" in words[0].text else words[0]
+        piece = Piece(words[0].source, words[0].start, last.end).strip("\"'")
         text = piece.text
         made = expand(text, values.get, escape=escape).text
         if "$" not in text and escape not in text:
