@@ -180,8 +180,18 @@ def test_what_can_be_said_is_told_without_what_can_not() -> None:
     assert "warning: left out: containerd mirrors whole registries alone" in done.stderr
 
 
-def test_where_nothing_is_left_it_is_an_error() -> None:
-    done = run("--from", "quay.io/a", "--to", "m.example/b", "--format", "containerd", "--partial")
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("containerd", ["--from", "quay.io/a", "--to", "m.example/b"]),
+        ("docker", ["--from", "quay.io", "--to", "m.example"]),
+        ("podman", ["--to", "m.example"]),
+        ("openshift", ["--to", "m.example"]),
+        ("kyverno", ["--from", "quay.io", "--to", "registry/mirror"]),
+    ],
+)
+def test_where_nothing_is_left_it_is_an_error(form: str, words: list[str]) -> None:
+    done = run(*words, "--format", form, "--partial")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "nothing is left" in done.stderr
 
