@@ -7,11 +7,13 @@ list, are rules by themselves: `--from HOST --to MIRROR` for all of a registry, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from blobflow.cli.inputs.expansion import expand, repository_pair
+from blobflow.cli.inputs.report_file import read_report
 from blobflow.cli.inputs.requests import (
     ImageRequest,
     MirrorRequest,
@@ -23,10 +25,11 @@ from blobflow.cli.options.images import SelectionOptions
 from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
-from blobflow.oci import Reference
+from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import transport_of
 
 if TYPE_CHECKING:
+    from blobflow.engine.results.report import Report
     from blobflow.operations.tags.search import ChosenTags, TagSearch
 
 # Finds the tags that rules choose, at their registries.
@@ -40,11 +43,18 @@ class SelectedMirrors(msgspec.Struct, frozen=True):
     request: MirrorRequest | None = None
 
 
-def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirrors:
-    """The mirrors of a selection. `find_tags` is called only where a tag decides where an image goes.
+def mirrors_of(
+    selection: SelectionOptions, find_tags: FindTags, report: Path | None = None
+) -> SelectedMirrors:
+    """The mirrors of a selection, or of the run of a report. `find_tags` is called only where a tag decides
+    where an image goes.
 
-    Raises UsageError as `read_request`, and what `find_tags` does.
+    Raises UsageError as `read_request`, and as `read_report`; and what `find_tags` does.
     """
+    if report is not None:
+        if selection != SelectionOptions():
+            raise UsageError("--from-report says which images and where they are; leave all else of that out")
+        return SelectedMirrors(mirrors_of_report(read_report(report)))
     places = msgspec.structs.replace(selection, source=None, targets=(), scoped=False)
     if places != SelectionOptions():
         request = read_request(selection)
@@ -60,6 +70,21 @@ def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirr
     source = str(parse_registry_prefix(selection.source))
     under = [f"{target}/{source}" if selection.scoped else target for target in selection.targets]
     return SelectedMirrors(tuple(places_under(source, target) for target in under))
+
+
+def mirrors_of_report(report: Report) -> tuple[MirrorPlaces, ...]:
+    """The mirrors that a run filled, as far as it did: the hosts of its targets, in the report's order.
+
+    Raises UsageError for a report of nothing that is there, and as `places_of_pairs`.
+    """
+    hosts: dict[str, list[Pair]] = {}
+    for image in report.images:
+        if image.status in ("done", "present"):
+            pair = Pair(parse_reference(image.source), parse_reference(image.target))
+            hosts.setdefault(pair.target.host, []).append(pair)
+    if not hosts:
+        raise UsageError("the report is of a run that brought no image to its place")
+    return tuple(map(places_of_pairs, hosts.values()))
 
 
 def mirrors_of_request(request: MirrorRequest, find_tags: FindTags) -> tuple[MirrorPlaces, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.cli.inputs.mirrors import mirrors_of
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.engine.results.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
 from blobflow.oci.tag_selection.rules import TagRules
@@ -120,6 +122,37 @@ def test_a_registry_is_asked_for_tags_only_where_a_tag_decides_the_place() -> No
     [mirror] = mirrors_of(selection, find).mirrors  # type: ignore[arg-type]
     assert asked == [TagSearch("quay.io", "team/tool", TagRules(include=("1.*",)))]
     assert str(mirror.place_of(parse_reference("quay.io/team/tool:1.1"))) == "m.example/team/tool:1.1-x"
+
+
+def report(*images: tuple[str, str, Status]) -> Path:
+    records = [ImageRecord(source, target, "", "", (), status) for source, target, status in images]
+    file = Path("run.json")
+    file.write_bytes(msgspec.json.encode(Report(Totals(), tuple(records))))
+    return file
+
+
+def test_a_report_says_where_a_run_put_its_images() -> None:
+    """Also one of `load`: its sources are in the bundle, under the names that they had."""
+    bundle = "oci-archive:bundle.tar:docker.io/library/nginx:1"
+    told = report(
+        (bundle, "one.example.com/mirror/library/nginx:1", "done"),
+        ("quay.io/a/b:1", "one.example.com/other:1", "failed"),
+        ("docker.io/rancher/pause:3", "two.example.com/rancher/pause:3", "present"),
+    )
+    first, second = mirrors_of(SelectionOptions(), no_tags, told).mirrors
+    assert str(first.place_of(parse_reference("nginx:1"))) == "one.example.com/mirror/library/nginx:1"
+    assert first.place_of(parse_reference("quay.io/a/b:1")) is None
+    assert str(second.place_of(parse_reference("rancher/pause:3"))) == "two.example.com/rancher/pause:3"
+
+    done = run("--from-report", told, "--format", "containerd")
+    assert (done.exit_code, done.stdout.count("[host.")) == (0, 2)
+    done = run("--from-report", told, "--to", "m.example", "--format", "containerd")
+    assert (done.exit_code, "leave all else" in done.stderr) == (2, True)
+
+
+def test_a_report_of_a_run_that_failed_has_no_mirror() -> None:
+    done = run("--from-report", report(("a.example/a:1", "m.example/a:1", "failed")), "--format", "k3s")
+    assert (done.exit_code, "brought no image to its place" in done.stderr) == (2, True)
 
 
 def test_the_files_are_written_as_they_belong_on_a_node_with_certificates(tmp_path: Path) -> None:
