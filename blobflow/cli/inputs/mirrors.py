@@ -77,9 +77,16 @@ def mirrors_of_report(report: Report) -> tuple[MirrorPlaces, ...]:
 
     Raises UsageError for a report of nothing that is there, and as `places_of_pairs`.
     """
+    from blobflow.operations.airgap.load import ARCHIVES
+
     hosts: dict[str, list[Pair]] = {}
     for image in report.images:
         if image.status in ("done", "present"):
+            if image.source.startswith(ARCHIVES):
+                raise UsageError(
+                    f"{image.source} came from an archive, and the report has no registry that nodes know it by;"
+                    " give the spec or list that the archive was made of"
+                )
             pair = Pair(parse_reference(image.source), parse_reference(image.target))
             hosts.setdefault(pair.target.host, []).append(pair)
     if not hosts:

@@ -16,6 +16,7 @@ from blobflow.engine.results.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
 from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.operations.airgap.load import ARCHIVES
 from blobflow.operations.tags.search import ChosenTags, TagSearch
 from tools.certificates import self_signed
 
@@ -132,7 +133,7 @@ def report(*images: tuple[str, str, Status]) -> Path:
 
 
 def test_a_report_says_where_a_run_put_its_images() -> None:
-    """Also one of `load`: its sources are in the bundle, under the names that they had."""
+    """Also where it read them from a bundle, under the names that they had."""
     bundle = "oci-archive:bundle.tar:docker.io/library/nginx:1"
     told = report(
         (bundle, "one.example.com/mirror/library/nginx:1", "done"),
@@ -153,6 +154,12 @@ def test_a_report_says_where_a_run_put_its_images() -> None:
 def test_a_report_of_a_run_that_failed_has_no_mirror() -> None:
     done = run("--from-report", report(("a.example/a:1", "m.example/a:1", "failed")), "--format", "k3s")
     assert (done.exit_code, "brought no image to its place" in done.stderr) == (2, True)
+
+
+def test_a_report_of_load_does_not_say_what_nodes_pull() -> None:
+    told = report((f"{ARCHIVES}/library/nginx:1", "m.example/library/nginx:1", "done"))
+    done = run("--from-report", told, "--format", "k3s")
+    assert (done.exit_code, "no registry that nodes know it by" in done.stderr) == (2, True)
 
 
 def test_the_files_are_written_as_they_belong_on_a_node_with_certificates(tmp_path: Path) -> None:
