@@ -23,7 +23,7 @@ from blobflow.events import Meter, Observer
 from blobflow.oci.local_reference import transport_of
 from blobflow.permits import FixedLimiters
 from blobflow.settings import Settings, host_access, logins_of
-from blobflow.transports.registry import Registries
+from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import (
     BestEffortCache,
     SpillFile,
@@ -48,15 +48,17 @@ def open_registries(
     *,
     journal: Journal | None = None,
     bytes_per_second: float = 0,
+    access: Callable[[str], HostAccess] | None = None,
 ) -> Registries:
     """The registries, to be closed. Nothing is asked of one before it is needed.
 
     `journal`: what remembers upload sessions and what is known of hosts; None: nothing does.
-    `bytes_per_second`: of all blobs together; 0: no limit.
+    `bytes_per_second`: of all blobs together; 0: no limit. `access`: how a host is reached; None: as the
+    settings say.
     """
     logins = logins_of(settings)
     return Registries(
-        lambda host: host_access(host, settings, logins),
+        access or (lambda host: host_access(host, settings, logins)),
         observer=observer,
         meter=meter,
         journal=journal,

@@ -15,6 +15,7 @@
           ProxyRefused             not retryable: the forward proxy wants a login, or forbids the host
         TimedOut
         ConnectionLost
+        EngineLost               not retryable: who brings the blobs elsewhere is gone
       RegistryError            5   an answer came, and it says no
         NotFound
           NoSuchFile           2   no such archive, layout or part of a bundle: as a missing list is
@@ -165,6 +166,13 @@ class ConnectionLost(NetworkError):
         super().__init__(message, side=side)
         self.received = received
         self.expected = expected
+
+
+class EngineLost(NetworkError):
+    """What carried the blobs of a run on other machines can't be reached any more: the run ends, and the same
+    command goes on."""
+
+    retryable = False
 
 
 class RegistryError(BlobflowError):

@@ -43,6 +43,8 @@ VERBS = {
     "apply": "Run a plan that `plan --out` saved.",
     "report": "Turn a JSON report into a page or JUnit XML; compare two.",
     "verify": "Ask the targets whether what should be there is.",
+    "images": "List the images that deployment files name; lock them.",
+    "rewrite": "Replace the images in deployment files by the mirror's.",
     "warm": "Have pull-through caches fetch a set before it is asked for.",
     "inspect": "Show an image: its platforms, digests and layers.",
     "digest": "Print the digest that a name means now.",
@@ -61,6 +63,7 @@ VERBS = {
     "logout": "Drop a login that is kept.",
     "probe": "Find out what a registry takes, as a profile to configure.",
     "serve": "Run an embedded OCI registry.",
+    "worker": "Carry blobs for runs with --engine, at a Dask scheduler.",
     "index": "Make an index by hand: create, annotate, push, inspect, rm.",
     "cache": "Look after the store on disk: ls, du, verify, gc, rm.",
     "bench": "Measure your registries, and which settings suit them.",
@@ -81,12 +84,12 @@ _EXAMPLES = (
 _GROUPS = {
     "Move": ("copy", "sync", "plan", "apply", "verify", "warm"),
     "Carry": ("save", "load", "export", "bundle"),
-    "Deploy": ("nodes",),
+    "Deploy": ("images", "rewrite", "nodes"),
     "Look": ("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "report"),
     "Files": ("push", "attach", "pull"),
     "Change": ("tag", "rm", "index"),
     "Reach": ("login", "logout", "probe", "ratelimit"),
-    "Run": ("serve", "cache", "bench"),
+    "Run": ("serve", "worker", "cache", "bench"),
     "Learn": ("demo", "help", "completion"),
 }
 _EPILOG = (

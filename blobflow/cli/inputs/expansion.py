@@ -82,7 +82,7 @@ def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]
     for image in images:
         with errors.at(image.where):
             for target in image.targets or targets:
-                pair = _pair(image, target)
+                pair = pair_of(image, target)
                 before = requested.setdefault((pair.source, pair.target), image)
                 if before is image:
                     pairs.append(pair)
@@ -92,7 +92,7 @@ def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]
     return pairs
 
 
-def _pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
+def pair_of(image: ImageRequest, target: RegistryPrefix) -> Pair:
     source = image.origin
     # Put under its digest alone, a manifest has no other name than that digest.
     tag = _tag_at(image)

@@ -165,6 +165,14 @@ class Admission:
             self._sources[step.source.registry] = self._limiters.source(step.source)
         self._ready[host][1].add(number, step, warm=warm)
 
+    def drop(self, number: int, step: Step) -> None:
+        """Forget a step that was added and has not started."""
+        self._remove(number, step, self._ready[step.target.registry][1])
+
+    @staticmethod
+    def _remove(number: int, step: Step, ready: Ready) -> None:
+        ready.remove(number, step.blob.digest if isinstance(step, Copy) else None)
+
     def warmed(self, digest: Digest) -> None:
         """Note that the store has this blob now, or is reading it."""
         for _, ready in self._ready.values():
@@ -182,8 +190,9 @@ class Admission:
             source_at = self._sources.__getitem__
             starts = schedule(ready.candidates(), in_use, target, source_at, rivals, self._try)
             for start, granted in starts.items():
-                ready.remove(start.number)
-                yield start.number, self._held(step_of(start.number), granted, largest=start.largest)
+                step = step_of(start.number)
+                self._remove(start.number, step, ready)
+                yield start.number, self._held(step, granted, largest=start.largest)
         self._watch()
 
     def _match(self) -> None:

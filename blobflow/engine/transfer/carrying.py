@@ -27,6 +27,15 @@ class Carriage(msgspec.Struct, frozen=True):
     targets: tuple[Site, ...]
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """How far a carriage is at one of its targets: `worker` has sent it so many `bytes`, of all attempts the
+    last; 0 as it begins. Another worker begins anew where the first one died."""
+
+    target: Site
+    worker: str = ""
+    bytes: int = 0
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """What became of a carriage at one of its targets. `error`: why it is not there, whole, with side and
     attempts, and with the carrier's name in its message; None: it is there. `worker`: who brought it."""
@@ -34,6 +43,13 @@ class Arrival(msgspec.Struct, frozen=True):
     target: Site
     error: BlobflowError | None
     worker: str = ""
+
+
+Tell = Callable[[Moved | Arrival], None]
+
+
+def tell_nobody(news: Moved | Arrival, /) -> None:
+    """For who waits for the end."""
 
 
 class Carrier(Protocol):
@@ -52,10 +68,16 @@ class Carrier(Protocol):
         """Whether this carrier can bring it; what it can't, the coordinator copies."""
         ...
 
-    async def carry(self, carriage: Carriage, *, size_left: int) -> Sequence[Arrival]:
+    async def carry(
+        self, carriage: Carriage, *, size_left: int, tell: Tell = tell_nobody
+    ) -> Sequence[Arrival]:
         """Bring the blob; one arrival a target. Failures are in the arrivals, never raised.
 
         `size_left`: bytes of the run that wait for a carrier, this carriage's among them, for who scales.
+        `tell` may be called meanwhile, on the loop, with how far it is, and with each arrival as soon as it
+        is known, so that a target that is done need not wait for a slow one; what nobody told is in the
+        result. A carriage of which nothing was told yet has not begun.
+
         Raises BlobflowError only where the carrier as a whole is lost, which ends the run; on cancel the
         transfer is stopped, its upload session given up, before CancelledError goes on.
         """

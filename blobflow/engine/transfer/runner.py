@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Literal, assert_never
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import assert_never
 
-from blobflow.content import Attaches, BlobReader, LineRate, Site
+from blobflow.content import Attaches, BlobReader, Site
 from blobflow.engine.plan.step_images import StepImages
 from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.targets.acceptance import note_sparse_refused, refuses_sparse
 from blobflow.engine.targets.mount_origins import BATCH, MOUNTS, OriginRecorder
-from blobflow.engine.transfer.admission import Admission, AdmittedReader, HostLimiters, StepPermits
+from blobflow.engine.transfer.admission import Admission, HostLimiters, StepPermits
 from blobflow.engine.transfer.backup import back_up
+from blobflow.engine.transfer.carried import CarriedCopies
+from blobflow.engine.transfer.carrying import Carrier
 from blobflow.engine.transfer.copying import BlobCopier
-from blobflow.engine.transfer.line_rates import LineRates
 from blobflow.engine.transfer.missing_content import MissingContent, SitesOf
-from blobflow.engine.transfer.staging import Way, choose_way
 from blobflow.engine.transfer.staging_area import StagingArea
+from blobflow.engine.transfer.step_reports import StepOutcome, StepReports
 from blobflow.engine.transfer.step_states import StepState, StepStates
-from blobflow.errors import BlobflowError, ConnectFailed, NetworkError, RegistryError, Rejected, StorageError
-from blobflow.events import StepDone, StepFailed, StepStarted
+from blobflow.engine.transfer.ways import BlobWays, Demand
+from blobflow.errors import BlobflowError, ConnectFailed, EngineLost, NetworkError, RegistryError, Rejected
 from blobflow.oci import Descriptor, Digest
 
 
@@ -74,9 +75,12 @@ class Transfer:
             room=services.staging_bytes,
             most=services.staging_blobs,
         )
-        self._lines = LineRates(services.journal)
         self._tasks = asyncio.TaskGroup()
+        self._ways = BlobWays(services, self._admission, self._staging, self._tasks, self._make_room)
         self._copier = BlobCopier(services, self._admission, self._staging, self._tasks, self._stopping)
+        self._reports = StepReports(self.step_states, self._images, services.observe, self._after_failure)
+        self._carried = self._carried_copies(services.carrier) if services.carrier is not None else None
+        self._read_here: set[Digest] = set()  # although others are carried
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()
         self._more = more
@@ -97,8 +101,23 @@ class Transfer:
         )
         self._note_blobs(plan.steps, 0)
 
+    def _carried_copies(self, carrier: Carrier) -> CarriedCopies:
+        return CarriedCopies(
+            carrier,
+            self.step_states,
+            self._reports,
+            self._tasks,
+            self._services.meter,
+            self._recorder,
+            has_arrived=self._has_arrived,
+            changed=self._changed.set,
+            lost=self.wind_down,
+        )
+
     def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
         for number, step in enumerate(steps, first):
+            if self._carried is not None and isinstance(step, Copy) and not self._carried.takes(step):
+                self._read_here.add(step.blob.digest)
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
                 self._blob_open[step.blob.digest] += 1
@@ -126,23 +145,37 @@ class Transfer:
         """Start nothing new; `run` returns when the steps under way have ended."""
         self.step_states.skip_rest()
         self._stopping.set()
+        if self._carried is not None:
+            self._carried.wind_down()
         self._changed.set()
+
+    def _after_failure(self) -> None:
+        if not self._keep_going:
+            self.wind_down()
 
     async def run(self) -> None:
         """Run the plan to its end.
 
         On cancel the steps under way are cancelled and awaited: their sinks undo or journal what they had
-        begun.
+        begun. Raises EngineLost where blobs are carried and the carrier is lost, once what this process does
+        itself has ended.
         """
         await self._find_held(self._first)
         async with self._tasks:
             while True:
                 self._changed.clear()
                 self._update()
-                if self.step_states.finished and not self._more:
+                if self.step_states.finished and (self._loss is not None or not self._more):
                     break
                 self._start_what_fits()
                 await self._changed.wait()
+        if self._loss is not None:
+            raise self._loss
+
+    @property
+    def _loss(self) -> EngineLost | None:
+        """Why nobody carries blobs any more."""
+        return None if self._carried is None else self._carried.loss
 
     async def _find_held(self, steps: Iterable[Step]) -> None:
         await self._staging.find_held({s.blob.digest: s.blob for s in steps if isinstance(s, Copy)})
@@ -159,7 +192,24 @@ class Transfer:
         for number in self.step_states.newly_ready():
             step = self.step_states.step(number)
             warm = isinstance(step, Copy) and self._staging.warm(step.blob)
-            self._admission.add(number, step, warm=warm)
+            if isinstance(step, Copy) and self._is_carried(step):
+                assert self._carried is not None
+                self._carried.add(number)
+            else:
+                self._admission.add(number, step, warm=warm)
+
+    def _is_carried(self, step: Copy) -> bool:
+        """Whether a carrier brings this copy's blob: where this process has it, or has to read it for another
+        target, nobody else reads it."""
+        if self._carried is None or self._staging.warm(step.blob):
+            return False
+        return step.blob.digest not in self._read_here and self._carried.takes(step)
+
+    def _has_arrived(self, digest: Digest) -> Iterator[Site]:
+        """The targets that have a blob by now."""
+        for number in self._blob_steps.get(digest, ()):
+            if self.step_states.states[number] is StepState.DONE:
+                yield self.step_states.step(number).target
 
     def _all_ended(self, digest: Digest) -> None:
         """Every known step of a blob has ended: release it, unless a later part may need it."""
@@ -179,6 +229,8 @@ class Transfer:
                 self._start(number, permits)
             else:
                 permits.release()
+        if self._carried is not None:
+            self._carried.start_what_fits()
 
     def _start(self, number: int, permits: StepPermits) -> None:
         step = self.step_states.step(number)
@@ -193,23 +245,16 @@ class Transfer:
 
     def _reader(self, step: Copy, permits: StepPermits) -> BlobReader:
         """The reader of this copy's blob; staged if the blob goes through the store."""
-        digest = step.blob.digest
-        if self._staging.warm(step.blob):
-            permits.bytes_read()
-        line = self._lines.of(step.source)
-        reader = AdmittedReader(self._services.source_at(step.source), step.blob, permits, line)
-        if self._staging.on(digest):
-            return reader
-        way = self._way(step.blob, line, more=self._more)
-        if way == "staged":
-            if self._way(step.blob, line, more=False) == "staged":
-                self._make_room(step.blob)
-            if self._staging.hold(step.blob, reader, self._tasks):
-                self._admission.warmed(digest)
-        elif way == "recorded" and line is not None:
-            size = step.blob.size
-            return self._staging.record(step.blob, reader, lambda: not line.is_proven_cheap(size))
-        return reader
+        copies = unproven = 0
+        for number in self._blob_steps[step.blob.digest]:
+            each = self.step_states.step(number)
+            if isinstance(each, Copy):
+                copies += 1
+            elif not self.step_states.over(number) and not self._services.journal.note(
+                each.target.registry, MOUNTS
+            ):
+                unproven += 1
+        return self._ways.reader(step, permits, Demand(copies, int(self._more), unproven))
 
     def _make_room(self, blob: Descriptor) -> None:
         """Release staged blobs that only targets still being asked may need, to stage one that is needed."""
@@ -217,28 +262,6 @@ class Transfer:
             digest = next(iter(self._lingering))
             del self._lingering[digest]
             self._release(digest)
-
-    def _way(self, blob: Descriptor, line: LineRate | None, *, more: bool) -> Way:
-        """The way that a blob takes. `more`: a target that is still being asked may need it too."""
-        copies = int(more)
-        unproven = 0
-        for number in self._blob_steps[blob.digest]:
-            step = self.step_states.step(number)
-            if isinstance(step, Copy):
-                copies += 1
-            elif not self.step_states.over(number) and not self._services.journal.note(
-                step.target.registry, MOUNTS
-            ):
-                unproven += 1
-        return choose_way(
-            self._services.cache_mode,
-            size=blob.size,
-            costly=line is not None and line.is_costly(blob.size),
-            proven=line is None or line.seen,
-            copies=copies,
-            unproven_mounts=unproven,
-            begun=self._staging.begun(blob.digest),
-        )
 
     async def _copy(self, number: int, step: Copy, permits: StepPermits, reader: BlobReader) -> None:
         async def act() -> StepOutcome:
@@ -261,25 +284,13 @@ class Transfer:
 
     async def _carry_out(self, number: int, step: Step, act: Act) -> None:
         """Run a step, and record and report how it ended."""
-        kind, content = describe_step(step)
-        target, observe = str(step.target), self._services.observe
-        image = self._images.source(number)
-        observe(StepStarted(number, kind, content.digest, target, content.size, image))
+        self._reports.began(number)
         try:
             outcome = await act()
         except BlobflowError as error:
-            if not isinstance(error, StorageError):  # the store is neither side, and names itself
-                error.side = error.side or "target"
-            observe(StepFailed(number, kind, content.digest, target, str(error)))
-            self.step_states.failed(number, error)
-            if not self._keep_going:
-                self.wind_down()
+            self._reports.failed(number, error)
         else:
-            if outcome == "refused":
-                self.step_states.refused(number)
-            else:
-                observe(StepDone(number, kind, content.digest, target, content.size))
-                self.step_states.done(number, fell_back=outcome == "fell back")
+            self._reports.ended(number, outcome)
 
     async def _do(self, step: Mount | Put | Attach | Backup, permits: StepPermits) -> StepOutcome:
         match step:
@@ -350,12 +361,13 @@ class Transfer:
         self._beside -= 1
         number = self._beside
         await self._staging.find_held({digest: copy.blob})
+        if self._carried is not None and self._is_carried(copy):
+            await self._carried.bring_beside(copy)
+            return
         permits = await self._admission.admit(copy, warm=self._staging.warm(copy.blob))
-        source, line = self._services.source_at(copy.source), self._lines.of(copy.source)
-        reader = AdmittedReader(source, copy.blob, permits, line)
         arrived = False
         try:
-            await self._copier.copy(number, copy, reader, permits)
+            await self._copier.copy(number, copy, self._ways.straight(copy, permits), permits)
             self._recorder.found(copy.target, (digest,))
             arrived = True
         finally:
@@ -364,7 +376,6 @@ class Transfer:
                 self._staging.release(digest, arrived=arrived)
 
 
-StepOutcome = Literal["done", "refused", "fell back"]
 Act = Callable[[], Awaitable[StepOutcome]]
 
 
@@ -377,18 +388,3 @@ def _explained(error: Rejected, registry: str) -> Rejected:
     )
     explained.missing = error.missing
     return explained
-
-
-def describe_step(step: Step) -> tuple[str, Descriptor]:
-    """A step's kind, as events and messages name it, and what it moves."""
-    match step:
-        case Copy():
-            return "copy", step.blob
-        case Mount():
-            return "mount", step.blob
-        case Put():
-            return "put", step.manifest
-        case Attach():
-            return "attach", Descriptor("", step.subject, 0)
-        case Backup():
-            return "backup", step.manifest

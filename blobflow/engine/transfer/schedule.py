@@ -198,7 +198,16 @@ class Ready:
             bisect.insort(self._by_size, (-step.size, step.number))
             bisect.insort(self._by_order, step.number)
 
-    def remove(self, number: int) -> None:
+    def remove(self, number: int, digest: Digest | None = None) -> None:
+        """Take out a step that starts, or is not to; of a copy's `digest`."""
+        self._take(number)
+        self._streams.discard(number)
+        if digest is not None and (others := self._by_digest.get(digest)) is not None:
+            others.discard(number)
+            if not others:
+                del self._by_digest[digest]
+
+    def _take(self, number: int) -> None:
         step = self._steps.pop(number, None)
         if step is None:
             return
@@ -213,7 +222,7 @@ class Ready:
         source."""
         for number in self._by_digest.get(digest, ()):
             if (step := self._steps.get(number)) is not None:
-                self.remove(number)
+                self._take(number)
                 self._put(msgspec.structs.replace(step, warm=True))
 
     def candidates(self) -> Candidates:

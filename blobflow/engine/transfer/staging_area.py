@@ -61,6 +61,11 @@ class StagingArea:
             self._begun.pop(digest, None)
         self._begun |= begun
 
+    def forget(self, digest: Digest) -> None:
+        """Forget what is known of a blob that no step needs any more: it is looked for anew next time."""
+        self._held.discard(digest)
+        self._begun.pop(digest, None)
+
     def begun(self, digest: Digest) -> bool:
         """Whether an earlier run left a part of this blob in the store, to resume from."""
         return digest in self._begun

@@ -97,6 +97,15 @@ class Registries:
         found = self._hosts.get(host)
         return found[0].allowance if found is not None else None
 
+    def change_limits(self, *, bytes_per_second: float = 0) -> None:
+        """Ask `access` anew for the limits of the hosts in use, and keep those from now on: others may have
+        their part of them. Rates are changed where they were limited from the start."""
+        for host, (client, _) in self._hosts.items():
+            client.change_limits(self._access(host))
+        for limit in (self._reading, self._writing):
+            if limit is not None and bytes_per_second > 0:
+                limit.rate = bytes_per_second
+
     def probe_cache(
         self, site: Site, blob: Descriptor, *, again: bool = False
     ) -> AbstractAsyncContextManager[BlobStream | None]:

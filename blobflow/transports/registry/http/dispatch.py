@@ -66,7 +66,8 @@ class Dispatcher:
         self._limiter = limiter
         self._clock = clock
         self._writing = writing
-        self._requests = throttle_of((rate_limit_of(access.requests_per_second, clock),), sleep, meter.waits)
+        self._request_rate = rate_limit_of(access.requests_per_second, clock)
+        self._requests = throttle_of((self._request_rate,), sleep, meter.waits)
         self._pool = ConnectionPool(
             host,
             access,
@@ -91,6 +92,11 @@ class Dispatcher:
     def home(self) -> URL:
         """The host's origin."""
         return self._pool.home
+
+    def change_request_rate(self, rate: float) -> None:
+        """Send so many requests a second at most from now on, where their number was limited at all."""
+        if self._request_rate is not None and rate > 0:
+            self._request_rate.rate = rate
 
     @property
     def wants_login(self) -> bool:

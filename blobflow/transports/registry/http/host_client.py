@@ -93,9 +93,9 @@ class HostClient:
             far_connections=access.far_connections,
             moved=lambda kind: meter.bytes_read if kind is PermitKind.READ else meter.bytes_written,
         )
-        own = rate_limit_of(access.bytes_per_second, clock)
-        self.reading = throttle_of((own, reading), sleep, meter.waits)
-        self.writing = throttle_of((own, writing), sleep, meter.waits)
+        self._byte_rate = rate_limit_of(access.bytes_per_second, clock)
+        self.reading = throttle_of((self._byte_rate, reading), sleep, meter.waits)
+        self.writing = throttle_of((self._byte_rate, writing), sleep, meter.waits)
         self._observer = observer
         self._sleep = sleep
         self._clock = clock
@@ -131,6 +131,14 @@ class HostClient:
     def home(self) -> URL:
         """The host's origin."""
         return self._dispatcher.home
+
+    def change_limits(self, access: HostAccess) -> None:
+        """Keep the limits of `access` from now on: what is under way ends under the former ones. Rates change
+        where there is one already."""
+        self.limiter.resize(access.connections, access.far_connections)
+        if self._byte_rate is not None and access.bytes_per_second > 0:
+            self._byte_rate.rate = access.bytes_per_second
+        self._dispatcher.change_request_rate(access.requests_per_second)
 
     def warn(self, sentence: str) -> None:
         """See `ConnectionPool.warn`."""

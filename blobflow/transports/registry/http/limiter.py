@@ -80,6 +80,11 @@ class CongestionWindow:
         exact = min(self._exact, float(self.ceiling))
         self._exact = max(float(least), exact - 1.0 / exact)
 
+    def resize(self, start: int) -> None:
+        """Other limits hold: one that was never refused begins with `start`, as at first."""
+        if self._cut_at == -math.inf:
+            self._exact = float(min(start, self.ceiling))
+
     def _step(self) -> float:
         if self._cut_at == -math.inf:
             return 1.0  # never refused: twice as many with every window
@@ -145,6 +150,18 @@ class HostLimiter:
         if extra != self._matched:
             self._matched = extra
             self._widen()
+            self._let_in()
+
+    def resize(self, connections: int, far_connections: int) -> None:
+        """Have so many from now on. What is over that ends first, and then nothing more begins."""
+        before = self._connections, self._far_connections
+        self._connections, self._far_connections = connections, max(connections, far_connections)
+        if before != (self._connections, self._far_connections):
+            self._near_ceiling, self._matched = 2 * connections, 0
+            self._growth = {kind: StreamGrowth() for kind in self._growth}
+            self._most[PermitKind.REQUEST] = self.round_trip.near = min(MAX_REQUESTS, self._near_ceiling)
+            self._widen()
+            self.window.resize(connections + 1)
             self._let_in()
 
     @property

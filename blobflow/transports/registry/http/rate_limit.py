@@ -19,7 +19,7 @@ TOLD_SECONDS = 0.5
 
 
 class RateLimit:
-    """At most `rate` units a second, evenly. Sans-IO; `clock` in seconds."""
+    """At most `rate` units a second, evenly; it may be changed at any time. Sans-IO; `clock` in seconds."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self.rate = rate
@@ -35,14 +35,18 @@ class RateLimit:
 
 
 class Throttle:
-    """Waits until every one of some rate limits allows it. `rate`: the slowest one's. Where that takes long
-    enough to be told it is among the `waits`."""
+    """Waits until every one of some rate limits allows it. Where that takes long enough to be told it is
+    among the `waits`."""
 
     def __init__(self, limits: Sequence[RateLimit], sleep: Sleep, waits: HostWaits | None = None) -> None:
         self._limits = limits
         self._sleep = sleep
         self._waits = waits or HostWaits()
-        self.rate = min(limit.rate for limit in limits)
+
+    @property
+    def rate(self) -> float:
+        """The slowest one's."""
+        return min(limit.rate for limit in self._limits)
 
     async def wait(self, amount: float) -> None:
         delay = max(limit.reserve(amount) for limit in self._limits)
