@@ -84,8 +84,8 @@ def mirrors_of_report(report: Report) -> tuple[MirrorPlaces, ...]:
         if image.status in ("done", "present"):
             if image.source.startswith(ARCHIVES):
                 raise UsageError(
-                    f"{image.source} came from an archive, and the report has no registry that nodes know it by;"
-                    " give the spec or list that the archive was made of"
+                    f"{image.source} came from an archive, and the report has no registry that nodes know it"
+                    " by; give the spec or list that the archive was made of"
                 )
             pair = Pair(parse_reference(image.source), parse_reference(image.target))
             hosts.setdefault(pair.target.host, []).append(pair)
