@@ -21,7 +21,9 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.inputs.spec_formats import detect_format
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.runtime.files import input_name, read_text
 from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
@@ -56,13 +58,13 @@ def mirrors_of(
             raise UsageError("--from-report says which images and where they are; leave all else of that out")
         return SelectedMirrors(mirrors_of_report(read_report(report)))
     places = msgspec.structs.replace(selection, source=None, targets=(), scoped=False)
+    if len(set(selection.targets)) < len(selection.targets):
+        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
     if places != SelectionOptions():
-        request = read_request(selection)
+        request = _read_request(selection)
         return SelectedMirrors(mirrors_of_request(request, find_tags), request)
     if not selection.targets:
         raise UsageError("say where the images are: a SPEC, or --to HOST[/prefix]")
-    if len(set(selection.targets)) < len(selection.targets):
-        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
     if selection.source is None:
         if selection.scoped:
             raise UsageError("--scoped keeps the host of --from; give that too")
@@ -70,6 +72,34 @@ def mirrors_of(
     source = str(parse_registry_prefix(selection.source))
     under = [f"{target}/{source}" if selection.scoped else target for target in selection.targets]
     return SelectedMirrors(tuple(places_under(source, target) for target in under))
+
+
+def _read_request(selection: SelectionOptions) -> MirrorRequest:
+    """The request; with --to a spec's is at those of its targets alone, in that order, or where it has none
+    at these."""
+    others = selection.source or selection.images  # which no spec goes with
+    if selection.spec is None or not selection.targets or others or str(selection.spec) == "-":
+        return read_request(selection)
+    form = selection.spec_format
+    if form == "auto":
+        form = detect_format(read_text(selection.spec), input_name(selection.spec))
+    if form == "skopeo":
+        return read_request(selection)
+    wanted = tuple(map(parse_registry_prefix, selection.targets))
+    bare = msgspec.structs.replace(selection, targets=(), spec_format=form)
+    request = read_request(bare, needs_targets=False)
+    own = {*request.targets, *(target for image in request.images for target in image.targets)}
+    for target in wanted if own else ():
+        if target not in own:
+            has = ", ".join(sorted(map(str, own)))
+            raise UsageError(f"--to {target} is no target of {selection.spec}, which has {has}")
+    images = [
+        msgspec.structs.replace(image, targets=tuple(each for each in wanted if each in image.targets))
+        for image in request.images
+        if not image.targets or set(wanted) & set(image.targets)
+    ]
+    targets = [each for each in wanted if not own or each in request.targets]
+    return msgspec.structs.replace(request, images=tuple(images), targets=tuple(targets))
 
 
 def mirrors_of_report(report: Report) -> tuple[MirrorPlaces, ...]:

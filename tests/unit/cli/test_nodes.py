@@ -67,6 +67,22 @@ def test_a_spec_says_where_its_images_are_at_all_its_targets_in_order() -> None:
     assert done.stdout.count("insecure = true") == 2, "the target that the spec gives as http://"
 
 
+def mirrors_at(text: str, *targets: str) -> list[str]:
+    selection = SelectionOptions(spec=spec(text), targets=targets)
+    return [mirror.rules[0].target for mirror in mirrors_of(selection, no_tags).mirrors]
+
+
+def test_of_a_specs_targets_those_count_that_are_named() -> None:
+    assert mirrors_at(SPEC) == ["one.example.com/mirror", "two.example.com:5000"]
+    assert mirrors_at(SPEC, "two.example.com:5000", "one.example.com/mirror") == [
+        *("two.example.com:5000", "one.example.com/mirror")
+    ]
+    assert mirrors_at(SPEC, "two.example.com:5000") == ["two.example.com:5000"]
+    with pytest.raises(UsageError, match=r"m\.example is no target of mirror\.yaml, which has one\.example"):
+        mirrors_at(SPEC, "m.example")
+    assert mirrors_at(SPEC.replace(", targets: [one.example.com/mirror", "} #"), "m.example") == ["m.example"]
+
+
 def test_what_a_format_can_not_say_is_left_out_on_request() -> None:
     done = run(spec(ONE_TARGET), "--format", "docker", "--partial")
     assert json.loads(done.stdout) == {"registry-mirrors": ["https://m.example"]}
