@@ -196,7 +196,7 @@ def _named_roots(
                     raise UnsupportedContent(
                         f"{archive.name} has two images named {full}; which one is meant can't be told"
                     )
-                # Of what is from a registry also where `sync` would bring it, with nothing put under library/.
+                # What is from a registry is also where `sync` would bring it: no word is put under library/.
                 more = [split_name(text)[1]] if number in origins and text == texts[0] else []
                 for path in dict.fromkeys((name.path, *more)):
                     found.setdefault((host_of(text), path), NamedRoots({}, {})).add(root, name.tag)
