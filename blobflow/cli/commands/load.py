@@ -149,8 +149,11 @@ def _pairs_of_name(
     from blobflow.oci.platform_choice import attested_digest
     from blobflow.operations.airgap.load import source_of
 
+    # `library/` is where single words of other registries than docker.io were before bundles told of these.
+    paths = dict.fromkeys((loaded.paths.get(name, name.path), name.path))
     for place in places:
-        yield Pair(source_of(name, digest), place.under(name.path, name.tag, name.digest))
+        for path in paths:
+            yield Pair(source_of(name, digest), place.under(path, name.tag, name.digest))
         for child in loaded.children.get(name, ()) if arch_tags and name.tag else ():
             if child.platform is not None and not attested_digest(child):
                 tag = platform_tag(name.tag, child.platform)
