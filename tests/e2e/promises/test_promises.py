@@ -11,9 +11,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.e2e.promises.rule_machine import PromisesMachine, Tally
 from tests.e2e.promises.stepping import Stage
 
-# Runs; each has some interleavings. The short form takes about half a minute, if the machine has nothing else
-# to do.
-SHORT = 30
+# Runs; each has some interleavings. The short form takes about a minute, if the machine has nothing else to
+# do.
+SHORT = 60
 LONG = 700
 
 
