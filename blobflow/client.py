@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import msgspec
 
@@ -45,6 +45,9 @@ from blobflow.transports.registry.probe.questions import LARGEST_REQUEST, ProbeR
 from blobflow.transports.store.gc import collect_garbage
 from blobflow.version import USER_AGENT
 
+if TYPE_CHECKING:
+    from blobflow.cluster.address import Engine
+
 OnStart = Callable[[Run], None]
 
 
@@ -66,17 +69,19 @@ class Client:
         observer: Observer = ignore,
         meter: Meter | None = None,
         transports: CustomTransports = NO_CUSTOM_TRANSPORTS,
+        engine: str | Engine | None = None,
     ) -> None:
         """Without `settings` those of this machine hold, as on the command line: see
         `blobflow.from_environment`; BLOBFLOW_SOURCE_CREDS and BLOBFLOW_TARGET_CREDS are then for the hosts of
         what is asked for first. `meter` counts bytes and requests. `transports`: hosts with a Source or a
-        Sink of the caller's own.
+        Sink of the caller's own. `engine`: who carries the blobs of runs, where they don't say: see `mirror`.
         """
         self._given = settings
         self._settings = settings
         self.observer = observer
         self.meter = meter or Meter()
         self._transports = transports
+        self._engine = engine
         self._registries: Registries | None = None
         self._opened: Opened | None = None
         self._closing = AsyncExitStack()
@@ -101,7 +106,12 @@ class Client:
     # Images
 
     async def mirror(
-        self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING, *, on_start: OnStart = _watched_by_nobody
+        self,
+        pairs: Sequence[Pair],
+        policy: Policy = KEEP_GOING,
+        *,
+        engine: str | Engine | None = None,
+        on_start: OnStart = _watched_by_nobody,
     ) -> Report:
         """Bring every pair's image to its target and say what became of each.
 
@@ -109,11 +119,15 @@ class Client:
         no store). On cancel, what is under way is taken back or journaled before CancelledError goes on.
         `on_start` is given the run, which can be asked for its report at any time, also after that, and wound
         down.
+
+        `engine`: workers that carry the blobs between registries, as with --engine: "dask://HOST:8786",
+        "tls://…" or "local:4"; None: the client's, else this process does. Then also ConnectFailed is raised
+        where no scheduler answers, and EngineLost where none of its workers is of use, or it is lost later.
         """
         self._settings_for(pairs)
         run = run_of_pairs(pairs, policy, observe=self.observer, meter=self.meter)
         on_start(run)
-        return await self._execute(run)
+        return await self._execute(run, pairs, engine)
 
     async def plan(self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING) -> Planned:
         """Resolve, survey and plan; nothing is changed anywhere."""
@@ -122,13 +136,18 @@ class Client:
             return await plan(PairPlanning(pairs, policy, self.observer), services)
 
     async def execute(
-        self, saved: SavedPlan, policy: Policy | None = None, *, on_start: OnStart = _watched_by_nobody
+        self,
+        saved: SavedPlan,
+        policy: Policy | None = None,
+        *,
+        engine: str | Engine | None = None,
+        on_start: OnStart = _watched_by_nobody,
     ) -> Report:
         """Carry out a saved plan: exactly its steps, but for those that the targets have by now.
 
         The sources are read by digest and asked for no tag, so nothing that moved there matters; what is gone
         from one fails its image. `policy`: in place of the plan's own. How bare layers are compressed is the
-        plan's, whatever the settings say. The rest, errors and cancellation are as with `mirror`.
+        plan's, whatever the settings say. The rest, engine, errors and cancellation are as with `mirror`.
         """
         from blobflow.engine.saved.planning import run_of_saved
 
@@ -136,7 +155,7 @@ class Client:
         run = run_of_saved(saved, policy, observe=self.observer, meter=self.meter)
         on_start(run)
         async with self._as_planned(saved) as client:
-            return await client._execute(run)
+            return await client._execute(run, saved.pairs, engine)
 
     async def plan_saved(self, saved: SavedPlan, policy: Policy | None = None) -> Planned:
         """What `execute` would do now; nothing is changed anywhere."""
@@ -234,7 +253,11 @@ class Client:
         """A client like this one with other settings, for a while."""
         settings = msgspec.structs.replace(self.settings, **changes)
         async with Client(
-            settings, observer=self.observer, meter=self.meter, transports=self._transports
+            settings,
+            observer=self.observer,
+            meter=self.meter,
+            transports=self._transports,
+            engine=self._engine,
         ) as client:
             yield client
 
@@ -247,11 +270,36 @@ class Client:
         except StorageError as error:
             store.report_failure(error)
 
-    async def _execute(self, run: Run) -> Report:
+    async def _execute(self, run: Run, pairs: Sequence[Pair], engine: str | Engine | None) -> Report:
         async with self.services() as services:
-            report = await run.execute(services)
+            async with self._carried(services, pairs, self._engine if engine is None else engine) as carried:
+                report = await run.execute(carried)
             await self.tidy()
             return report
+
+    @asynccontextmanager
+    async def _carried(
+        self, services: Services, pairs: Sequence[Pair], engine: str | Engine | None
+    ) -> AsyncIterator[Services]:
+        """The services, with an engine's workers to carry blobs, if there is one."""
+        if engine is None:
+            yield services
+            return
+        from blobflow.cluster.address import parse_engine
+        from blobflow.cluster.extra import with_extra
+
+        named = parse_engine(engine) if isinstance(engine, str) else engine
+        with with_extra("an engine"):
+            from blobflow.cluster.coordinator import RunHosts, open_carrier
+        own = {*self._transports.sources, *self._transports.sinks}
+        hosts = RunHosts(
+            frozenset(pair.source.host for pair in pairs),
+            frozenset(pair.target.host for pair in pairs),
+            lambda site: site.registry not in own,
+        )
+        opening = open_carrier(named, self.settings, self.observer, self.meter, hosts)
+        async with opening as carrier:
+            yield msgspec.structs.replace(services, carrier=carrier)
 
     def _settings_for(self, pairs: Collection[Pair] = (), *, sources: Collection[str] = ()) -> Settings:
         """The settings; where none were given, those of this machine for what is asked for first."""

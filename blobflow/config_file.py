@@ -18,6 +18,12 @@
     trusted_root = "trusted_root.json"
     policy_for = "all"
 
+    [engine]
+    address = "tls://scheduler.example.com:8786"
+    ca = "engine-ca.pem"
+    cert = "engine.pem"
+    key = "engine.key"
+
 The registries' tables have the shape of buildkitd.toml's: `http`, `insecure`, `ca`, `keypair` and `mirrors`
 mean what they mean there. `profile` is a name or a table of a profile's fields; `proxy` replaces the
 environment's for this host, "" with none. File names are relative to the file's own folder. Keys that are
@@ -116,16 +122,39 @@ class SignaturesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "root"
 
 
+class EngineTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Workers that carry the blobs of runs, where no option says it. Names of files are relative to this
+    file's folder."""
+
+    address: Annotated[
+        str | None, _described("dask://HOST:PORT, tls://HOST:PORT, local:N, or none, as --engine.")
+    ] = None
+    ca: Annotated[str | None, _described("The authority that signed the engine's certificates.")] = None
+    cert: Annotated[str | None, _described("The certificate to show them.")] = None
+    key: Annotated[str | None, _described("Its key.")] = None
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """What a file says of the engine; None where it says nothing."""
+
+    address: str | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
 class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """blobflow's configuration: what is different at some registries, and what has to be signed."""
+    """blobflow's configuration: what is different at some registries, what has to be signed, and who carries
+    blobs."""
 
     registry: Annotated[dict[str, HostTable], _described("A table for each HOST[:PORT].")] = {}
     signatures: Annotated[SignaturesTable, _described("What has to be signed.")] = SignaturesTable()
+    engine: Annotated[EngineTable, _described("Who carries the blobs of runs.")] = EngineTable()
 
 
 class ConfiguredValue(msgspec.Struct, frozen=True):
-    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" for
-    what it says of those."""
+    """What a file says of a host under a key, as TOML has it, and in which line; `host`: "signatures" or
+    "engine" for what it says of those."""
 
     host: str
     key: str
@@ -150,6 +179,15 @@ def read_signatures(path: Path) -> SignatureSettings:
     )
 
 
+def read_engine(path: Path) -> EngineSettings:
+    """What a file says of the engine. Raises as `read_config`."""
+    text = _read(path)
+    parse_config(text, str(path), path.parent)
+    table = msgspec.convert(tomllib.loads(text).get("engine", {}), EngineTable)
+    files = (None if name is None else path.parent / name for name in (table.ca, table.cert, table.key))
+    return EngineSettings(table.address, *files)
+
+
 def read_values(path: Path) -> list[ConfiguredValue]:
     """What a file says, value by value. Raises as `read_config`."""
     text = _read(path)
@@ -160,8 +198,9 @@ def read_values(path: Path) -> list[ConfiguredValue]:
         for host, table in document.get("registry", {}).items()
         for key, value in table.items()
     ]
-    for key, value in document.get("signatures", {}).items():
-        found.append(ConfiguredValue("signatures", key, value, lines.line(("signatures", key))))
+    for table in ("signatures", "engine"):
+        for key, value in document.get(table, {}).items():
+            found.append(ConfiguredValue(table, key, value, lines.line((table, key))))
     return found
 
 

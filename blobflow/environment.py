@@ -170,6 +170,12 @@ def _default_config(folder: Path | None) -> Path | None:
     return file if file and file.exists() else None
 
 
+def worker_store(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The store of a worker, where BLOBFLOW_WORKER_STORE names one."""
+    named = (os.environ if environ is None else environ).get("BLOBFLOW_WORKER_STORE")
+    return Path(named) if named else None
+
+
 def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
     """Where a login is kept: the file `given`, or that is looked into first. Raises UsageError where there is
     no home."""

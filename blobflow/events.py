@@ -203,6 +203,18 @@ class HostMeter:
         self.bytes_written = 0
 
 
+class WorkerMeter:
+    """What one worker of an engine has brought: `copies`, with so many `bytes` of blobs; and of how many it
+    said that they `failed`."""
+
+    __slots__ = ("bytes", "copies", "failed")
+
+    def __init__(self) -> None:
+        self.copies = 0
+        self.bytes = 0
+        self.failed = 0
+
+
 class PhaseCount:
     """How far something is: `done` of `total` things."""
 
@@ -228,7 +240,8 @@ class _HostMeters(dict[str, HostMeter]):
 class Meter:
     """What went over the wire so far, by host. `active`: bytes moved so far of each copy step under way.
     `bytes_resent`: bytes of blobs that a target was sent beyond their sizes, since its uploads broke.
-    `counts`: how far the parts of planning and verifying are, by their names; `waits`: what is waited for."""
+    `counts`: how far the parts of planning and verifying are, by their names; `waits`: what is waited for;
+    `workers`: what those brought who carry blobs for this process, by their names."""
 
     def __init__(self) -> None:
         self.waits = Waits()
@@ -236,6 +249,7 @@ class Meter:
         self.active: dict[int, int] = {}
         self.bytes_resent = 0
         self.counts: defaultdict[str, PhaseCount] = defaultdict(PhaseCount)
+        self.workers: defaultdict[str, WorkerMeter] = defaultdict(WorkerMeter)
 
     @property
     def requests(self) -> int:

@@ -183,16 +183,22 @@ def blobflow_of(checkout: Path) -> tuple[str, ...]:
 
 @contextmanager
 def blobflow_serve(
-    folder: Path, *arguments: str, checkout: Path = TOP, tls: KeyFiles | None = None
+    folder: Path,
+    *arguments: str,
+    checkout: Path = TOP,
+    tls: KeyFiles | None = None,
+    bundles: Sequence[Path] = (),
 ) -> Iterator[Registry]:
-    """`blobflow serve` with its store under `folder`, which goes when the context ends. `checkout`: whose.
-    `{host}` in an argument becomes where it listens; with `tls` it speaks TLS alone."""
+    """`blobflow serve` with its store under `folder`, which goes when the context ends, or over `bundles`.
+    `checkout`: whose. `{host}` in an argument becomes where it listens; with `tls` it speaks TLS alone."""
     program = blobflow_of(checkout)
     more = ["--tls-cert", str(tls.cert), "--tls-key", str(tls.key)] if tls else []
+    over = [word for path in bundles for word in ("--bundle", str(path))]
+    over = over or ["--root", str(folder / "storage")]
 
     def command(host: str) -> list[str]:
         told = [argument.replace("{host}", host) for argument in arguments]
-        return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *more, *told]
+        return [*program, "serve", "--listen", host, *over, *more, *told]
 
     with serving(command, folder, top=checkout, ca=tls and tls.cert) as registry:
         yield registry

@@ -56,6 +56,9 @@ def _general(environ: Mapping[str, str], config: Path | None) -> Iterator[Effect
         variable = f"BLOBFLOW_{side.upper()}_CREDS"
         there = bool(environ.get(variable))
         yield _of(f"{side}-creds", _SECRET if there else "none", there, variable)
+    for name in ("engine", "engine-ca", "engine-cert", "engine-key"):
+        variable = f"BLOBFLOW_{name.upper().replace('-', '_')}"
+        yield _of(name, environ.get(variable) or "none", bool(environ.get(variable)), variable)
     _, cache = places_of(environ)
     yield _of("cache-dir", str(cache or "none"), bool(environ.get("XDG_CACHE_HOME")), "XDG_CACHE_HOME")
 

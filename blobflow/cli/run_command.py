@@ -215,7 +215,7 @@ async def _run_recorded(
             recorder.policy = policy(recorder.policy)
             from blobflow.client import Client
 
-            async with Client(used, observer=timeline, meter=meter) as client:
+            async with Client(used, observer=timeline, meter=meter, engine=run.engine) as client:
                 recorder.note(await work(client, recorder))
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error

@@ -41,11 +41,16 @@ def parse_engine(
 ) -> Engine:
     """The engine that a text names. A scheduler's port is 8786 unless it is said; with certificates it is
     spoken to by TLS. Raises UsageError."""
-    if text == "local" or text.startswith("local:"):
+    if is_local(text):
         if ca or cert or key:
             raise UsageError("local workers make certificates of their own; leave out those of the engine")
         return Engine(local=_local_count(text))
     return parse_scheduler(text, ca=ca, cert=cert, key=key)
+
+
+def is_local(text: str) -> bool:
+    """Whether an engine is processes of this machine."""
+    return text == "local" or text.startswith("local:")
 
 
 def parse_scheduler(

@@ -182,7 +182,7 @@ class RunFigures:
         now = {(each.kind, each.host, each.what): each for each in waits}
         kept: dict[tuple[str, ...], OpenWait] = {}
         for key, each in now.items():
-            kept[key] = before.pop(key, None) or self._begin(worker, each)
+            kept[key] = before.pop(key) if key in before else self._begin(worker, each)
         for over in before.values():
             over.end()
         if kept:

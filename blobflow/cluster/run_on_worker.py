@@ -1,4 +1,4 @@
-"""One run's part in one worker: its services, under the run's terms and this worker's shares, and its copies."""
+"""One run's part in one worker: services under the run's terms and this worker's shares, and its copies."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class RunOnWorker:
         self.leaving = False
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._running
+    def under_way(self) -> list[asyncio.Task[Sequence[Arrival]]]:
+        """What brings the carriages that are under way."""
+        return list(self._running.values())
 
     async def bring(self, key: str, carriage: Carriage) -> Sequence[Arrival] | None:
         """See `CopyWorker.bring`. None: it was given up, by `stop` or since the worker closes."""
@@ -145,8 +145,8 @@ class RunOnWorker:
 
 
 class WorkerLimits:
-    """The limits under which a worker reaches registries: its own settings, and its shares of the run's. Holds
-    the events that happen meanwhile, the last `MAX_EVENTS`."""
+    """The limits under which a worker reaches registries: its own settings, and its shares of the run's.
+    Holds the events that happen meanwhile, the last `MAX_EVENTS`."""
 
     def __init__(self, settings: Settings, shares: Shares) -> None:
         self._settings = settings

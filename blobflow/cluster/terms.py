@@ -56,7 +56,6 @@ class RunTerms(msgspec.Struct, frozen=True):
     login for a side. The rest as in `Settings`."""
 
     run: str
-    versions: Versions
     sources: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
     plain_http: frozenset[str] = frozenset()
@@ -72,7 +71,6 @@ def terms_of(run: str, settings: Settings, sources: frozenset[str], targets: fro
     """The terms of a run with those settings, between those hosts."""
     return RunTerms(
         run=run,
-        versions=versions_here(),
         sources=_registries(sources),
         targets=_registries(targets),
         plain_http=settings.plain_http,

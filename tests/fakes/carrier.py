@@ -23,9 +23,10 @@ Fault = Callable[[Carriage], BlobflowError | None]
 class WorkersHere:
     """Carriages go to the workers in turn. `each`: how many one has at a time.
 
-    `lost`: with what the carrier as a whole ends at once. `fault`: what a worker says of a carriage. `silent`:
-    nothing is told meanwhile. `gate`: carriages begin once it is set. `carried`: all that were handed over,
-    `size_left` what was said to be left; `most`: that were under way at once; `stopped`: that were cancelled.
+    `lost`: with what the carrier as a whole ends at once. `fault`: what a worker says of a carriage.
+    `silent`: nothing is told meanwhile. `gate`: carriages begin once it is set. `carried`: all that were
+    handed over, `size_left` what was said to be left; `most`: that were under way at once; `stopped`: that
+    were cancelled.
     """
 
     def __init__(self, workers: Sequence[CopyWorker], *, each: int = 2) -> None:

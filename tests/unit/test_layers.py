@@ -174,6 +174,7 @@ ROOMS = {
             "custom_transports",
             "settings",
             "operations",
+            "cluster",
             "version",
         ),
         ("msgspec",),

@@ -13,6 +13,7 @@ import msgspec
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.option_group import hide_options, was_given
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
@@ -40,8 +41,9 @@ _OF_THE_PLAN = {
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @hide_options("audit")
 @run_options
+@engine_options
 @connection_options
-def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
+def verb(file: Path, run: RunOptions, engine: EngineOptions, connection: ConnectionOptions) -> None:
     """Carry out a plan that `blobflow plan --out FILE` saved: exactly that, today or next month.
 
     Nothing is done that no step of it names: tags, signatures and all else that moved at the sources since
@@ -67,6 +69,8 @@ def verb(file: Path, run: RunOptions, connection: ConnectionOptions) -> None:
         print_plan(planned, connection.output)
         check_plan(planned, connection.output)
         return
+
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
 
     async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
         await client.execute(saved, recorder.policy, on_start=recorder.take)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
 from blobflow.cli.dry_run import check_single_plan, plan_pairs, print_plan
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
+from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import backup_option
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.places import PLACE
@@ -39,6 +41,7 @@ from blobflow.cli.verb import Verb
 )
 @platform_options
 @run_options
+@engine_options
 @connection_options
 def verb(
     source: str,
@@ -48,6 +51,7 @@ def verb(
     additional_tags: tuple[str, ...],
     platforms: PlatformOptions,
     run: RunOptions,
+    engine: EngineOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Copy one image, with all its platforms or those of --platform, byte for byte.
@@ -72,6 +76,7 @@ def verb(
         print_plan(planned, connection.output)
         check_single_plan(planned)
         return
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     outcome = run_mirror(pairs, connection, run, list_failures=len(pairs) > 1)
     outcome.check_image()
     if digestfile:

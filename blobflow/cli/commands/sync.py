@@ -13,6 +13,7 @@ import msgspec
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
+from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -47,6 +48,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "source",
     "targets",
     "images",
+    "images_from",
     "platform",
     "delete",
     "schema",
@@ -80,6 +82,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @schedule_options
 @run_options
+@engine_options
 @connection_options
 def verb(
     selection: SelectionOptions,
@@ -89,6 +92,7 @@ def verb(
     max_delete: str | None,
     schedule: ScheduleOptions,
     run: RunOptions,
+    engine: EngineOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Mirror a set of images, byte for byte, to one or more registries.
@@ -119,6 +123,8 @@ def verb(
         print_plan(preview.planned, connection.output, more)
         check_plan(preview.planned, connection.output, may_skip_all=may_skip_all(request, platforms))
         return
+
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
 
     def once(on_report: Callable[[Report], None]) -> None:
         nonlocal request

@@ -12,6 +12,7 @@ from blobflow.cli.options.option_group import AliasedOption, Option, option_grou
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, byte_size
 
 if TYPE_CHECKING:
+    from blobflow.cluster.address import Engine
     from blobflow.engine.pairs import Lookup
     from blobflow.engine.policy import AuditMode, Judged, VerifyLevel
     from blobflow.engine.services import CacheMode
@@ -23,7 +24,8 @@ _GRACE = 25.0
 
 class RunOptions(msgspec.Struct, frozen=True):
     """The options of a run. Sizes and rates in bytes, `grace` in seconds. `policy`, `trusted_root` and
-    `policy_for`: which signatures are demanded (see `cli.signature_policies`)."""
+    `policy_for`: which signatures are demanded (see `cli.signature_policies`). `engine`: who carries blobs,
+    None: this process; it has options of its own."""
 
     dry_run: bool = False
     keep_going: bool = True
@@ -45,6 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     policy: Path | None = None
     trusted_root: Path | None = None
     policy_for: Judged | None = None
+    engine: Engine | None = None
 
 
 concurrency_option = click.option(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blobflow.cli.options.output import OutputOptions
-from blobflow.cli.output.units import one_line, seconds_text
-from blobflow.events import Event, ImageDone, Retrying, Traced, Warned
+from blobflow.cli.output.units import count_text, one_line, seconds_text
+from blobflow.events import Event, ImageDone, Retrying, Traced, Warned, WorkersChanged
 from blobflow.oci.local_reference import transport_of
 
 
@@ -24,6 +24,13 @@ def event_line(event: Event, output: OutputOptions) -> str | None:
     match event:
         case Warned() if not output.quiet:
             return one_line(f"warning: {event.message}")
+        case WorkersChanged() if output.verbose:
+            changes = [
+                f"{', '.join(names)} {how}"
+                for names, how in ((event.joined, "joined"), (event.left, "left"))
+                if names
+            ]
+            return one_line("; ".join((count_text(event.workers, "worker"), *changes)))
         case Retrying() if output.verbose:
             return one_line(
                 f"retry {event.attempt} of {event.what} in {seconds_text(event.delay)}: {event.error}"

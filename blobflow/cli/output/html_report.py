@@ -252,7 +252,17 @@ def _totals(report: Report) -> str:
     ]
     head = ("Target", "Done#", "Present#", "Failed#", "Skipped#", "Copied#", "Mounted#", "Written#")
     rows = [(name, page_text(value)) for name, value in figures.items()]
-    return _table("totals", ("", ""), rows) + (_table("targets", head, targets) if targets else "")
+    below = _table("targets", head, targets) if targets else ""
+    return _table("totals", ("", ""), rows) + below + _workers(report)
+
+
+def _workers(report: Report) -> str:
+    """What workers of an engine brought, if there were any."""
+    rows = [
+        (page_text(each.worker), str(each.copies), size_text(each.bytes), str(each.failed))
+        for each in report.run.workers
+    ]
+    return _table("workers", ("Worker", "Blobs brought#", "Bytes#", "Failed#"), rows) if rows else ""
 
 
 # Timeline, sharing, notes

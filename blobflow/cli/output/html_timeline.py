@@ -1,11 +1,12 @@
-"""The timeline of a run as drawings (SVG): a row is a place at a host, a bar a step. Pure.
+"""The timeline of a run as drawings (SVG): a row is a place at a host, a bar a step. What each worker of an
+engine did there is in a drawing of its own. Pure.
 
 Whoever can't see or point at a drawing has the same in the table of what took longest, and in the titles.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -14,6 +15,7 @@ from blobflow.cli.output.units import one_line, seconds_text, short_digest, size
 
 # More bars than this a host nobody can tell apart; the longest are shown.
 _BARS = 1500
+_FEWEST_BARS = 50  # where many workers share a host's
 _WIDTH, _LANE = 1000, 12  # of the drawings, in their own units
 _KEY = (
     ("copy", "copied"),
@@ -36,19 +38,28 @@ TIMELINE_STYLE = (
 def draw_timeline(spans: Sequence[StepSpan], ranges: Sequence[RangeSpan]) -> str:
     """The key and a drawing for each host; `ranges`: of blobs that were read by several at once."""
     end = max(span.ended for span in spans) or 1.0
-    hosts: defaultdict[str, list[StepSpan]] = defaultdict(list)
+    places: defaultdict[tuple[str, str], list[StepSpan]] = defaultdict(list)
     for span in spans:
-        hosts[span.registry].append(span)
+        places[span.registry, span.worker].append(span)
+    workers = Counter(host for host, worker in places if worker)
     key = "".join(
         f'<span><svg viewBox="0 0 9 9" aria-hidden="true"><rect class="{kind}" width="9" height="9"/></svg>'
         f"{word}</span> "
         for kind, word in _KEY
     )
-    drawings = "".join(f"<h3>{_text(host)}</h3>{_drawing(host, own, end)}" for host, own in hosts.items())
+    drawings = "".join(
+        _drawing(f"{host}, by worker {worker}" if worker else host, own, end, _BARS // max(1, workers[host]))
+        for (host, worker), own in sorted(places.items(), key=_by_worker)
+    )
     return (
         f'<p class="key">{key}</p><p class="q">A row is a place at the host. Rest the pointer on a bar to '
         f"see how long it took, and which step it came after.</p>{drawings}{_range_lanes(ranges, end)}"
     )
+
+
+def _by_worker(place: tuple[tuple[str, str], list[StepSpan]]) -> str:
+    """Hosts and this process stay in the order in which they came."""
+    return place[0][1]
 
 
 def _text(words: object) -> str:
@@ -72,15 +83,17 @@ def assign_lanes(spans: Iterable[StepSpan]) -> list[tuple[int, float, StepSpan]]
     return placed
 
 
-def _drawing(host: str, spans: Sequence[StepSpan], end: float) -> str:
-    shown = sorted(spans, key=lambda span: span.began - span.ended)[:_BARS]
+def _drawing(where: str, spans: Sequence[StepSpan], end: float, bars: int) -> str:
+    """What was done at a host, with at least a few bars."""
+    shown = sorted(spans, key=lambda span: span.began - span.ended)[: max(bars, _FEWEST_BARS)]
     placed = assign_lanes(shown)
     height = (max(lane for lane, _, _ in placed) + 1) * _LANE + 14
-    bars = "\n".join(_bar(lane, free, span, _WIDTH / end) for lane, free, span in placed)
+    drawn = "\n".join(_bar(lane, free, span, _WIDTH / end) for lane, free, span in placed)
     left = len(spans) - len(shown)
     more = f'<p class="q">{left} shorter ones are not drawn.</p>' if left else ""
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Timeline of {_text(host)}">\n{bars}\n'
+        f"<h3>{_text(where)}</h3>"
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Timeline of {_text(where)}">\n{drawn}\n'
         f'<text x="2" y="{height - 3}">0 s</text>'
         f'<text x="{_WIDTH - 2}" y="{height - 3}" text-anchor="end">{seconds_text(end)}</text></svg>{more}'
     )
@@ -108,6 +121,8 @@ def _span_title(span: StepSpan) -> str:
         f"step {span.step}: {what}, to {span.target}",
         f"{seconds_text(span.began)} to {seconds_text(span.ended)}, {span.end}",
     ]
+    if span.worker:
+        parts.append(f"by worker {span.worker}")
     if span.waited_for is not None:
         parts.append(f"after step {span.waited_for}")
     if span.began > span.ready:

@@ -53,6 +53,9 @@ def summary_lines(report: Report) -> list[str]:
             f"{count_text(totals.audited, 'root')} of earlier runs audited, "
             f"{count_text(totals.incomplete, 'image')} incomplete"
         )
+    if workers := [each for each in report.run.workers if each.copies]:
+        brought = sum(each.copies for each in workers)
+        lines.append(f"{count_text(brought, 'blob')} brought by {count_text(len(workers), 'worker')}")
     lines += _range_lines(report)
     lines += _referrer_lines(report)
     if len(report.targets) > 1:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from blobflow.cli.output.pace import Rate, Remaining, Stillness, left_text
 from blobflow.cli.output.transfers import Transfers
-from blobflow.cli.output.units import one_line, size_text
+from blobflow.cli.output.units import count_text, one_line, size_text
 from blobflow.cli.output.wait_text import span_text
-from blobflow.events import Event, ImageDone, Meter, PhaseStarted, PlanMade
+from blobflow.events import Event, ImageDone, Meter, PhaseStarted, PlanMade, WorkersChanged
 from blobflow.waits import Wait
 
 # Parts of planning, as they are called here; they go on at the same time, for several targets.
@@ -37,6 +37,7 @@ class RunState:
         self._remaining = Remaining()
         self._left: float | None = None
         self._moving = Stillness(clock())
+        self._workers: int | None = None  # of an engine that carries blobs; None: none does
 
     def take(self, event: Event) -> None:
         """Learn of an event."""
@@ -50,6 +51,8 @@ class RunState:
                     self._done = 0
             case PlanMade():
                 self._bytes = event.bytes_to_write
+            case WorkersChanged():
+                self._workers = event.workers
             case ImageDone():
                 # One that the end of the run left is settled, and not done.
                 self._left_over += event.status == "skipped" and not event.reason
@@ -88,6 +91,8 @@ class RunState:
             written, whole = self.meter.bytes_written, self._whole()
             self.share = written / whole if whole else 1.0
             figures += [f"{size_text(written)} of {size_text(whole)}", *self._speed(written < whole)]
+        if self._workers is not None and self._phase == "transfer":
+            figures.append(count_text(self._workers, "worker"))
         return figures
 
     def _whole(self) -> int:

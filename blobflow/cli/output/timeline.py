@@ -16,7 +16,7 @@ from blobflow.events import Event, Observer, PhaseStarted, RangeRead, StepDone, 
 # Ranges of 8 MiB that are remembered: 80 GB of them.
 MAX_RANGES = 10_000
 # refused: a mount that the registry would not do; the step then went on as a copy, in a span of its own.
-# cut: the run ended before.
+# cut: the run ended before, or the worker did, and another one began anew.
 SpanEnd = Literal["done", "failed", "refused", "cut"]
 
 
@@ -24,7 +24,8 @@ class StepSpan(msgspec.Struct, frozen=True):
     """One step, or one go at it. `ready`, `began` and `ended` in seconds since the run began.
 
     `ready`: when all that it needs had ended; from then to `began` it waited for a slot at its hosts.
-    `waited_for`: the step that ended last of those that it needs; None: it needs none.
+    `waited_for`: the step that ended last of those that it needs; None: it needs none. `worker`: who did it,
+    if not the run's own process.
     """
 
     step: int
@@ -38,6 +39,7 @@ class StepSpan(msgspec.Struct, frozen=True):
     end: SpanEnd
     error: str = ""
     waited_for: int | None = None
+    worker: str = ""
 
     @property
     def registry(self) -> str:
@@ -86,7 +88,9 @@ class Timeline:
             case PhaseStarted(phase="transfer"):
                 self._transfer = now
             case StepStarted():
-                self._close(event.step, now, "refused")
+                before = self._open.get(event.step)
+                again = before is not None and before.event.kind == event.kind
+                self._close(event.step, now, "cut" if again else "refused")
                 self._open[event.step] = go = _Attempt(event, now)
                 self._goes.append(go)
             case StepDone():
@@ -133,6 +137,7 @@ class Timeline:
                     go.end,
                     go.error,
                     last,
+                    event.worker,
                 )
             )
         return spans

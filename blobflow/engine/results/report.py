@@ -143,13 +143,24 @@ class HostRecord(msgspec.Struct, frozen=True):
     bytes_written: int = 0
 
 
+class WorkerRecord(msgspec.Struct, frozen=True):
+    """What a worker of an engine did for the run: `copies` of blobs that it brought to a target, with so many
+    `bytes`; and how many of those that it was handed `failed`."""
+
+    worker: str
+    copies: int = 0
+    bytes: int = 0
+    failed: int = 0
+
+
 class RunRecord(msgspec.Struct, frozen=True):
     """Which run it was: when it began and ended (UTC, RFC 3339; by the clock on the wall, so `Totals.seconds`
     is what it took), the version of blobflow, and with which hosts it dealt.
 
     `command`: the command line, a word each, with `***` in place of what may be secret; empty for a run that
     a program began through the library. `error`: what ended the run before its images were done or had
-    failed, each for itself; "" if nothing did. None and empty fields otherwise: a version that did not tell.
+    failed, each for itself; "" if nothing did. `workers`: those of an engine that carried blobs; none: it had
+    none. None and empty fields otherwise: a version that did not tell.
     """
 
     started: datetime | None = None
@@ -158,6 +169,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     command: tuple[str, ...] = ()
     hosts: tuple[HostRecord, ...] = ()
     error: str = ""
+    workers: tuple[WorkerRecord, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""Which run a report is about: when it was, by which blobflow, and which hosts it dealt with."""
+"""Which run a report is about: when it was, by which blobflow, which hosts it dealt with, and who carried
+blobs for it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from blobflow.engine.pairs import Pair
-from blobflow.engine.results.report import HostRecord, RunRecord, sides_of
+from blobflow.engine.results.report import HostRecord, RunRecord, WorkerRecord, sides_of
 from blobflow.events import HostMeter, Meter
 from blobflow.version import __version__
 
@@ -24,4 +25,8 @@ def run_record(pairs: Sequence[Pair], meter: Meter, started: datetime) -> RunRec
     for host in dict.fromkeys((*sides, *meter.hosts)):
         counted, own = meter.hosts.get(host) or HostMeter(), sides.get(host, ())
         hosts.append(HostRecord(host, own, counted.requests, counted.bytes_read, counted.bytes_written))
-    return RunRecord(started, utc_now(), __version__, hosts=tuple(hosts))
+    workers = [
+        WorkerRecord(name, each.copies, each.bytes, each.failed)
+        for name, each in sorted(meter.workers.items())
+    ]
+    return RunRecord(started, utc_now(), __version__, hosts=tuple(hosts), workers=tuple(workers))

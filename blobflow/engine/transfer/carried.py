@@ -24,7 +24,7 @@ from blobflow.engine.transfer.step_reports import StepReports
 from blobflow.engine.transfer.step_states import StepState, StepStates
 from blobflow.errors import BlobflowError, EngineLost
 from blobflow.events import Meter
-from blobflow.oci import Digest
+from blobflow.oci import Descriptor, Digest
 from blobflow.oci.local_reference import transport_of
 
 
@@ -63,6 +63,7 @@ class CarriedCopies:
         self._by_order: deque[Digest] = deque()
         self._size_left = 0
         self._under_way: dict[Digest, _Journey] = {}
+        self._large = 0  # of those under way
         self._behind: dict[Digest, list[int]] = {}
         carrier.on_room(changed)
 
@@ -85,8 +86,7 @@ class CarriedCopies:
         if self.loss is not None:
             return
         while self._waiting and len(self._under_way) < (capacity := self._carrier.capacity()):
-            large = sum(journey.largest for journey in self._under_way.values())
-            largest = large < (capacity + 1) // 2 or len(self._waiting) <= AT_LAST * capacity
+            largest = self._large < (capacity + 1) // 2 or len(self._waiting) <= AT_LAST * capacity
             self._start(self._next(largest=largest), largest=largest)
 
     def wind_down(self) -> None:
@@ -151,6 +151,7 @@ class CarriedCopies:
                 largest=largest,
             )
             self._under_way[digest] = journey
+            self._large += largest
             journey.task = self._tasks.create_task(self._bring(digest, journey, size_left))
 
     # What is under way
@@ -170,6 +171,7 @@ class CarriedCopies:
                 journey.give_up(self.loss)
             journey.over()
             del self._under_way[digest]
+            self._large -= journey.largest
             if behind := self._behind.pop(digest, None):
                 self._wait(digest, behind)
             self._changed()
@@ -188,12 +190,11 @@ class CarriedCopies:
                 journey.arrived(news)
                 self._changed()
 
-        blob = next(iter(journey.copies.values())).blob
-        carriage = Carriage(blob, source, journey.targets)
+        carriage = Carriage(journey.blob, source, journey.targets)
         for arrival in await self._carrier.carry(carriage, size_left=size_left, tell=tell):
             tell(arrival)
         if not retried:
-            journey.give_up(_unsaid(blob.digest))
+            journey.give_up(_unsaid(journey.blob.digest))
 
     def _nearest(self, digest: Digest, copies: Iterable[Copy]) -> Site:
         """Where a blob is read: at a target that has it by now, best of the same registry; else where the
@@ -201,12 +202,13 @@ class CarriedCopies:
         copies = list(copies)
         here = {copy.target.registry for copy in copies}
         blob, targets = copies[0].blob, tuple(copy.target for copy in copies)
-        there = sorted(
-            (site for site in self._has_arrived(digest) if site not in targets),
-            key=lambda site: (site.registry not in here, site),
-        )
-        carriable = (site for site in there if self._can_carry(Carriage(blob, site, targets)))
-        return next(carriable, copies[0].source)
+        elsewhere: Site | None = None
+        for site in self._has_arrived(digest):
+            if site not in targets and self._can_carry(Carriage(blob, site, targets)):
+                if site.registry in here:
+                    return site
+                elsewhere = elsewhere or site
+        return elsewhere or copies[0].source
 
     def _can_carry(self, carriage: Carriage) -> bool:
         if any(transport_of(site.registry) for site in (carriage.source, *carriage.targets)):
@@ -258,6 +260,10 @@ class _Journey:
         self._workers: dict[int, str] = {}
 
     @property
+    def blob(self) -> Descriptor:
+        return next(iter(self.copies.values())).blob
+
+    @property
     def targets(self) -> tuple[Site, ...]:
         """Those of which it is not known what became of the blob there."""
         return tuple(self.open)
@@ -281,10 +287,19 @@ class _Journey:
         self._meter.active.pop(number, None)
         if self._states.states[number] is StepState.SKIPPED:
             return  # the run winds down, and it was taken back too late
+        self._count(news)
         if news.error is None:
             self._reports.ended(number)
         else:
             self._reports.failed(number, news.error)
+
+    def _count(self, news: Arrival) -> None:
+        if news.worker:
+            counts = self._meter.workers[news.worker]
+            counts.failed += news.error is not None
+            if news.error is None:
+                counts.copies += 1
+                counts.bytes += self.blob.size
 
     def give_up(self, error: BlobflowError) -> None:
         """Nothing more will be told."""

@@ -80,6 +80,7 @@ class Transfer:
         self._copier = BlobCopier(services, self._admission, self._staging, self._tasks, self._stopping)
         self._reports = StepReports(self.step_states, self._images, services.observe, self._after_failure)
         self._carried = self._carried_copies(services.carrier) if services.carrier is not None else None
+        self._read_here: set[Digest] = set()  # although others are carried
         self._blob_steps: dict[Digest, list[int]] = {}
         self._blob_open: Counter[Digest] = Counter()
         self._more = more
@@ -115,6 +116,8 @@ class Transfer:
 
     def _note_blobs(self, steps: Iterable[Step], first: int) -> None:
         for number, step in enumerate(steps, first):
+            if self._carried is not None and isinstance(step, Copy) and not self._carried.takes(step):
+                self._read_here.add(step.blob.digest)
             if isinstance(step, Copy | Mount):
                 self._blob_steps.setdefault(step.blob.digest, []).append(number)
                 self._blob_open[step.blob.digest] += 1
@@ -200,8 +203,7 @@ class Transfer:
         target, nobody else reads it."""
         if self._carried is None or self._staging.warm(step.blob):
             return False
-        steps = map(self.step_states.step, self._blob_steps.get(step.blob.digest, ()))
-        return all(self._carried.takes(each) for each in (step, *steps) if isinstance(each, Copy))
+        return step.blob.digest not in self._read_here and self._carried.takes(step)
 
     def _has_arrived(self, digest: Digest) -> Iterator[Site]:
         """The targets that have a blob by now."""

@@ -110,20 +110,20 @@ async def load(
         client.observer(PhaseStarted("archives", len(inputs)))
         gathering = _Gathering(inputs, services)
         so_far: dict[str, Source] = {}
-        async with EarlyUploads(policy, _over(services, so_far)) as early:
+        async with EarlyUploads(policy, with_archives(services, so_far)) as early:
 
             def examined(part: Loaded) -> None:
                 sources = gathering.sources(part)
                 so_far.update(sources)
                 pairs = [pair for pair in aim(part) if not pair.target.transport]
-                early.offer(pairs, _over(_claiming(services, part), sources))
+                early.offer(pairs, with_archives(_claiming(services, part), sources))
 
             with error_side("source"):
                 loaded = await gathering.gather(wanted, examined)
             await early.finish()
         pairs, sources = aim(loaded), gathering.sources(loaded)
         services = _claiming(services, loaded)
-        over = _over(services, sources)
+        over = with_archives(services, sources)
         run = begin(pairs, loaded.notes)
         run.count_brought(early.steps)
         if any(transport_of(item.place) == OCI_ARCHIVE for item in inputs):
@@ -137,7 +137,7 @@ def source_of(name: ImageName, digest: str = "") -> Reference:
     return Reference(ARCHIVES, name.path, name.tag, digest or name.digest)
 
 
-def _over(services: Services, sources: dict[str, Source]) -> Services:
+def with_archives(services: Services, sources: Mapping[str, Source]) -> Services:
     """The services with the archives as sources, one for each repository."""
 
     def source_at(site: Site) -> Source:

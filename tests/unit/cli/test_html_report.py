@@ -16,7 +16,15 @@ from blobflow.cli.output.timeline import MAX_RANGES, RangeSpan, StepSpan, Timeli
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
 from blobflow.engine.plan.steps import Need
-from blobflow.engine.results.report import ImageRecord, RangesRecord, Report, TargetRecord, Totals
+from blobflow.engine.results.report import (
+    ImageRecord,
+    RangesRecord,
+    Report,
+    RunRecord,
+    TargetRecord,
+    Totals,
+    WorkerRecord,
+)
 from blobflow.events import Event, PhaseStarted, RangeRead, StepDone, StepFailed, StepStarted
 from blobflow.oci import digest_of, parse_reference
 from blobflow.oci.sample_images import sample_set
@@ -136,6 +144,37 @@ def test_spans_that_overlap_are_in_lanes_of_their_own_and_take_one_that_is_free(
     spans = [span(0, 0, 0, 4), span(1, 0, 1, 2), span(2, 0, 3, 5), span(3, 0, 4, 5)]
     placed = [(lane, free, each.step) for lane, free, each in assign_lanes(spans)]
     assert placed == [(0, 0, 0), (1, 0, 1), (1, 2, 2), (0, 4, 3)]
+
+
+def test_what_workers_did_is_drawn_for_each() -> None:
+    clock, passed = [10.0], list[Event]()
+    timeline = Timeline(passed.append, lambda: clock[0])
+    told(
+        timeline,
+        clock,
+        (11, StepStarted(0, "copy", A, "b/x", 5, "", "w<1>")),
+        (12, StepStarted(1, "mount", B, "b/y", 5)),
+        (13, StepStarted(0, "copy", A, "b/x", 5, "", "w2")),  # the first one died
+        (14, StepDone(0, "copy", A, "b/x", 5)),
+        (15, StepDone(1, "mount", B, "b/y", 5)),
+    )
+    spans = timeline.spans()
+    assert [(s.step, s.worker, s.end) for s in spans] == [
+        (0, "w<1>", "cut"),
+        (1, "", "done"),
+        (0, "w2", "done"),
+    ]
+    report = Report(
+        Totals(), (), run=RunRecord(workers=(WorkerRecord("w<1>", 0, 0, 1), WorkerRecord("w2", 1, 5)))
+    )
+    page = Page(render_html_report(report, spans))
+    labels = [value for name, value in page.attributes if name == "aria-label"]
+    assert labels == ["Timeline of b", "Timeline of b, by worker w2", "Timeline of b, by worker w<1>"]
+    assert any("by worker w2" in title for title in page.titles)
+    assert page.tables["workers"][1:] == [["w<1>", "0", "0 B", "1"], ["w2", "1", "5 B", "0"]]
+    assert "1 blob brought by 1 worker" in summary_lines(report)
+    assert "workers" not in Page(render_html_report(Report(Totals(), ()))).tables
+    assert not [line for line in summary_lines(Report(Totals(), ())) if "worker" in line]
 
 
 def test_ranges_are_lanes_of_their_blob() -> None:

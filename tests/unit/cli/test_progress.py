@@ -31,6 +31,7 @@ from blobflow.events import (
     StepStarted,
     Traced,
     Warned,
+    WorkersChanged,
 )
 from blobflow.waits import WaitKind
 
@@ -102,6 +103,9 @@ REMARKS = [
         "retry 2 of blob x in 1.50 s: target: lost",
     ),
     (Retrying("blob x", "lost", 2, 1.5), OutputOptions(), None),
+    (WorkersChanged(1, ("vm-\x1b1",)), OutputOptions(verbose=True), "1 worker; vm-\\x1b1 joined"),
+    (WorkersChanged(2, ("d",), ("a", "b")), OutputOptions(verbose=True), "2 workers; d joined; a, b left"),
+    (WorkersChanged(1), OutputOptions(), None),
     (PhaseStarted("resolve", 1), OutputOptions(verbose=True), None),
 ]
 
@@ -192,6 +196,13 @@ def test_the_bars_show_images_bytes_and_blobs_under_way(screen: Screen) -> None:
     assert "1.5 kB of 4.0 kB" in first
     assert row.startswith("  rancher/pause:3.1  0123456  ━")
     assert "250 B of 1.0 kB" in row
+
+
+def test_the_bars_say_how_many_workers_there_are(screen: Screen) -> None:
+    screen.show(PhaseStarted("transfer", 8), PLANNED, WorkersChanged(4, ("a", "b", "c", "d")))
+    assert screen.lines[0].endswith("  4 workers")
+    screen.show(WorkersChanged(0, left=("a", "b", "c", "d")))
+    assert screen.lines[0].endswith("  0 workers")
 
 
 def test_images_that_the_end_of_the_run_leaves_are_not_counted_as_done(screen: Screen) -> None:

@@ -1,0 +1,113 @@
+"""The mirrors that a selection of images makes: the rules by which its images have their places there.
+
+What `sync` with the same arguments does is what counts, by the code that `sync` has. Places alone, without a
+list, are rules by themselves: `--from HOST --to MIRROR` for all of a registry, `--to MIRROR` for every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from blobflow.cli.inputs.expansion import expand, repository_pair
+from blobflow.cli.inputs.requests import (
+    ImageRequest,
+    MirrorRequest,
+    RegistryPrefix,
+    parse_registry_prefix,
+)
+from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.options.images import SelectionOptions
+from blobflow.engine.pairs import Pair
+from blobflow.errors import UsageError
+from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
+from blobflow.oci import Reference
+from blobflow.oci.local_reference import transport_of
+
+if TYPE_CHECKING:
+    from blobflow.operations.tags.search import ChosenTags, TagSearch
+
+# Finds the tags that rules choose, at their registries.
+FindTags = Callable[[Sequence["TagSearch"]], Mapping["TagSearch", Sequence["ChosenTags"]]]
+
+
+class SelectedMirrors(msgspec.Struct, frozen=True):
+    """The mirrors in the order in which they were named; `request` is None where no images were listed."""
+
+    mirrors: tuple[MirrorPlaces, ...]
+    request: MirrorRequest | None = None
+
+
+def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirrors:
+    """The mirrors of a selection. `find_tags` is called only where a tag decides where an image goes.
+
+    Raises UsageError as `read_request`, and what `find_tags` does.
+    """
+    places = msgspec.structs.replace(selection, source=None, targets=(), scoped=False)
+    if places != SelectionOptions():
+        request = read_request(selection)
+        return SelectedMirrors(mirrors_of_request(request, find_tags), request)
+    if not selection.targets:
+        raise UsageError("say where the images are: a SPEC, or --to HOST[/prefix]")
+    if len(set(selection.targets)) < len(selection.targets):
+        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
+    if selection.source is None:
+        if selection.scoped:
+            raise UsageError("--scoped keeps the host of --from; give that too")
+        return SelectedMirrors(tuple(places_below(target) for target in selection.targets))
+    source = str(parse_registry_prefix(selection.source))
+    under = [f"{target}/{source}" if selection.scoped else target for target in selection.targets]
+    return SelectedMirrors(tuple(places_under(source, target) for target in under))
+
+
+def mirrors_of_request(request: MirrorRequest, find_tags: FindTags) -> tuple[MirrorPlaces, ...]:
+    """The mirrors of a request: its targets that are registries, in the order of the file. Raises as
+    `mirrors_of`."""
+    asked = [search for image in request.images if _needs_tags(image) and (search := image.search)]
+    found = find_tags(list(dict.fromkeys(asked))) if asked else {}
+    named = [*request.targets, *(target for image in request.images for target in image.targets)]
+    targets = list(dict.fromkeys(named))
+    registries = [target for target in targets if not transport_of(target.host)]
+    # Without any the first one raises what is wrong with it.
+    return tuple(places_of_pairs(_pairs_at(target, request, found)) for target in registries or targets[:1])
+
+
+def _pairs_at(
+    target: RegistryPrefix,
+    request: MirrorRequest,
+    found: Mapping[TagSearch, Sequence[ChosenTags]],
+) -> list[Pair]:
+    """What goes to one target: each image, and of rules that choose tags the repository."""
+    images = [
+        msgspec.structs.replace(image, targets=())
+        for image in request.images
+        if target in (image.targets or request.targets)
+    ]
+    exact = tuple(image for image in images if image.search is None or _needs_tags(image))
+    expanded = expand(msgspec.structs.replace(request, images=exact, targets=(target,)), found)
+    for error in expanded.unresolved.values():
+        raise error
+    whole = [_whole_pair(image, target) for image in images if image not in exact]
+    return [*expanded.pairs, *whole]
+
+
+def _needs_tags(image: ImageRequest) -> bool:
+    """Whether it takes the tags, or the repositories, that rules choose to know where they go."""
+    if image.search is None:
+        return False
+    rule = image.rename.repository
+    by_name = bool(rule.template or rule.match)
+    if image.repositories is not None and by_name:
+        return True
+    return image.rename.tag != type(rule)() or "{tag}" in rule.template
+
+
+def _whole_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
+    """A repository, or all that is below a source, with its place."""
+    if image.repositories is None:
+        return repository_pair(image, target)
+    source = Reference(image.source.host, image.source.prefix)
+    prefix = "/".join(filter(None, (target.prefix, image.target)))
+    return Pair(source, Reference(target.host, prefix))

@@ -1,0 +1,255 @@
+"""The `Carrier` over Dask: hands each carriage to one worker, and again where that one died or was closed.
+
+A task is for one worker, which is chosen here (`dispatch`). What fails for a worker's own reason (its disk,
+its line, its login) is tried at another one; a worker with which that goes wrong where it goes well elsewhere
+gets no more of it (`trip`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError as TaskCancelled
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+from distributed import Client, KilledWorker, wait
+
+from blobflow.cluster import tasks
+from blobflow.cluster.dispatch import Dispatch
+from blobflow.cluster.members import Member, Members
+from blobflow.cluster.progress import MovedBytes
+from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
+from blobflow.cluster.trip import Trip
+from blobflow.cluster.worker_side import ARRIVED, NO_RUN
+from blobflow.content import Site
+from blobflow.engine.transfer.arrival_codec import pack_carriage, unpack_arrivals
+from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved, Tell, tell_nobody
+from blobflow.errors import BlobflowError, EngineLost
+from blobflow.events import Observer, Warned
+from blobflow.printable import printable
+
+_T = TypeVar("_T")
+# Seconds that cancelled carriages wait for others, so that a worker is asked once to stop all of them.
+_GATHER_SECONDS = 0.02
+# Seconds in which a cancelled task turns out to be a scheduler that is lost.
+_LOSS_SECONDS = 5.0
+
+
+class DaskCarrier:
+    """Carries the blobs of one run. `takes_site`: whether workers know as much of a site as this process."""
+
+    def __init__(
+        self,
+        run: str,
+        client: Client,
+        remote: RemoteRun,
+        members: Members,
+        dispatch: Dispatch,
+        observe: Observer,
+        takes_site: Callable[[Site], bool],
+    ) -> None:
+        self._run = run
+        self._client = client
+        self._remote = remote
+        self._members = members
+        self._dispatch = dispatch
+        self._observe = observe
+        self._takes_site = takes_site
+        self._calls: list[Callable[[], None]] = []
+        self._number = 0
+        self._under_way: dict[str, Tell] = {}
+        self._stopping: dict[str, _Stopping] = {}
+        self._reached: set[str] = set()
+        self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def capacity(self) -> int:
+        """See `Carrier.capacity`."""
+        return self._dispatch.capacity()
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """See `Carrier.on_room`."""
+        self._calls.append(call)
+
+    def takes(self, carriage: Carriage) -> bool:
+        """See `Carrier.takes`."""
+        return all(map(self._takes_site, (carriage.source, *carriage.targets)))
+
+    def changed(self) -> None:
+        """Workers came, went, or have more room."""
+        self._dispatch.serve()
+        for call in self._calls:
+            call()
+
+    def moved(self, worker: str, news: MovedBytes) -> None:
+        """A worker is further with a carriage."""
+        if (tell := self._under_way.get(news.key)) is not None:
+            tell(Moved(news.target, worker, news.bytes))
+
+    def arrived(self, key: str, packed: bytes) -> None:
+        """A carriage has arrived at some of its targets. What failed may go well elsewhere, and is not told
+        before that is known."""
+        if (tell := self._under_way.get(key)) is not None:
+            for arrival in unpack_arrivals(packed):
+                if arrival.error is None:
+                    tell(arrival)
+
+    def lose(self, sentence: str) -> None:
+        """The scheduler is lost, and with it all that was under way."""
+        if not self._lost.done():
+            self._lost.set_result(sentence)
+
+    async def carry(
+        self, carriage: Carriage, *, size_left: int, tell: Tell = tell_nobody
+    ) -> Sequence[Arrival]:
+        """See `Carrier.carry`."""
+        trip = Trip(carriage)
+        while trip.todo.targets:
+            member = await self._or_lost(self._dispatch.worker_for(trip.todo, trip.not_at))
+            for target in trip.todo.targets:
+                tell(Moved(target, member.name))
+            try:
+                arrivals = await self._bring(member, trip.todo, tell)
+            except _TaskFailed as failure:
+                trip.failed(failure, member)
+                continue
+            if arrivals is None:
+                trip.came_back(member, died=member.gone.done() and not member.left)
+            else:
+                others = self._dispatch.others(trip.todo, {*trip.not_at, member.address})
+                trip.take(member, arrivals, reached=self._reached, others=others)
+        self._set_aside(trip)
+        return [trip.found[target] for target in carriage.targets]
+
+    async def _or_lost(self, waiting: Coroutine[Any, Any, _T]) -> _T:
+        """What is waited for. Raises EngineLost as soon as the scheduler is lost."""
+        task = asyncio.create_task(waiting)
+        try:
+            await asyncio.wait((task, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise EngineLost(self._lost.result())
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    def _set_aside(self, trip: Trip) -> None:
+        """Remember with whom a worker can't do what others can."""
+        for failure in trip.blamed():
+            member, error = failure.member, failure.arrival.error
+            if failure.host not in member.away_from:
+                member.away_from.add(failure.host)
+                what = f"what is for {failure.host}" if failure.host else "what it had"
+                self._observe(Warned(f"{error}; {what} goes to other workers from now on"))
+
+    # One carriage at one worker
+
+    async def _bring(self, member: Member, carriage: Carriage, tell: Tell) -> Sequence[Arrival] | None:
+        """Let one worker bring it. None: it died, was closed, or gave it back. Raises _TaskFailed for what
+        went wrong beside the carriage."""
+        self._number += 1
+        key = f"{self._run}-{self._number}"
+        self._under_way[key] = tell
+        try:
+            future = self._client.submit(
+                tasks.carry,
+                self._run,
+                key,
+                pack_carriage(carriage),
+                key=("copy", str(carriage.targets[0]), carriage.blob.digest, key),
+                workers=[member.address],
+                priority=carriage.blob.size,
+            )
+            ended = asyncio.create_task(self._ended(future))
+            try:
+                await asyncio.wait((ended, member.gone, self._lost), return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    ended.result()  # nothing, or a bug of ours
+                return await self._result(member, future)
+            except asyncio.CancelledError:
+                await self._stop(member, key, future)
+                raise
+            finally:
+                ended.cancel()
+                future.release()
+        finally:
+            del self._under_way[key]
+            self._dispatch.ended(member, carriage)
+
+    async def _ended(self, future: Any) -> None:
+        """Wait until a task has ended, however."""
+        with self._client.as_current(), suppress(TaskCancelled):
+            await wait([future])
+
+    async def _result(self, member: Member, future: Any) -> Sequence[Arrival] | None:
+        """What a task returned that ended, or can't end any more."""
+        match future.status:
+            case "finished":
+                return await self._unpacked(member, future)
+            case "error":
+                await self._explained(member, future)
+            case "cancelled" if not member.gone.done():
+                await asyncio.wait((self._lost,), timeout=_LOSS_SECONDS)
+        if self._lost.done():
+            raise EngineLost(self._lost.result())
+        return None
+
+    async def _unpacked(self, member: Member, future: Any) -> Sequence[Arrival] | None:
+        try:
+            said, packed = await self._client.gather(future)
+        except (OSError, KeyError, TaskCancelled):
+            self._members.look()
+            return None  # the worker went before it could be asked
+        if said == NO_RUN:
+            await self._members.reopen(member)
+        return unpack_arrivals(packed) if said == ARRIVED else None
+
+    async def _explained(self, member: Member, future: Any) -> None:
+        """A task failed by an exception, which none of ours does."""
+        error = await future.exception()
+        match error:
+            case ImportError():
+                self._members.unfit_now(member, "has no blobflow, or another version of it")
+            case KilledWorker():
+                self._members.look()
+                await asyncio.wait((member.gone,), timeout=_LOSS_SECONDS)
+            case BlobflowError():
+                raise _TaskFailed(f"worker {member.name}: {error.message}")
+            case _:
+                raise _TaskFailed(printable(f"worker {member.name}: {type(error).__name__}: {error}"))
+
+    async def _stop(self, member: Member, key: str, future: Any) -> None:
+        """Have a carriage stopped at a worker, and wait for that."""
+        stopping = self._stopping.get(member.address)
+        if stopping is None:
+            stopping = self._stopping[member.address] = _Stopping()
+            stopping.task = asyncio.create_task(self._stop_all(member))
+        stopping.keys.append(key)
+        stopping.futures.append(future)
+        while not stopping.task.done():
+            with suppress(asyncio.CancelledError):  # it is on its way already
+                await asyncio.wait((stopping.task,))
+
+    async def _stop_all(self, member: Member) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        stopping = self._stopping.pop(member.address)
+        if self._lost.done() or member.gone.done():
+            return
+        with suppress(OSError, TaskCancelled):
+            await self._client.cancel(stopping.futures, reason="the run was stopped")
+        with suppress(WorkerSilent, WorkerUnfit):  # it has nothing under way any more
+            await self._remote.stop(member.address, tuple(stopping.keys))
+
+
+class _Stopping(msgspec.Struct, eq=False):
+    """Carriages that one worker is to stop."""
+
+    keys: list[str] = []
+    futures: list[Any] = []
+    task: Any = None
+
+
+class _TaskFailed(BlobflowError):
+    """A task ended by an exception."""

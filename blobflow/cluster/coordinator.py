@@ -1,0 +1,133 @@
+"""The coordinator's end: a cluster that is connected, with a carrier for one run."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+from distributed import Client
+
+from blobflow.cluster.address import Engine
+from blobflow.cluster.carrier import DaskCarrier
+from blobflow.cluster.connecting import connected
+from blobflow.cluster.demand import show_demand
+from blobflow.cluster.dispatch import Dispatch
+from blobflow.cluster.members import Members
+from blobflow.cluster.progress import RunFigures
+from blobflow.cluster.remote import RemoteRun
+from blobflow.cluster.terms import terms_of
+from blobflow.cluster.worker_side import topic_of
+from blobflow.content import Site
+from blobflow.engine.transfer.carrying import Carrier
+from blobflow.events import Meter, Observer
+from blobflow.settings import Settings
+
+# Seconds between two looks at whether the scheduler is still there.
+ALIVE_SECONDS = 0.5
+
+
+def _any_site(site: Site) -> bool:
+    return True
+
+
+class RunHosts(msgspec.Struct, frozen=True):
+    """The hosts of a run, and which sites workers know as well as this process: not those with a Source or a
+    Sink of the caller's own."""
+
+    sources: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    known: Callable[[Site], bool] = _any_site
+
+
+@asynccontextmanager
+async def open_carrier(
+    engine: Engine,
+    settings: Settings,
+    observe: Observer,
+    meter: Meter,
+    hosts: RunHosts = RunHosts(),  # noqa: B008  frozen
+) -> AsyncIterator[Carrier]:
+    """The carrier of one run, with the workers of an engine. At its end nothing of the run is under way at
+    them any more, and the meter has all that they counted.
+
+    Raises ConnectFailed, UntrustedPeer and InvalidConfig where nobody lets us in, and EngineLost where no
+    worker can work for this run. Where there is none yet, one is waited for.
+    """
+    async with AsyncExitStack() as stack:
+        with meter.waits.begin("connect", str(engine)):
+            client = await stack.enter_async_context(connected(engine, settings))
+        coordinator = _Coordinator(engine, client, settings, observe, meter, hosts)
+        stack.push_async_callback(coordinator.end)
+        await coordinator.begin()
+        yield coordinator.carrier
+
+
+class _Coordinator:
+    """All that belongs to the carrier of one run."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        client: Client,
+        settings: Settings,
+        observe: Observer,
+        meter: Meter,
+        hosts: RunHosts,
+    ) -> None:
+        run = uuid.uuid4().hex
+        self._run = run
+        self._engine = engine
+        self._client = client
+        remote = RemoteRun(client, terms_of(run, settings, hosts.sources, hosts.targets))
+        self._members = Members(client, remote, settings, observe, self._changed, str(engine))
+        self._dispatch = Dispatch(lambda: self._members.fit, settings, meter.waits, str(engine))
+        self.carrier = DaskCarrier(run, client, remote, self._members, self._dispatch, observe, hosts.known)
+        self._figures = RunFigures(meter, observe, self.carrier.moved, self.carrier.arrived)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> None:
+        """Find the workers. Raises EngineLost."""
+        self._client.subscribe_topic("all", self._members.event)
+        self._client.subscribe_topic(topic_of(self._run), self._news)
+        await self._members.begin()
+        self._tasks = [
+            asyncio.create_task(self._members.follow()),
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(show_demand(self._client, self._run, lambda: self._dispatch.wanting)),
+        ]
+
+    async def end(self) -> None:
+        """The run is over: it ends at the workers, too."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._dispatch.close()
+        if self._client.status == "running":
+            self._client.unsubscribe_topic("all")
+            for news in await self._members.end():
+                self._figures.take(news)
+        self._figures.close()
+
+    async def _watch(self) -> None:
+        """Notice that the scheduler is gone. The client waits for another one, which knows nothing of us."""
+        while self._client.status == "running":  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(ALIVE_SECONDS)
+        self.carrier.lose(
+            f"the scheduler at {self._engine} is gone, or the way to it; what has arrived stays, "
+            "and the same command goes on"
+        )
+
+    def _changed(self) -> None:
+        self.carrier.changed()
+
+    def _news(self, event: tuple[float, Any]) -> None:
+        news = self._figures.take(event[1])
+        if news is not None and news.leaving:
+            member = self._members.by_name(news.worker)
+            if member is not None:
+                member.leaves = True

@@ -1,0 +1,142 @@
+"""Which worker gets a carriage, and when: those that wait, in their order, and the workers that have room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from blobflow.cluster.members import Member, hosts_of
+from blobflow.engine.transfer.carrying import Carriage
+from blobflow.settings import Settings
+from blobflow.waits import OpenWait, Waits
+
+# Carriages that wait here beside those at workers, so that one that fits is at hand whatever host is full.
+AHEAD = 64
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    carriage: Carriage
+    not_at: Collection[str]
+    given: asyncio.Future[Member]
+
+
+class Dispatch:
+    """Gives carriages to workers. `fit`: those who may have some; call `serve` at every change. Limits that
+    the settings have of a host hold for all workers together. `waits` is told while there is no worker."""
+
+    def __init__(
+        self, fit: Callable[[], list[Member]], settings: Settings, waits: Waits, scheduler: str
+    ) -> None:
+        self._fit = fit
+        self._settings = settings
+        self._waits = waits
+        self._scheduler = scheduler
+        self._waiting: dict[_Waiting, None] = {}
+        self._at_hosts: Counter[str] = Counter()
+        self._open_wait: OpenWait | None = None
+
+    def capacity(self) -> int:
+        """Carriages that are worth having: at workers, and here."""
+        return AHEAD + sum(self._room(each) for each in self._fit())
+
+    @property
+    def wanting(self) -> int:
+        """Carriages that wait here and would go to another worker, if there were one."""
+        return sum(self._below_limits(each.carriage) for each in self._waiting)
+
+    async def worker_for(self, carriage: Carriage, not_at: Collection[str]) -> Member:
+        """A worker that has room for it now, in its turn; it is counted as begun there (see `ended`). At the
+        addresses `not_at` it was tried already."""
+        given: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(carriage, not_at, given)
+        self._waiting[waiting] = None
+        try:
+            self.serve()
+            return await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.ended(given.result(), carriage)
+            raise
+        finally:
+            self._waiting.pop(waiting, None)
+            self._tell()
+
+    def ended(self, member: Member, carriage: Carriage) -> None:
+        """A worker has a carriage no more."""
+        member.end(carriage)
+        self._at_hosts.subtract(hosts_of(carriage))
+        self.serve()
+
+    def others(self, carriage: Carriage, not_at: Collection[str]) -> bool:
+        """Whether there are workers where it was not tried yet, and that don't fail with its hosts."""
+        hosts = hosts_of(carriage)
+        return any(
+            each.address not in not_at and not each.away_from & {"", *hosts} and not each.leaves
+            for each in self._fit()
+        )
+
+    def serve(self) -> None:
+        """Give those who wait to workers with room."""
+        if not self._waiting:
+            return
+        members = self._fit()
+        for waiting in list(self._waiting):
+            if waiting.given.done():
+                continue
+            if not any(each.carriages < each.threads for each in members):
+                break
+            if (member := self._choose(waiting, members)) is not None:
+                member.begin(waiting.carriage)
+                self._at_hosts.update(hosts_of(waiting.carriage))
+                waiting.given.set_result(member)
+        self._tell()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._waiting.clear()
+        self._tell()
+
+    def _choose(self, waiting: _Waiting, members: list[Member]) -> Member | None:
+        carriage = waiting.carriage
+        if not self._below_limits(carriage):
+            return None
+        hosts = hosts_of(carriage)
+        fitting = [each for each in members if each.may_take(carriage, limited=self._is_limited)]
+        untried = [each for each in fitting if each.address not in waiting.not_at]
+        able = [each for each in untried if not each.away_from & {"", *hosts}]
+        if not able and not self.others(carriage, waiting.not_at):
+            able = untried or fitting  # all that there are have failed somehow: one of them, then
+        return min(able, key=lambda each: (each.bytes, each.carriages, each.at), default=None)
+
+    def _below_limits(self, carriage: Carriage) -> bool:
+        """Whether the hosts may have one more stream, of all workers together."""
+        return all(
+            not (most := self._limit(host)) or self._at_hosts[host] < most for host in hosts_of(carriage)
+        )
+
+    def _is_limited(self, host: str) -> bool:
+        return bool(self._limit(host))
+
+    def _limit(self, host: str) -> int:
+        """The connections that were set for a host; 0: none were."""
+        own = self._settings.hosts.get(host)
+        return (own.connections if own is not None else None) or self._settings.concurrency or 0
+
+    def _room(self, member: Member) -> int:
+        if member.shares is None or member.rests or member.leaves:
+            return 0
+        most = max(each.streams for each in (member.shares.usual, *member.shares.hosts.values()))
+        return min(member.threads, most + 1)
+
+    def _tell(self) -> None:
+        """Say that there is no worker, as long as there is none and something waits for one."""
+        alone = bool(self._waiting) and not self._fit()
+        if alone and self._open_wait is None:
+            what = f"waiting for a worker of {self._scheduler}"
+            self._open_wait = self._waits.begin("work", self._scheduler, what)
+        elif not alone and self._open_wait is not None:
+            self._open_wait.end()
+            self._open_wait = None

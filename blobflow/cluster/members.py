@@ -1,0 +1,257 @@
+"""The workers of a cluster, as the coordinator of one run sees them: who is there, who is fit for work, and
+what each has under way.
+
+A worker gets work once it has the same versions, has opened its part of the run, and the limits of those who
+were there before were lowered. Who is not fit is told of in one sentence, and gets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from distributed import Client
+
+from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
+from blobflow.cluster.shares import Shares, share_out
+from blobflow.engine.transfer.carrying import Carriage
+from blobflow.errors import EngineLost
+from blobflow.events import Observer, Warned, WorkersChanged
+from blobflow.printable import printable
+from blobflow.settings import Settings
+
+# Seconds after which the scheduler is asked who is there, if it has told of nobody who came or went.
+LOOK_SECONDS = 5.0
+
+
+class Member:
+    """A worker. `fit`: it may be given carriages of this run; `reason`: the end of a sentence that says why
+    not. `away_from`: hosts with which it failed where others did not, "" for all of them. `gone` is done when
+    it is not in the cluster any more; it `left` if it was not lost."""
+
+    def __init__(self, address: str, name: str, threads: int, at: int) -> None:
+        self.address = address
+        self.name = name
+        self.threads = threads
+        self.at = at
+        self.fit = False
+        self.reason = ""
+        self.rests = False
+        self.leaves = False
+        self.left = False
+        self.away_from: set[str] = set()
+        self.shares: Shares | None = None
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.carriages = 0
+        self.bytes = 0
+        self.at_hosts: Counter[str] = Counter()
+
+    def begin(self, carriage: Carriage) -> None:
+        """It is given a carriage."""
+        self.carriages += 1
+        self.bytes += carriage.blob.size
+        self.at_hosts.update(hosts_of(carriage))
+
+    def end(self, carriage: Carriage) -> None:
+        """It has it no more."""
+        self.carriages -= 1
+        self.bytes -= carriage.blob.size
+        self.at_hosts.subtract(hosts_of(carriage))
+
+    def may_take(self, carriage: Carriage, *, limited: Callable[[str], bool]) -> bool:
+        """Whether it has room for a carriage. At hosts that nobody `limited` it gets one more than it may
+        move at once, so that it never waits for the next one."""
+        if not self.fit or self.rests or self.leaves or self.gone.done() or self.shares is None:
+            return False
+        if self.carriages >= self.threads:
+            return False
+        for host in hosts_of(carriage):
+            share = self.shares.at(host)
+            ahead = int(share.connections > 0 and not limited(host))
+            if self.at_hosts[host] >= max(share.connections + ahead, share.far_connections):
+                return False
+        return True
+
+
+def hosts_of(carriage: Carriage) -> set[str]:
+    """The registries between which it goes."""
+    return {carriage.source.registry, *(target.registry for target in carriage.targets)}
+
+
+class Members:
+    """Follows the workers of a cluster. `changed` is called whenever a carriage may go where it could not."""
+
+    def __init__(
+        self,
+        client: Client,
+        remote: RemoteRun,
+        settings: Settings,
+        observe: Observer,
+        changed: Callable[[], None],
+        scheduler: str,
+    ) -> None:
+        self._client = client
+        self._remote = remote
+        self._settings = settings
+        self._observe = observe
+        self._changed = changed
+        self._scheduler = scheduler
+        self._members: dict[str, Member] = {}
+        self._came = 0
+        self._look = asyncio.Event()
+        self._told: tuple[str, ...] = ()
+        self._excluded: set[str] = set()
+
+    @property
+    def fit(self) -> list[Member]:
+        """Those who may be given work, the first that came first."""
+        fit = (each for each in self._members.values() if each.fit and not each.gone.done())
+        return sorted(fit, key=lambda each: each.at)
+
+    @property
+    def unfit(self) -> list[Member]:
+        """Those who are there, and can't work for this run."""
+        return [each for each in self._members.values() if each.reason]
+
+    def by_name(self, name: str) -> Member | None:
+        """The worker of that name."""
+        return next((each for each in self._members.values() if each.name == name), None)
+
+    def look(self) -> None:
+        """Somebody came or went, or does not do what it should."""
+        self._look.set()
+
+    def unfit_now(self, member: Member, reason: str) -> None:
+        """A worker turned out to be of no use for this run."""
+        member.fit, member.reason = False, reason
+        self._look.set()
+
+    def event(self, event: tuple[float, Any]) -> None:
+        """The scheduler tells of something in its topic \"all\"."""
+        match event[1]:
+            case {"action": "remove-worker", "worker": str(address)}:
+                if (member := self._members.get(address)) is not None:
+                    member.left = bool(event[1].get("expected"))
+                self._look.set()
+            case {"action": "add-worker"}:
+                self._look.set()
+
+    async def begin(self) -> None:
+        """Find out who is there. Raises EngineLost if there are workers, and none of them is fit."""
+        await self._update()
+        if self.unfit and not self.fit:
+            reasons = "; ".join(f"worker {each.name} {each.reason}" for each in self.unfit[:3])
+            more = f"; and {len(self.unfit) - 3} others" if len(self.unfit) > 3 else ""
+            raise EngineLost(f"no worker of {self._scheduler} can work for this run: {reasons}{more}")
+        self._tell()
+
+    async def follow(self) -> None:
+        """Follow who comes and goes. Runs until it is cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look.wait()
+            self._look.clear()
+            await self._update()
+            self._tell()
+
+    async def reopen(self, member: Member) -> None:
+        """Begin anew at a worker that does not know of the run any more."""
+        if member.shares is not None:
+            await self._try(member, self._remote.open(member.address, member.shares))
+
+    async def end(self) -> list[str]:
+        """End the run at all workers. Returns their last news."""
+        fit = self.fit
+        ended = await asyncio.gather(
+            *(self._remote.end(each.address) for each in fit), return_exceptions=True
+        )
+        return [news for news in ended if isinstance(news, str)]
+
+    async def _update(self) -> None:
+        there = await self._ask_scheduler()
+        if there is None:
+            return
+        gone = [each for address, each in self._members.items() if address not in there]
+        for member in gone:
+            del self._members[member.address]
+            member.gone.set_result(None)
+        came = []
+        for address, each in there.items():
+            member = self._members.get(address) or self._come(address, each)
+            member.rests = each.get("status") not in ("running", "init")
+            if not member.fit and not member.reason:
+                came.append(member)
+        if came or any(member.fit for member in gone):
+            await self._admit(came)
+        self._changed()
+
+    async def _ask_scheduler(self) -> dict[str, Any] | None:
+        """The workers that the scheduler knows, by their addresses; None if it can't be asked just now."""
+        scheduler = self._client.scheduler
+        if scheduler is None:
+            return None
+        try:
+            workers: dict[str, Any] = (await scheduler.identity(n_workers=-1))["workers"]
+        except OSError:
+            return None  # it is lost, as the client will say, or not
+        return workers
+
+    def _come(self, address: str, described: dict[str, Any]) -> Member:
+        self._came += 1
+        name = printable(str(described.get("name", address)), 80)
+        member = Member(address, name, max(1, int(described.get("nthreads", 1))), self._came)
+        self._members[address] = member
+        return member
+
+    async def _admit(self, came: list[Member]) -> None:
+        """Share out the limits among those who are there and those who came. Who was there before has less
+        before anybody else has more."""
+        before = self.fit
+        shares = self._shares(before + came)
+        await self._share(before, shares)
+        opening = []
+        for member in came:
+            member.shares = shares[member.address]
+            opening.append(self._try(member, self._remote.open(member.address, member.shares)))
+        await asyncio.gather(*opening)
+        if any(not member.fit for member in came):
+            await self._share(self.fit, self._shares(self.fit))
+
+    def _shares(self, members: Iterable[Member]) -> dict[str, Shares]:
+        return share_out(self._settings, [each.address for each in members])
+
+    async def _share(self, members: list[Member], shares: dict[str, Shares]) -> None:
+        changing = []
+        for member in members:
+            if member.shares != shares[member.address]:
+                member.shares = shares[member.address]
+                changing.append(self._try(member, self._remote.share(member.address, member.shares)))
+        await asyncio.gather(*changing)
+
+    async def _try(self, member: Member, asking: Awaitable[None]) -> None:
+        """Ask something of a worker, which is fit if it does that."""
+        try:
+            await asking
+        except WorkerUnfit as error:
+            member.fit, member.reason = False, error.message
+        except WorkerSilent:
+            member.fit = False  # gone, as the scheduler will say; else it is asked again
+        else:
+            member.fit, member.reason = True, ""
+
+    def _tell(self) -> None:
+        names = tuple(each.name for each in self.fit)
+        if names != self._told:
+            joined = tuple(name for name in names if name not in self._told)
+            left = tuple(name for name in self._told if name not in names)
+            self._told = names
+            self._observe(WorkersChanged(len(names), joined, left))
+        for member in self.unfit:
+            if member.name not in self._excluded:
+                self._excluded.add(member.name)
+                sentence = f"worker {member.name} {member.reason}; it gets no work, the others go on"
+                self._observe(Warned(sentence))

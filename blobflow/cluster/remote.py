@@ -1,0 +1,80 @@
+"""What the coordinator asks of one worker beside the tasks: a call of a function there, in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from distributed import Client
+
+from blobflow.cluster import tasks
+from blobflow.cluster.shares import Shares
+from blobflow.cluster.terms import RunTerms, versions_here
+from blobflow.errors import BlobflowError
+from blobflow.printable import printable
+
+# Seconds for an answer. A worker opens its store and reads its settings before it gives one.
+ANSWER_SECONDS = 60.0
+# Seconds for transfers to stop: their upload sessions are deleted, which a registry has to answer.
+STOP_SECONDS = 60.0
+
+
+class WorkerUnfit(BlobflowError):
+    """A worker can't work for this run; the message is the end of a sentence about it."""
+
+
+class WorkerSilent(BlobflowError):
+    """A worker gave no answer, or is gone."""
+
+
+class RemoteRun:
+    """One run, as it is asked for at workers, by their addresses."""
+
+    def __init__(self, client: Client, terms: RunTerms) -> None:
+        self._client = client
+        self._run = terms.run
+        self._terms = msgspec.msgpack.encode(terms)
+
+    async def open(self, worker: str, shares: Shares) -> None:
+        """Begin there, or share anew. Raises WorkerUnfit and WorkerSilent."""
+        versions = msgspec.to_builtins(versions_here())
+        packed = msgspec.msgpack.encode(shares)
+        if reason := await self._call(worker, tasks.open_run, versions, self._terms, packed):
+            raise WorkerUnfit(printable(str(reason)))
+
+    async def share(self, worker: str, shares: Shares) -> None:
+        """Let it keep these limits. Raises as above."""
+        await self._call(worker, tasks.share_run, self._run, msgspec.msgpack.encode(shares))
+
+    async def stop(self, worker: str, keys: tuple[str, ...]) -> None:
+        """Stop these carriages there; returns when they have stopped. Raises as above."""
+        await self._call(worker, tasks.stop_carriages, self._run, keys, seconds=STOP_SECONDS)
+
+    async def end(self, worker: str) -> str:
+        """The run is over. Returns its last news. Raises as above."""
+        return str(await self._call(worker, tasks.end_run, self._run, seconds=STOP_SECONDS))
+
+    async def _call(
+        self, worker: str, function: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        asking = self._client.run(function, *arguments, workers=[worker], on_error="return")
+        try:
+            async with asyncio.timeout(seconds):
+                answers = await asking
+        except TimeoutError:
+            raise WorkerSilent(f"has not answered for {seconds:.0f} s") from None
+        except (OSError, ValueError, KeyError) as error:  # the scheduler does not know it any more
+            raise WorkerSilent(f"is gone: {printable(str(error))}") from None
+        answer = answers.get(worker)
+        match answer:
+            case None if worker not in answers:
+                raise WorkerSilent("is gone")
+            case ImportError():
+                raise WorkerUnfit("has no blobflow, or another version of it")
+            case OSError():
+                raise WorkerSilent(f"is gone: {printable(str(answer))}")
+            case Exception():
+                raise WorkerUnfit(printable(f"can't: {type(answer).__name__}: {answer}"))
+        return answer

@@ -1,0 +1,92 @@
+"""One carriage on its way, over all workers that had it: what arrived, what failed where, and who died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from blobflow.cluster.members import Member
+from blobflow.content import Site
+from blobflow.engine.transfer.carrying import Arrival, Carriage
+from blobflow.errors import BlobflowError, ConnectFailed, Denied, StorageError, Unauthorized
+
+# Workers that may die with a carriage before it is taken for what kills them: as Dask's own allowed-failures.
+MAX_DEATHS = 3
+# How often a carriage comes back from workers that closed, or had forgotten the run, before that is an error.
+MAX_RETURNS = 100
+# Workers at which it is tried while it is not known that any can do it.
+MAX_UNPROVEN = 2
+# What may be wrong with a worker alone: its disk, its line or proxy or trust, its logins.
+_OF_A_WORKER = (StorageError, ConnectFailed, Unauthorized, Denied)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What failed at a worker for what may be its own reason; `host`: with whom, "" for the worker's disk."""
+
+    member: Member
+    host: str
+    arrival: Arrival
+
+
+class Trip:
+    """`found`: what is known of each target; `not_at`: the addresses where it need not be tried again."""
+
+    def __init__(self, carriage: Carriage) -> None:
+        self.todo = carriage
+        self.found: dict[Site, Arrival] = {}
+        self.not_at: set[str] = set()
+        self.failures: list[Failure] = []
+        self._deaths: list[str] = []
+        self._returns = 0
+
+    def came_back(self, member: Member, *, died: bool) -> None:
+        """A worker brought nothing: it `died`, was closed, or gave the carriage back."""
+        self._returns += 1
+        if died:
+            self._deaths.append(member.name)
+        digest = self.todo.blob.digest
+        if len(self._deaths) > MAX_DEATHS:
+            names = ", ".join(self._deaths)
+            self.failed(
+                BlobflowError(f"{len(self._deaths)} workers died while they had blob {digest}: {names}"),
+                member,
+            )
+        elif self._returns > MAX_RETURNS:
+            self.failed(BlobflowError(f"worker {member.name} gave blob {digest} back once too often"), member)
+
+    def failed(self, error: BlobflowError, member: Member) -> None:
+        """Nothing of what is left will arrive."""
+        for target in self.todo.targets:
+            self.found[target] = Arrival(target, error, member.name)
+        self._leave(())
+
+    def take(self, member: Member, arrivals: Sequence[Arrival], *, reached: set[str], others: bool) -> None:
+        """A worker said what became of it. What may go well at `others` is left to do; `reached`: the hosts
+        with which it went well anywhere."""
+        self.not_at.add(member.address)
+        again = []
+        for arrival in arrivals:
+            self.found[arrival.target] = arrival
+            if arrival.error is None:
+                reached |= {self.todo.source.registry, arrival.target.registry}
+            elif (failure := self._of_worker(member, arrival)) is not None:
+                self.failures.append(failure)
+                proven = failure.host in reached
+                if others and (proven or len(self.not_at) < MAX_UNPROVEN):
+                    again.append(arrival.target)
+        self._leave(again)
+
+    def blamed(self) -> list[Failure]:
+        """The failures that were a worker's own: it went well elsewhere."""
+        return [each for each in self.failures if self.found[each.arrival.target].error is None]
+
+    def _of_worker(self, member: Member, arrival: Arrival) -> Failure | None:
+        error = arrival.error
+        if not isinstance(error, _OF_A_WORKER):
+            return None
+        site = self.todo.source if error.side == "source" else arrival.target
+        return Failure(member, "" if isinstance(error, StorageError) else site.registry, arrival)
+
+    def _leave(self, targets: Iterable[Site]) -> None:
+        self.todo = msgspec.structs.replace(self.todo, targets=tuple(targets))

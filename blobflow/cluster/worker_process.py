@@ -1,0 +1,140 @@
+"""`blobflow worker`: a worker as a process of its own, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+from distributed import Worker
+from distributed.comm.core import connect
+from distributed.core import Status
+
+from blobflow.cluster.address import Engine
+from blobflow.cluster.connecting import quiet_logs, unconnected, worker_configuration
+from blobflow.cluster.security import security_of
+from blobflow.cluster.worker_side import WorkerOptions, WorkerSide
+from blobflow.errors import ConnectFailed, EngineLost, UntrustedPeer
+from blobflow.printable import printable
+
+# Seconds of one attempt to reach the scheduler, and between two.
+ATTEMPT_SECONDS = 5.0
+PAUSE_SECONDS = 0.5
+# Why Dask closes a worker whose scheduler does not answer any more, or has forgotten it.
+_LOST = ("worker-handle-scheduler-connection-broken", "worker-heartbeat-missing", "worker-heartbeat-error")
+
+
+class WorkerPlace(msgspec.Struct, frozen=True):
+    """Where and how a worker works. `connections`: blobs at once; `listen`: host and port that others reach
+    it at, None: where the way to the scheduler begins; `patience` and `grace`: seconds for the scheduler to
+    come up, and for blobs under way once it is to end."""
+
+    name: str | None = None
+    store: Path | None = None
+    connections: int = 32
+    listen: tuple[str, int] | None = None
+    patience: float = 60.0
+    grace: float = 25.0
+
+
+class WorkerProcess:
+    """A worker in this process. `tell` is called with sentences for who runs it."""
+
+    def __init__(self, engine: Engine, place: WorkerPlace, tell: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._place = place
+        self._tell = tell
+        self._draining = False
+
+    def drain(self) -> None:
+        """From its cancellation on let what is under way end, in the grace that it has."""
+        self._draining = True
+
+    async def serve(self) -> None:
+        """Work until cancelled, or until the cluster wants this worker no more; both return.
+
+        Raises ConnectFailed and UntrustedPeer where no scheduler lets it in, InvalidConfig for certificates
+        that can't be used, and EngineLost where the scheduler is lost later.
+        """
+        name = self._place.name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
+        security = security_of(self._engine)
+        side = WorkerSide(WorkerOptions(store=self._place.store))
+        host, port = self._place.listen or (None, 0)
+        with TemporaryDirectory(prefix="blobflow-worker-") as folder, worker_configuration(), quiet_logs():
+            await self._find_scheduler(security)
+            worker = _EndingWorker(
+                self._engine.address,
+                nthreads=self._place.connections,
+                name=name,
+                host=host,
+                port=port,
+                security=security,
+                memory_limit=0,
+                death_timeout=max(ATTEMPT_SECONDS, self._place.patience),
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+                plugins=(side,),
+            )
+            try:
+                await worker
+            except (OSError, TimeoutError, RuntimeError) as error:
+                raise _unregistered(self._engine, name, error) from None
+            self._tell(f"blobflow worker {name} at {worker.address}, for {self._engine.address}")
+            try:
+                await worker.finished()
+            except asyncio.CancelledError:
+                self._tell("stopping")
+                await self._end(worker, side)
+                return
+            if worker.reason in _LOST:
+                raise EngineLost(f"the scheduler at {self._engine.address} is gone; start the worker again")
+            self._tell("stopping: the cluster wants this worker no more")
+
+    async def _find_scheduler(self, security: Any) -> None:
+        """Wait until a scheduler answers. Raises ConnectFailed and UntrustedPeer."""
+        arguments = security.get_connection_args("worker")
+        until = time.monotonic() + self._place.patience
+        while True:
+            try:
+                comm = await connect(self._engine.address, timeout=ATTEMPT_SECONDS, **arguments)
+            except (OSError, TimeoutError, TypeError, ValueError) as error:
+                failure = unconnected(self._engine.address, error, self._place.patience)
+                if isinstance(failure, UntrustedPeer) or time.monotonic() >= until:
+                    raise failure from None
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                await comm.close()
+                return
+
+    async def _end(self, worker: Worker, side: WorkerSide) -> None:
+        """Leave the cluster: carriages that are not begun go to others."""
+        if self._draining and worker.status == Status.running:
+            worker.status = Status.paused
+            await side.drain(self._place.grace)
+        await side.close()
+        await worker.close(reason="blobflow-worker-stopped")
+
+
+class _EndingWorker(Worker):
+    """A worker that remembers why it was closed first."""
+
+    reason = ""
+
+    async def close(self, *arguments: Any, **named: Any) -> Any:
+        """See `Worker.close`."""
+        self.reason = self.reason or str(named.get("reason", ""))
+        return await super().close(*arguments, **named)
+
+
+def _unregistered(engine: Engine, name: str, error: Exception) -> ConnectFailed:
+    why = str(error.__cause__ or error)
+    if "name taken" in why:
+        return ConnectFailed(f"{engine.address} has a worker {name} already; give this one another --name")
+    return ConnectFailed(f"the scheduler at {engine.address} does not take the worker: {printable(why)}")
