@@ -59,27 +59,29 @@ class Field:
         self.scheduler = made.start_scheduler()
         self._names = (f"worker-{number}" for number in itertools.count(1))
 
-    def start_scheduler(self) -> None:
-        """Again, at the same address."""
-        self.scheduler = self.cluster.start_scheduler()
-
     def have(self, number: int) -> list[str]:
-        """Exactly so many workers that live, all gates open: their names."""
+        """A scheduler, and exactly so many workers that live, all gates open: their names."""
         for gate in self.gates.values():
             gate.release()
+        if self.scheduler.process.poll() is not None:
+            self.scheduler = self.cluster.start_scheduler()
+            self.cluster.stop(*self.workers.values())
+            self.workers.clear()
         for name, part in list(self.workers.items()):
             if part.process.poll() is not None or len(self.workers) > number:
                 self.kill(name)
         self.add(number - len(self.workers))
         return list(self.workers)
 
-    def add(self, number: int, *arguments: str | Path) -> list[str]:
-        """So many workers more."""
+    def add(self, number: int, *, hold: int | None = None) -> list[str]:
+        """So many workers more; at their gates they stand after `hold` bytes, if that is said."""
         names = [next(self._names) for _ in range(number)]
         for name in names:
             gate = self.gates[name] = self.filled.way()
+            if hold is not None:
+                gate.hold_after(hold)
             proxies = {self.source.host: gate.host}
-            self.workers[name] = self.cluster.start_worker(name, *arguments, proxies=proxies, wait=False)
+            self.workers[name] = self.cluster.start_worker(name, proxies=proxies, wait=False)
         self.cluster.wait_for(*(self.workers[name] for name in names))
         return names
 

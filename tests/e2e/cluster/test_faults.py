@@ -89,9 +89,7 @@ async def test_workers_come_and_are_retired_in_the_middle_of_a_run(
     field.gates[first].hold_after(SOME)
     async with field.syncing(layout, [target], home, concurrency=None) as run:
         await hold(field, [first])
-        more = await asyncio.to_thread(field.add, 3)
-        for name in more:
-            field.gates[name].hold_after(SOME)
+        more = await asyncio.to_thread(field.add, 3, hold=SOME)
         await hold(field, more)
         addresses = [field.cluster.address_of(field.workers[name]) for name in more]
         await retire(field, addresses)
@@ -119,15 +117,15 @@ async def test_without_its_scheduler_a_run_ends_with_a_sentence_and_the_next_one
         await hold(field, workers)
         await asyncio.to_thread(field.cluster.stop, field.scheduler)
         assert await run.ended() == 4, told(run)
-        (error,) = {image["error"] for image in run.report()["images"] if image["error"]}
-        assert "scheduler" in error and field.cluster.address in error
+        assert statuses(run) and set(statuses(run).values()) == {"failed"}
+        said = [str(event) for event in run.events if "scheduler" in str(event)]
+        assert said and field.cluster.address in said[-1], told(run)
     for name in workers:
         field.gates[name].release()
         await asyncio.to_thread(field.workers[name].ended)
     assert open_sessions(target) == []
     arrived = target.requests().uploads()
     target.forget()
-    field.start_scheduler()
     field.have(4)
     async with field.syncing(layout, [target], home) as run:
         assert await run.ended() == 0, told(run)
