@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.cluster.gate import Gate, Gates, gates
 from tests.scenarios.child_process import Child, child
 from tools import imageset
@@ -37,6 +39,13 @@ class Source:
     def way(self) -> Gate:
         """A new gate before it."""
         return self.ways.to(self.registry.host)
+
+    def make_known(self, target: Registry) -> None:
+        """Put an older, small image into each repository that a set goes to: docker-registry 2.8.2 knows no
+        repository without a manifest, and blobs that lie in one are uploaded again."""
+        path = self._folder / "older"
+        imageset.push(imageset.synthetic(path, seed=1, images=3, layer_size=4096).path, target.host, PREFIX)
+        target.forget()
 
     def fill(self, images: int = 3) -> Layout:
         """A new set, whose requests are counted from now on."""
@@ -144,9 +153,22 @@ def read_again(source: Registry, layout: Layout) -> Counter[str]:
     return read - Counter(layout.blobs.keys())
 
 
-def open_sessions(registry: Registry) -> list[Path]:
-    """The uploads that docker-registry still keeps."""
-    return list(registry.root.glob("docker/registry/v2/repositories/**/_uploads/*"))
+def open_sessions(registry: Registry) -> int:
+    """How many uploads were begun since `forget`, and neither ended nor given up.
+
+    By the log: docker-registry 2.8.2 keeps the folder of an upload that was deleted, too.
+    """
+    asked = registry.requests()
+    ended = sum(r.method == "PUT" and r.status == 201 and "/blobs/uploads/" in r.path for r in asked)
+    given_up = sum(r.method == "DELETE" and r.status == 204 and "/blobs/uploads/" in r.path for r in asked)
+    return asked.opened_uploads() - ended - given_up
+
+
+async def until_closed(registry: Registry) -> None:
+    """Wait until every upload has ended or was given up, also those of a run that is gone."""
+    async with asyncio.timeout(HANGS_AFTER):
+        while await asyncio.to_thread(open_sessions, registry):
+            await asyncio.sleep(0.1)
 
 
 def told(run: Child) -> str:
