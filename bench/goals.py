@@ -92,8 +92,59 @@ WAITS: Sequence[Goal] = (
 )
 
 
+# What N workers take of the time of one, each behind a line of its own: an N-th, and so much over it.
+SHARING_OUT = 1.15
+CLUSTERS: Sequence[Goal] = (
+    Goal("one worker, wall, against no engine", "workers", "wall", "blobflow, 1 worker", ("blobflow",), 1.05),
+    *(
+        Goal(
+            f"{n} workers, wall, against one",
+            "workers",
+            "wall",
+            f"blobflow, {n} workers",
+            ("blobflow, 1 worker",),
+            SHARING_OUT / n,
+        )
+        for n in (2, 4, 8)
+    ),
+    Goal(
+        "10,000 images by workers, scheduler's peak memory",
+        "cluster-10000",
+        "scheduler_peak",
+        ours="blobflow, 2 workers",
+        bound=1000.0,
+        unit=1e6,
+        suffix=" MB",
+    ),
+    Goal(
+        "10,000 images by workers, coordinator's peak memory",
+        "cluster-10000",
+        "peak",
+        ours="blobflow, 2 workers",
+        bound=1000.0,
+        unit=1e6,
+        suffix=" MB",
+    ),
+    Goal(
+        "10,000 images by workers, overhead a blob",
+        "cluster-10000",
+        "ms_per_blob",
+        ours="blobflow, 2 workers",
+        bound=4.0,
+        suffix=" ms",
+    ),
+    Goal(
+        "2 processes on this machine, wall, against one",
+        "giant-8",
+        "wall",
+        ours="blobflow, local:2",
+        theirs=("blobflow",),
+    ),
+)
+
 GOALS: Sequence[Goal] = (
     *WAITS,
+    *CLUSTERS,
     Goal("cold, wall, against skopeo", "cold", "wall", theirs=("skopeo",), bound=0.45),
     Goal(
         "cold, wall, against half of all CPU seconds, registries included",

@@ -4,7 +4,8 @@ A measurement names its run (a scenario, or another named run), its subject (the
 held against) and its figures by name. Names say the unit:
 
     wall, cpu, *_cpu, seconds   seconds; CPU is user and system together
-    peak                        bytes of resident memory, of the largest process
+    peak, *_peak                bytes of resident memory, of the largest process
+    ms_per_*                    milliseconds
     bytes_*                     bytes of blobs
     *_per_second                what it says
 """

@@ -8,6 +8,8 @@
     unchanged-floor           a mirror that is current, against Python's own start
     load                      an archive into a registry
     signed                    signed images under a policy, against the same unsigned
+    workers                   a set over one line, and over one a worker
+    cluster-10000             a plan of 10,000 images, whose blobs workers bring from and to memory
     help                      how long until blobflow says anything
 
 Each is a function that measures once; whoever calls it takes the medians.
@@ -32,6 +34,7 @@ from bench.peers import our_command, python, tools_of
 from bench.programs import Build, Options, builds, timed
 from bench.scenarios import PREFIX, SCENARIOS, layout_of
 from bench.signed_copies import signed
+from bench.workers import cluster_scale, workers
 from tools import imageset
 from tools.certificates import self_signed
 from tools.processes import BLOBFLOW, docker_registry, empty
@@ -63,6 +66,11 @@ def giant(options: Options, *, name: str, streams: int, tls: bool) -> Iterator[M
             with zero_registry_process(tls=pair) as target:  # a new one, which has nothing yet
                 images = [f"{source}/giant:1", f"{target}/giant:1"]
                 yield timed(name, build.name + suffix, [*copy, *images], options.home)[0]
+        if streams > 1 and not tls:  # there is something to share out between two processes
+            local = [*our_command(None), "copy", "--engine", "local:2", "--cache", "off"]
+            with zero_registry_process() as target:
+                images = [f"{source}/giant:1", f"{target}/giant:1"]
+                yield timed(name, "blobflow, local:2", [*local, *images], options.home)[0]
         with zero_registry_process(tls=pair) as target:
             pump = python(None, "-m", "bench.pump", "--from", source, "--to", target)
             yield timed(name, "pump", [*pump, "--streams", str(streams), *trust], options.home)[0]
@@ -176,6 +184,12 @@ FLOORS: Mapping[str, Named] = {
     "load": Named("a gzip'ed archive of the set's images for one platform, into an empty registry", load),
     "signed": Named(
         "200 signed images under a policy and the same unsigned; both registries 40 ms away", signed
+    ),
+    "workers": Named(
+        "400 MB over one line of 20 MB/s, and by 1, 2, 4 and 8 workers with a line each", workers
+    ),
+    "cluster-10000": Named(
+        "10,000 images x 4 platforms x 8 layers in memory, alone and by 2 workers", cluster_scale
     ),
     "help": Named("blobflow --help, against python -c pass", help_text),
 }

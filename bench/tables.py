@@ -11,6 +11,8 @@ COLUMNS: tuple[tuple[str, str, float, int], ...] = (
     ("wall s", "wall", 1, 2),
     ("CPU s", "cpu", 1, 2),
     ("peak MB", "peak", 1e6, 0),
+    ("scheduler MB", "scheduler_peak", 1e6, 0),
+    ("ms a blob", "ms_per_blob", 1, 2),
     ("src CPU s", "source_cpu", 1, 2),
     ("dst CPU s", "target_cpu", 1, 2),
     ("path CPU s", "path_cpu", 1, 2),

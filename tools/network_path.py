@@ -103,7 +103,9 @@ class LongPath:
     `dead`: it has died of its shape.
     """
 
-    def __init__(self, to: str, shape: Shape, clock: Callable[[], float], sleep: Sleep) -> None:
+    def __init__(
+        self, to: str, shape: Shape, clock: Callable[[], float], sleep: Sleep, line: Bucket | None = None
+    ) -> None:
         self.connections = 0
         self.cuts = 0
         self.up = 0
@@ -112,7 +114,7 @@ class LongPath:
         self.host = ""
         self._to = _address(to)
         self._shape = shape
-        self._both = (Bucket(shape.total_rate), Bucket(shape.total_rate))
+        self._both = (line or Bucket(shape.total_rate), line or Bucket(shape.total_rate))
         self._clock = clock
         self._sleep = sleep
         self._listener: socket.socket | None = None
@@ -315,9 +317,11 @@ async def long_path(
     listen: str = "127.0.0.1:0",
     clock: Callable[[], float] | None = None,
     sleep: Sleep = asyncio.sleep,
+    line: Bucket | None = None,
 ) -> AsyncIterator[LongPath]:
-    """A relay to `to` (`address:port`) while inside. `clock` (seconds) and `sleep` are what it delays by."""
-    path = LongPath(to, shape, clock or asyncio.get_running_loop().time, sleep)
+    """A relay to `to` (`address:port`) while inside. `clock` (seconds) and `sleep` are what it delays by; with
+    `line` it keeps to that pace, both ways together and with every other path over it, not to `total_rate`."""
+    path = LongPath(to, shape, clock or asyncio.get_running_loop().time, sleep, line)
     path.listen(listen)
     try:
         yield path

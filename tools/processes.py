@@ -183,16 +183,22 @@ def blobflow_of(checkout: Path) -> tuple[str, ...]:
 
 @contextmanager
 def blobflow_serve(
-    folder: Path, *arguments: str, checkout: Path = TOP, tls: KeyFiles | None = None
+    folder: Path,
+    *arguments: str,
+    checkout: Path = TOP,
+    tls: KeyFiles | None = None,
+    bundles: Sequence[Path] = (),
 ) -> Iterator[Registry]:
-    """`blobflow serve` with its store under `folder`, which goes when the context ends. `checkout`: whose.
-    `{host}` in an argument becomes where it listens; with `tls` it speaks TLS alone."""
+    """`blobflow serve` with its store under `folder`, which goes when the context ends, or over `bundles`.
+    `checkout`: whose. `{host}` in an argument becomes where it listens; with `tls` it speaks TLS alone."""
     program = blobflow_of(checkout)
     more = ["--tls-cert", str(tls.cert), "--tls-key", str(tls.key)] if tls else []
+    over = [word for path in bundles for word in ("--bundle", str(path))]
+    over = over or ["--root", str(folder / "storage")]
 
     def command(host: str) -> list[str]:
         told = [argument.replace("{host}", host) for argument in arguments]
-        return [*program, "serve", "--listen", host, "--root", str(folder / "storage"), *more, *told]
+        return [*program, "serve", "--listen", host, *over, *more, *told]
 
     with serving(command, folder, top=checkout, ca=tls and tls.cert) as registry:
         yield registry
@@ -313,7 +319,14 @@ class Run(msgspec.Struct, frozen=True):
     peak: int
 
 
-def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top: Path = TOP) -> Run:
+def run(
+    command: Sequence[str],
+    home: Path,
+    seconds: float = RUN_SECONDS,
+    *,
+    top: Path = TOP,
+    variables: Mapping[str, str] | None = None,
+) -> Run:
     """Run a program in the folder `top` to its end, with `home` for all that it keeps: caches, state,
     credentials.
 
@@ -326,7 +339,7 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top
         subprocess.Popen(
             [*measure, figures.name, *command],
             cwd=top,
-            env=environment(home),
+            env=environment(home) | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -342,17 +355,17 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top
         return Run(process.returncode, out, err, **json.loads(figures.read()))
 
 
-def blobflow(*arguments: str | Path, home: Path) -> Run:
-    """Run blobflow as a user does, as a process of its own.
+def blobflow(*arguments: str | Path, home: Path, variables: Mapping[str, str] | None = None) -> Run:
+    """Run blobflow as a user does, as a process of its own, with some more `variables` if they are given.
 
     Each verb starts as users start it the first time, and after that off a warm Python, whose memory counts
     in `peak`: what is to be measured is for `run`.
     """
     words = [*map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start_warm([*BLOBFLOW, *words], environment(home), out, err)
+        process = start_warm([*BLOBFLOW, *words], environment(home) | dict(variables or {}), out, err)
         if process is None:
-            return run([*BLOBFLOW, *words], home)
+            return run([*BLOBFLOW, *words], home, variables=variables)
         try:
             code = process.wait(RUN_SECONDS)
         except BaseException:

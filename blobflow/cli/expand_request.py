@@ -14,6 +14,7 @@ from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.platforms import PlatformOptions
 from blobflow.cli.options.run import RunOptions
 from blobflow.cli.settings import Hosts, run_settings
+from blobflow.errors import BlobflowError
 from blobflow.events import Warned
 
 if TYPE_CHECKING:
@@ -34,11 +35,28 @@ async def expand_request(
     """The pairs of a request, with warnings shown. Asks registries for the tags that rules choose."""
     for warning in (*request.warnings, *([request.schedule_hint] if request.schedule_hint else [])):
         client.observer(Warned(warning))
+    await _tell_moved_tags(client, request)
     if not request.searches:
         return _expand_chosen(request, {}, platforms)
     from blobflow.operations.tags.select import select_tags
 
     return _expand_chosen(request, await select_tags(client, request.searches), platforms)
+
+
+async def _tell_moved_tags(client: Client, request: MirrorRequest) -> None:
+    """Say which tags no longer name what they are locked to: that is what is brought all the same."""
+    locked = {
+        image.source.under(image.named, image.tag): image.digest
+        for image in request.images
+        if image.locked and image.tag
+    }
+    if not locked:
+        return
+    from blobflow.operations.pins import moved_tags
+
+    for name, found in (await moved_tags(client, locked)).items():
+        is_now = f"could not be asked for: {found}" if isinstance(found, BlobflowError) else f"is now {found}"
+        client.observer(Warned(f"{name} {is_now}; it is locked to {locked[name]}, which is taken"))
 
 
 def may_skip_all(request: MirrorRequest, platforms: PlatformOptions) -> bool:

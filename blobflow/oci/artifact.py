@@ -77,10 +77,9 @@ def make_artifact(
 ) -> Manifest:
     """The manifest of an artifact; without layers it has the empty one. Fields are in the order of oras.
 
-    `annotations` have to have a `CREATED`. Raises UsageError for a time that is not RFC 3339's, and for more
-    than a manifest may hold.
+    Raises UsageError for a `CREATED` that is not RFC 3339's, and for more than a manifest may hold.
     """
-    if not _TIME.match(annotations[CREATED]):
+    if CREATED in annotations and not _TIME.match(annotations[CREATED]):
         raise UsageError(f"{CREATED} is {annotations[CREATED][:60]!r}; write it as 2026-01-31T12:00:00Z")
     document: dict[str, Any] = {
         "schemaVersion": 2,
@@ -91,7 +90,8 @@ def make_artifact(
     }
     if subject is not None:
         document["subject"] = _item(subject)
-    document["annotations"] = dict(sorted(annotations.items()))
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
     raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     if len(raw) > MAX_MANIFEST_BYTES:
         raise UsageError(

@@ -30,14 +30,16 @@ from blobflow.server.http.bodies import BodyTransport, SocketBodyTransport
 from blobflow.server.http.public_url import Addressing
 from blobflow.server.manifests import delete_manifest, put_manifest, read_manifest
 from blobflow.server.pullthrough.cache import PullThroughCache
+from blobflow.server.pullthrough.stored_names import public_name
 from blobflow.server.referrers import list_referrers
-from blobflow.server.registry import Registry, RegistryOptions, SparsePolicy
+from blobflow.server.registry import Aliases, Registry, RegistryOptions, SparsePolicy
 from blobflow.server.routes import HEALTH_PATH, Route, match_route
 from blobflow.server.tags import list_tags
 from blobflow.server.upkeep import run_upkeep
 from blobflow.server.upload_sessions import UPLOAD_TTL
 from blobflow.server.uploads import append_chunk, cancel_upload, complete_upload, start_upload, upload_status
 from blobflow.transports.store import Store
+from blobflow.transports.store.served_content import ServedContent
 
 
 class Endpoint(NamedTuple):
@@ -97,7 +99,7 @@ _NAMESPACE = _request_key("blobflow_namespace", str)
 
 
 def make_app(
-    store: Store,
+    content: ServedContent,
     *,
     sparse: SparsePolicy = "indexes",
     read_only: bool = False,
@@ -108,31 +110,33 @@ def make_app(
     access: AccessRules | None = None,
     pullthrough: PullThroughCache | None = None,
     addressing: Addressing | None = None,
+    aliases: Aliases | None = None,
     body_transport: BodyTransport | None = None,
     observe: Callable[[AccessRecord], None] | None = None,
 ) -> web.Application:
-    """The registry over `store` as an application; the store stays its caller's, to close after it, and the
-    store's observer hears of requests that failed because the store did.
+    """The registry over `content`, a store, as an application; it stays its caller's, to close after it, and
+    its observer hears of requests that failed because it did. Over anything but a store it is read-only.
 
     `sparse`, `read_only`, `max_blob_size`, `upload_ttl`, `unreleased`: see `RegistryOptions`. `logins`: who
     may come in (None: anybody), and `pullthrough` what is pulled through; the application closes both.
     `access`: what each may do (None: everything). `addressing`: the URLs of answers (None: as `public_url`
-    has it where nobody says). `body_transport` moves the bodies. `observe` is called once a request, on the
-    loop's thread, and must return at once.
+    has it where nobody says). `aliases`: names of repositories beside their own. `body_transport` moves the
+    bodies. `observe` is called once a request, on the loop's thread, and must return at once.
     """
     options = RegistryOptions(
         sparse=sparse,
-        read_only=read_only,
+        read_only=read_only or not isinstance(content, Store),
         max_blob_size=max_blob_size,
         upload_ttl=upload_ttl,
         unreleased=unreleased,
     )
     registry = Registry(
-        store,
+        content,
         options=options,
         body_transport=body_transport or SocketBodyTransport(),
         access=access,
         addressing=addressing,
+        aliases=aliases,
         logins=logins,
         pullthrough=pullthrough,
     )
@@ -161,8 +165,10 @@ async def _stop_overview(app: web.Application) -> None:
 
 async def _serve_until_cleanup(app: web.Application) -> AsyncIterator[None]:
     registry = app[REGISTRY_KEY]
-    registry.store.commit_in_threads()
-    upkeep = asyncio.create_task(run_upkeep(registry)) if not registry.store.read_only else None
+    upkeep = None
+    if registry.takes_writes:
+        registry.store.commit_in_threads()
+        upkeep = asyncio.create_task(run_upkeep(registry))
     yield
     if upkeep is not None:
         upkeep.cancel()
@@ -178,7 +184,7 @@ async def _answer(context: RequestContext) -> web.StreamResponse:
             return await _dispatch(context)
         except ApiError as error:
             if error.status == 404:  # no client hears that content is not here because the disk is not here
-                context.registry.store.check_there()
+                context.registry.content.check_there()
             return _error_response(error)
     except StorageError as error:
         return _error_response(_storage_error(context, error))
@@ -201,12 +207,7 @@ async def _dispatch(context: RequestContext) -> web.StreamResponse:
     route = match_route(registry.addressing.path(request.path))
     if route is None:
         raise ApiError("UNSUPPORTED", "this registry has no such endpoint", status=404)
-    context.route = route
-    if registry.pullthrough is not None:
-        namespace = request.query.get("ns", "")
-        context.route = route = registry.pullthrough.upstreams.resolve(route, namespace)
-        if namespace and route.upstream is not None:
-            request[_NAMESPACE] = namespace
+    context.route = route = _resolve_names(registry, request, route)
     methods = ENDPOINTS[route.endpoint]
     endpoint = methods.get(request.method)
     if endpoint is None:
@@ -222,6 +223,21 @@ async def _dispatch(context: RequestContext) -> web.StreamResponse:
     if registry.pullthrough is not None and route.upstream is not None:
         context.route = route._replace(repository=registry.pullthrough.names.of(route.repository))
     return await endpoint.answer(context)
+
+
+def _resolve_names(registry: Registry, request: web.Request, route: Route) -> Route:
+    """The route with the name that its repository has here. Raises ApiError (NAME_UNKNOWN) for a namespace
+    that this registry pulls nothing through from."""
+    namespace = request.query.get("ns", "")
+    if registry.aliases is not None and route.repository:
+        if registry.aliases.stands_for(namespace):
+            request[_NAMESPACE] = namespace
+        return route._replace(repository=registry.aliases.resolve(route.repository, namespace))
+    if registry.pullthrough is not None:
+        route = registry.pullthrough.upstreams.resolve(route, namespace)
+        if namespace and route.upstream is not None:
+            request[_NAMESPACE] = namespace
+    return route
 
 
 async def _authenticate(context: RequestContext) -> None:
@@ -251,7 +267,7 @@ def _connection(context: RequestContext) -> object:
 def _is_permitted(access: AccessRules, permissions: Permissions, endpoint: Endpoint, route: Route) -> bool:
     """Whether an endpoint may be asked at all; it never depends on what is in the registry."""
     if endpoint.action is not None:
-        return permissions.may(endpoint.action, route.repository)
+        return permissions.may(endpoint.action, public_name(route.repository))
     if not permissions.asks or route.endpoint == "health":
         return True
     match route.endpoint:  # those without a login, where there are some
@@ -279,7 +295,7 @@ def _storage_error(context: RequestContext, error: StorageError) -> ApiError:
     """
     registry, request = context.registry, context.request
     if not isinstance(error, StorageFull) or registry.may_report_full():
-        registry.store.observer(Warned(f"{request.method} {request.path} failed: {error}"))
+        registry.content.observer(Warned(f"{request.method} {request.path} failed: {error}"))
     if isinstance(error, StorageFull):
         return ApiError("UNKNOWN", "the registry's storage is full", status=507)
     return ApiError("UNKNOWN", "the registry's storage failed")

@@ -10,7 +10,7 @@ import os
 import msgspec
 from aiohttp import web
 
-from blobflow.errors import IntegrityError, NotFound
+from blobflow.errors import IntegrityError, NotFound, StorageError
 from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.server.context import RequestContext
@@ -20,16 +20,15 @@ from blobflow.server.http.ranges import ByteRange, RangeNotSatisfiable, parse_ra
 from blobflow.server.pullthrough.eviction import retry_if_evicted
 from blobflow.server.pullthrough.serving import Incoming, send_incoming
 from blobflow.server.registry import Registry
-from blobflow.transports.store import promises
 from blobflow.transports.store.os_errors import translate_os_errors
-from blobflow.transports.store.verified_reading import open_for_reading
+from blobflow.transports.store.served_content import BlobFile
 
 # A body up to this many bytes goes out in one write with its headers; a larger one takes the body transport.
 SMALL_BYTES = 64 * 1024
 
 
 class Held(msgspec.Struct, frozen=True):
-    """The store holds the blob, and it is visible in the repository. `content`: a small one's bytes, if they
+    """The blob is here, and it is visible in the repository. `content`: a small one's bytes, if they
     are in memory."""
 
     size: int
@@ -54,11 +53,11 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
         return find_held_blob(registry, route.repository, digest)
     found = find_held_blob(registry, route.repository, digest)
     is_get = context.request.method == "GET"
-    if isinstance(found, Absent) or registry.store.blobs.size_of(digest) is None:
+    if isinstance(found, Absent) or registry.content.blobs.size_of(digest) is None:
         blob = await registry.pullthrough.find_blob(
             route.repository, route.upstream, digest, confirm=not is_get
         )
-        if blob is not None and registry.store.blobs.size_of(digest) is None:
+        if blob is not None and registry.content.blobs.size_of(digest) is None:
             return Incoming(registry.pullthrough, route.repository, route.upstream, blob)
         found = find_held_blob(registry, route.repository, digest)
     if is_get and isinstance(found, Held):
@@ -68,12 +67,12 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
 
 def find_held_blob(registry: Registry, repository: str, digest: Digest) -> Held | Absent:
     """As `find_blob`, without a look at any upstream."""
-    if registry.store.repositories.media_type_of(repository, digest) is None:
+    if registry.content.repositories.media_type_of(repository, digest) is None:
         return Absent()
     content = registry.small_blobs.get(digest)
     if content is not None:
         return Held(len(content), content)
-    size = registry.store.blobs.size_of(digest)
+    size = registry.content.blobs.size_of(digest)
     return Absent() if size is None else Held(size)
 
 
@@ -111,7 +110,7 @@ async def _read_blob(context: RequestContext) -> web.StreamResponse:
     if matches_etag(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
-        if isinstance(found, Held) and not await promises.promise_existing(registry.store, digest):
+        if isinstance(found, Held) and not await registry.promise_existing(digest):
             registry.small_blobs.forget(digest)  # or GET would go on answering
             raise _blob_unknown(digest)
         return web.Response(headers={**headers, "Content-Length": str(found.size)})
@@ -127,7 +126,7 @@ async def _read_blob(context: RequestContext) -> web.StreamResponse:
         return await send_incoming(found, span, request, response)
     if found.content is None:
         return await _send_file(registry, request, digest, span, response)
-    registry.store.blobs.mark_used(digest)
+    registry.content.blobs.mark_used(digest)
     body = found.content if asked is None else found.content[span.start : span.end]
     return web.Response(status=response.status, headers=headers, body=body)
 
@@ -154,33 +153,57 @@ async def _send_file(
     span: ByteRange,
     response: web.StreamResponse,
 ) -> web.StreamResponse:
-    """Answer with the bytes of `span` from the store; small blobs stay in memory for who asks next."""
-    path = registry.store.blobs.path_of(digest)
+    """Answer with the bytes of `span` from the blob's file; small blobs stay in memory for who asks next."""
     try:
-        await registry.store.blobs.check(digest)
-        registry.store.blobs.mark_used(digest)
-        file = os.fdopen(open_for_reading(path), "rb", buffering=0)
-    except (FileNotFoundError, NotFound):
+        blob = await registry.content.blobs.open_file(digest)
+        with blob.file:
+            if span.length > SMALL_BYTES:
+                await _send_large(registry, request, digest, blob, span, response)
+                return response
+            if blob.verified is not None:
+                await blob.verified()
+            with translate_os_errors("read", blob.name):
+                body = os.pread(blob.file.fileno(), span.length, blob.start + span.start)
+    except NotFound:
         raise _blob_unknown(digest) from None
     except IntegrityError as error:
         registry.report_damaged(digest, error)
         raise _blob_unknown(digest) from None
-    with file:
-        if span.length <= SMALL_BYTES:
-            with translate_os_errors("read", path):
-                body = os.pread(file.fileno(), span.length, span.start)
-            if response.status == 200:
-                registry.small_blobs.put(digest, body)
-            return web.Response(status=response.status, headers=response.headers, body=body)
-        try:
-            await registry.body_transport.send(request, response, file, span)
-        except (ConnectionError, TimeoutError):
-            raise
-        except OSError as error:  # the client's connection, or the disk: the client can't hear which
-            registry.store.observer(Warned(f"sending {path} broke off: {error.strerror or error}"))
-            raise ConnectionAbortedError(str(error)) from error
-        await response.write_eof()
-    return response
+    if response.status == 200:
+        registry.small_blobs.put(digest, body)
+    return web.Response(status=response.status, headers=response.headers, body=body)
+
+
+async def _send_large(
+    registry: Registry,
+    request: web.BaseRequest,
+    digest: Digest,
+    blob: BlobFile,
+    span: ByteRange,
+    response: web.StreamResponse,
+) -> None:
+    """Send the bytes of `span`; of what has yet to be verified the last ones wait until it is, so that nobody
+    gets the whole of a damaged blob, by whatever ranges."""
+    start, end = blob.start + span.start, blob.start + span.end
+    send = registry.body_transport.send
+    try:
+        if blob.verified is not None:
+            await send(request, response, blob.file, ByteRange(start, end - SMALL_BYTES))
+            try:
+                await blob.verified()
+            except IntegrityError as error:
+                registry.report_damaged(digest, error)
+                raise ConnectionAbortedError(error.message) from error
+            except StorageError as error:
+                raise OSError(error.message) from error
+            start = end - SMALL_BYTES
+        await send(request, response, blob.file, ByteRange(start, end))
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:  # the client's connection, or the disk: the client can't hear which
+        registry.content.observer(Warned(f"sending {blob.name} broke off: {error.strerror or error}"))
+        raise ConnectionAbortedError(str(error)) from error
+    await response.write_eof()
 
 
 def _blob_unknown(digest: Digest) -> ApiError:

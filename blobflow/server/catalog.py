@@ -37,7 +37,7 @@ async def pullable_repositories(permissions: Permissions, registry: Registry, n:
     for prefix in permissions.prefixes("pull"):
         after = max(after_all_of(last), _before(prefix))
         while len(found) < n:
-            names = registry.store.repositories.names(_BATCH, after)
+            names = registry.content.repositories.names(_BATCH, after)
             ours = [name for name in names if name.startswith(prefix)]
             found += filter(permissions.may_pull, map(public_name, filter(registry.shows, ours)))
             if len(ours) < _BATCH:

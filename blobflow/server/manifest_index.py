@@ -21,7 +21,7 @@ from blobflow.bounded_cache import BoundedCache
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest, media
 from blobflow.oci.digest import head_of
 from blobflow.single_flight import result_of
-from blobflow.transports.store import Store
+from blobflow.transports.store.served_content import ServedContent
 
 # Bytes of all indexes of one kind: those of some hundred thousand manifests.
 MAX_BYTES = 64 * 1024 * 1024
@@ -66,8 +66,8 @@ class ManifestIndex(Protocol[FactsT]):
 class ManifestReader:
     """Threads for reading manifests. Started when they are first used; `close` them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, content: ServedContent) -> None:
+        self._content = content
         self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="manifests")
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -76,12 +76,7 @@ class ManifestReader:
 
     def read(self, digest: Digest) -> bytes | None:
         """In a thread: the bytes of a manifest; None if it is not here just now, or can't be one."""
-        try:
-            with self._store.blobs.path_of(digest).open("rb", buffering=0) as file:
-                raw = file.read(MAX_MANIFEST_BYTES + 1)
-        except OSError:
-            return None
-        return raw if raw is not None and len(raw) <= MAX_MANIFEST_BYTES else None
+        return self._content.blobs.read_now(digest, MAX_MANIFEST_BYTES)
 
     def close(self) -> None:
         """Let the threads end; what they have not begun is dropped."""
@@ -100,7 +95,7 @@ class ManifestIndexes(Generic[T, IndexT]):
 
     def __init__(
         self,
-        store: Store,
+        content: ServedContent,
         reader: ManifestReader,
         *,
         make: Callable[[], IndexT],
@@ -108,7 +103,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         kinds: frozenset[str] = media.MANIFESTS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._store = store
+        self._content = content
         self._reader = reader
         self._make = make
         self._look = look
@@ -184,7 +179,7 @@ class ManifestIndexes(Generic[T, IndexT]):
                 del self._coming[repository]
 
     async def _update(self, repository: str) -> IndexT:
-        now = self._store.state.revision()
+        now = self._content.state.revision()
         index, seen = self._indexes.get(repository) or (self._make(), None)
         if seen == now:
             return index
@@ -211,7 +206,7 @@ class ManifestIndexes(Generic[T, IndexT]):
         """What the manifests say that are not `known`; the heads of all that the repository has go into
         `here`."""
         after = ""
-        while page := self._store.repositories.contents_after(repository, after, PAGE):
+        while page := self._content.repositories.contents_after(repository, after, PAGE):
             after = page[-1][0]
             manifests = [each for each in page if each[1] in self._kinds]
             here.update(head_of(digest) for digest, _ in manifests)

@@ -70,8 +70,8 @@ async def _read_manifest(context: RequestContext) -> web.StreamResponse:
     if matches_etag(request.headers.get("If-None-Match"), etag):
         return web.Response(status=304, headers=headers)
     if request.method == "HEAD":
-        size = registry.store.blobs.size_of(digest)
-        if size is None or not await promises.promise_existing(registry.store, digest):
+        size = registry.content.blobs.size_of(digest)
+        if size is None or not await registry.promise_existing(digest):
             registry.small_blobs.forget(digest)
             raise _manifest_unknown(route.reference)
         return web.Response(headers={**headers, "Content-Length": str(size)})
@@ -93,9 +93,9 @@ def _find_held_manifest(registry: Registry, route: Route) -> tuple[Digest, str]:
     found: tuple[Digest, str | None] | None = None
     if ":" in route.reference:
         digest = parse_digest_parameter(route.reference)
-        found = digest, registry.store.repositories.media_type_of(route.repository, digest)
+        found = digest, registry.content.repositories.media_type_of(route.repository, digest)
     elif is_tag(route.reference):
-        found = registry.store.repositories.resolve_manifest(route.repository, route.reference)
+        found = registry.content.repositories.resolve_manifest(route.repository, route.reference)
     if found is None or not found[1]:
         raise _manifest_unknown(route.reference)
     return found[0], found[1]
@@ -105,10 +105,10 @@ async def _read_raw(registry: Registry, digest: Digest) -> bytes:
     """The bytes of a manifest that is held. Raises ApiError (MANIFEST_UNKNOWN)."""
     raw = registry.small_blobs.get(digest)
     if raw is not None:
-        registry.store.blobs.mark_used(digest)
+        registry.content.blobs.mark_used(digest)
         return raw
     try:
-        raw = await registry.store.blobs.read_whole(digest)
+        raw = await registry.content.blobs.read_whole(digest)
     except NotFound:
         raise _manifest_unknown(digest) from None
     except IntegrityError as error:

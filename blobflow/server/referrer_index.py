@@ -21,7 +21,7 @@ from blobflow.oci.digest import head_of
 from blobflow.oci.manifest import subject_of
 from blobflow.oci.referrers import referrer_descriptor
 from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
-from blobflow.transports.store import Store
+from blobflow.transports.store.served_content import ServedContent
 
 # Entries that are remembered: bytes of all, and of one.
 ENTRIES_BYTES = 16 * 1024 * 1024
@@ -108,11 +108,11 @@ class RepositoryReferrers:
 class ReferrerIndex:
     """Used on one loop only; files are read in threads. `close` it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._reader = ManifestReader(store)
+    def __init__(self, content: ServedContent) -> None:
+        self._content = content
+        self._reader = ManifestReader(content)
         self._indexes: ManifestIndexes[int | None, RepositoryReferrers] = ManifestIndexes(
-            store, self._reader, make=RepositoryReferrers, look=_subject_in
+            content, self._reader, make=RepositoryReferrers, look=_subject_in
         )
         self._entries: BoundedCache[Digest, ReferrerEntry] = BoundedCache(
             entries=100_000,
@@ -178,7 +178,7 @@ class ReferrerIndex:
         were read for them. None for a manifest that the repository does not hold, or that can't be read."""
         held: list[tuple[Digest, str | None, ReferrerEntry | None]] = []
         for digest in batch:
-            kind = self._store.repositories.media_type_of(repository, digest)
+            kind = self._content.repositories.media_type_of(repository, digest)
             held.append((digest, kind, self._entries.get(digest) if kind else None))
 
         def work() -> tuple[list[tuple[Digest, ReferrerEntry | None]], int]:

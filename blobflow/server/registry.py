@@ -1,9 +1,9 @@
-"""The state of the registry between requests: its store, options, upload sessions, counters and caches."""
+"""The state of the registry between requests: its content, options, upload sessions, counters and caches."""
 
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -21,7 +21,8 @@ from blobflow.server.pullthrough.stored_names import is_policys
 from blobflow.server.referrer_index import ReferrerIndex
 from blobflow.server.small_blob_cache import SmallBlobCache
 from blobflow.server.upload_sessions import UPLOAD_TTL, UploadSessions
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, promises
+from blobflow.transports.store.served_content import ServedContent
 
 # Seconds between two warnings that the disk is full.
 _FULL_REPORT_SECONDS = 60.0
@@ -48,16 +49,33 @@ class RegistryOptions(msgspec.Struct, frozen=True):
     unreleased: bool = True
 
 
+class Aliases(Protocol):
+    """Names of repositories beside those under which the content has them."""
+
+    def stands_for(self, namespace: str) -> bool:
+        """Whether `?ns=` names a registry of which there is anything here."""
+        ...
+
+    def resolve(self, repository: str, namespace: str) -> str:
+        """The name that the content has for a repository, or would have; `namespace` is the value of `?ns=`,
+        "" without it. What it adds to the name behind a `#` no client hears: see `stored_names`."""
+        ...
+
+
 class Registry:
-    """What the endpoints share. `logins` None: anybody may come in. `pullthrough` None: nothing is pulled
+    """What the endpoints share. `content`: what is answered from. `aliases` None: names are what they are.
+    `logins` None: anybody may come in. `pullthrough` None: nothing is pulled
     through. Used on one loop; `close` it when no request is left."""
 
     __slots__ = (
         "_damaged",
         "_full_reported",
+        "_store",
         "access",
         "addressing",
+        "aliases",
         "body_transport",
+        "content",
         "counters",
         "is_unhealthy",
         "logins",
@@ -67,25 +85,27 @@ class Registry:
         "referrer_index",
         "sessions",
         "small_blobs",
-        "store",
     )
 
     def __init__(
         self,
-        store: Store,
+        content: ServedContent,
         *,
         options: RegistryOptions,
         body_transport: BodyTransport,
         access: AccessRules | None = None,
         addressing: Addressing | None = None,
+        aliases: Aliases | None = None,
         logins: Logins | None = None,
         pullthrough: PullThroughCache | None = None,
     ) -> None:
-        self.store = store
+        self.content = content
+        self._store = content if isinstance(content, Store) else None
         self.options = options
         self.body_transport = body_transport
         self.access = access or AccessRules()
         self.addressing = addressing or Addressing()
+        self.aliases = aliases
         self.logins = logins
         self.pullthrough = pullthrough
         self.counters = Counters()
@@ -93,9 +113,25 @@ class Registry:
         self._full_reported = float("-inf")
         self._damaged: set[Digest] = set()  # those that the operator has heard of
         self.small_blobs = SmallBlobCache()
-        self.overview = Overview(store, pullthrough, self.shows)
-        self.sessions = UploadSessions(store, ttl=options.upload_ttl)
-        self.referrer_index = ReferrerIndex(store)
+        self.overview = Overview(content, pullthrough, self.shows)
+        self.sessions = UploadSessions(self._store, ttl=options.upload_ttl)
+        self.referrer_index = ReferrerIndex(content)
+
+    @property
+    def store(self) -> Store:
+        """Where pushes go. Nobody asks for it in a registry that answers from anything else: it is
+        read-only."""
+        assert self._store is not None, "what is only read takes no pushes"
+        return self._store
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether there is a store, and it is written to: by clients, or by what is pulled through."""
+        return self._store is not None and not self._store.read_only
+
+    async def promise_existing(self, digest: Digest) -> bool:
+        """See `promises.promise_existing`; what is only read stays."""
+        return self._store is None or await promises.promise_existing(self._store, digest)
 
     def shows(self, stored: str) -> bool:
         """Whether clients get what the store has in a repository: see `pullthrough.stored_names`."""
@@ -110,18 +146,21 @@ class Registry:
         return True
 
     def report_damaged(self, digest: Digest, error: IntegrityError) -> None:
-        """Tell the store's observer of content that turned out damaged when a client wanted it; once, however
+        """Tell the observer of content that turned out damaged when a client wanted it; once, however
         many want it."""
         if digest in self._damaged:
             return
         if len(self._damaged) >= _MAX_DAMAGED:
             self._damaged.clear()
         self._damaged.add(digest)
-        again = "pushed or fetched again" if self.pullthrough else "pushed again"
-        self.store.observer(Warned(f"damaged content can't be pulled until it is {again}: {error}"))
+        if self._store is None:
+            again = "served from a sound copy"
+        else:
+            again = "pushed or fetched again" if self.pullthrough else "pushed again"
+        self.content.observer(Warned(f"damaged content can't be pulled until it is {again}: {error}"))
 
     async def close(self) -> None:
-        """Cancel the uploads, and give up what is being read and fetched. The store stays its caller's."""
+        """Cancel the uploads, and give up what is being read and fetched. The content stays its caller's."""
         await self.overview.close()
         self.sessions.close()
         await self.referrer_index.close()

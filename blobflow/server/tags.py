@@ -18,8 +18,8 @@ async def list_tags(context: RequestContext) -> web.StreamResponse:
     if registry.pullthrough is not None and route.upstream is not None:
         names = await registry.pullthrough.list_tags(route.repository, route.upstream, last, n + 1)
     if names is None:
-        if not registry.store.repositories.exists(route.repository):
+        if not registry.content.repositories.exists(route.repository):
             name = public_name(route.repository)
             raise ApiError("NAME_UNKNOWN", f"this registry has no repository {name}")
-        names = registry.store.repositories.tags(route.repository, n + 1, last)
+        names = registry.content.repositories.tags(route.repository, n + 1, last)
     return page_response(context, n, names, "tags", {"name": public_name(route.repository)})

@@ -117,8 +117,9 @@ class UploadSessions:
     """The upload sessions that are open. Owned by one registry, used on its loop only."""
 
     def __init__(
-        self, store: Store, *, ttl: float = UPLOAD_TTL, clock: Callable[[], float] = time.monotonic
+        self, store: Store | None, *, ttl: float = UPLOAD_TTL, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        """`store`: where partials are; None where no session is ever started."""
         self._store = store
         self._ttl = ttl
         self._clock = clock
@@ -141,6 +142,7 @@ class UploadSessions:
             self._cancel_cheapest(self._owned[owner].values())
         elif len(self._open) >= MAX_SESSIONS:
             self._cancel_cheapest(max(self._owned.values(), key=len).values())
+        assert self._store is not None, "what is only read takes no uploads"
         session = UploadSession(self._store, repository, owner, str(uuid4()), now, algorithm=algorithm)
         self._open[session.token] = session
         self._owned.setdefault(owner, {})[session.token] = session

@@ -149,6 +149,28 @@ def test_the_pump_moves_every_layer_of_the_zero_registry() -> None:
                 assert answer.headers["content-length"] == str(size)
 
 
+def test_a_set_comes_over_one_line_and_by_workers_with_a_line_each(programs: None, tmp_path: Path) -> None:
+    """By two of the numbers of workers that the run has: they differ in nothing else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.workers.WORKERS", (1, 2))
+        found = medians(FLOORS["workers"].measure(Options(tmp_path, scale=0.001)))["workers"]
+    assert found.keys() == {"blobflow", "blobflow, 1 worker", "blobflow, 2 workers"}
+    for subject, each in found.items():
+        assert not each.failed, (subject, each.failed)
+        assert each.figures["bytes_read"] == each.figures["bytes_written"] > 8 * 5 * 10_000
+    assert len({each.figures["bytes_read"] for each in found.values()}) == 1, "each blob once"
+
+
+def test_a_plan_is_carried_out_between_places_in_memory_alone_and_by_workers(tmp_path: Path) -> None:
+    found = medians(FLOORS["cluster-10000"].measure(Options(tmp_path, scale=0.002)))["cluster-10000"]
+    assert found.keys() == {"blobflow", "blobflow, 2 workers"}
+    for subject, each in found.items():
+        assert not each.failed, (subject, each.failed)
+        # 20 images of 4 platforms: a config and 4 layers are an image's own, 4 are shared by 10 of them.
+        assert each.figures["blobs"] == 20 * 4 * 5 + 2 * 4 * 4
+    assert found["blobflow, 2 workers"].figures["scheduler_peak"] > 0
+
+
 @pytest.mark.parametrize("name", ["giant-8", "giant-tls", "store-in", "store-out"])
 def test_a_run_against_the_pump_ends_well_on_both_sides(name: str, tmp_path: Path) -> None:
     if "tls" in name and shutil.which("openssl") is None:

@@ -38,8 +38,8 @@ NAMES = (
     SIGNED,
 )
 _HOSTS = ("registry.example.com", "edge.example.com")
-# Who starts a registry on the way does it there, as people do.
-_SERVED = "127.0.0.1:5000"
+# Who starts registries on the way does it there, as people do.
+_SERVED = ("127.0.0.1:5000", "127.0.0.1:5001")
 _READY_SECONDS = 60
 _CONFIG = '[registry."docker.io"]\nhttp = true\nproxy = "http://{source}"\n'
 
@@ -95,7 +95,8 @@ def serving_world(folder: Path) -> Iterator[World]:
     with _served({name: folder / name for name in ("source", *_HOSTS)}) as served:
         config = folder / "config.toml"
         config.write_text(_CONFIG.format(source=served["source"]))
-        addresses = {name: served[name] for name in _HOSTS} | {_SERVED: f"127.0.0.1:{reserve_port()}"}
+        addresses = {name: served[name] for name in _HOSTS}
+        addresses |= {name: f"127.0.0.1:{reserve_port()}" for name in _SERVED}
         yield World(home, served["source"], addresses, _environment(folder, home, config))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from blobflow.cli.one_shot import run_one_shot
+from blobflow.cli.options.bundle import digests_option
 from blobflow.cli.options.output import OutputOptions, local_output_options
 from blobflow.cli.output.stdio import print_lines, write_stdout
 from blobflow.cli.verb import VerbFamily
@@ -46,12 +48,13 @@ def verb() -> None:
 @verb.command("ls", short_help="List the images: platforms, sizes, parts.")
 @_files_argument
 @_json_option
+@digests_option
 @local_output_options
-def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
+def ls(files: tuple[str, ...], as_json: bool, digests: Path | None, output: OutputOptions) -> None:
     """List the images: name, digest, platforms, and the size of all that belongs to each.
 
-    What several images share counts for each of them, and once in the sum. Layers are not read; `verify` does
-    that.
+    Charts, files and other artifacts are listed with them. What several images share counts for each of
+    them, and once in the sum. Layers are not read; `verify` does that.
 
     \b
       blobflow bundle ls bundle.tar
@@ -61,7 +64,7 @@ def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
     from blobflow.operations.airgap.bundle import read_bundle
 
     async def look(client: Client) -> tuple[Bundles, BundleContent]:
-        bundles = await _open_bundles(client, files)
+        bundles = await _open_bundles(client, files, digests)
         return bundles, await read_bundle(client, bundles.inputs)
 
     bundles, found = _run(look, files, output)
@@ -74,8 +77,9 @@ def ls(files: tuple[str, ...], as_json: bool, output: OutputOptions) -> None:
 
 @verb.command("verify", short_help="Read and hash everything, and look for what is missing.")
 @_files_argument
+@digests_option
 @local_output_options
-def verify(files: tuple[str, ...], output: OutputOptions) -> None:
+def verify(files: tuple[str, ...], digests: Path | None, output: OutputOptions) -> None:
     """Read everything, and compare each layer, config and manifest with its digest and size.
 
     A line for each name of an image on stdout; with --quiet only those that are wrong. What belongs to no
@@ -90,7 +94,7 @@ def verify(files: tuple[str, ...], output: OutputOptions) -> None:
     from blobflow.operations.airgap.bundle import verify_bundle
 
     async def look(client: Client) -> tuple[Bundles, BundleContent, Mapping[Digest, BlobflowError]]:
-        bundles = await _open_bundles(client, files)
+        bundles = await _open_bundles(client, files, digests)
         return bundles, *await verify_bundle(client, bundles.inputs)
 
     bundles, found, damaged = _run(look, files, output)
@@ -143,10 +147,13 @@ def _run(look: Callable[[Client], Awaitable[T]], files: Sequence[str], output: O
         raise StorageError(f"{', '.join(files)}: damaged: {error.message}") from None
 
 
-async def _open_bundles(client: Client, files: Sequence[str]) -> Bundles:
+async def _open_bundles(client: Client, files: Sequence[str], digests: Path | None) -> Bundles:
     from blobflow.cli.inputs.bundle_files import open_bundles
+    from blobflow.cli.inputs.digest_lists import check_digest_list
 
-    return await open_bundles(client, files)
+    bundles = await open_bundles(client, files)
+    await check_digest_list(client, digests, bundles.inputs)
+    return bundles
 
 
 def _problems(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.cli.options.bundle import BundleOptions, bundle_options
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
 from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import any_host_option
@@ -16,7 +17,7 @@ from blobflow.cli.options.option_group import hide_options, show_first, was_type
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
-from blobflow.cli.settings import Hosts
+from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 from blobflow.errors import UsageError
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("load", cls=Verb)
-@show_first("targets", "images", "arch_tags", "platform", "report", *COMMON)
+@show_first("targets", "files_to", "nodes", "images", "digests", "arch_tags", "platform", "report", *COMMON)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to",
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     type=PLACE,
     metavar="HOST[/prefix]",
     multiple=True,
-    required=True,
     help="Where to. Repeatable.",
 )
 @click.option(
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 )
 @any_host_option
 @click.option("--arch-tags", is_flag=True, help="Tag each platform as well, as NAME:TAG-arm64.")
+@bundle_options
 @hide_options("dry_run")
 @run_options
 @engine_options
@@ -58,6 +59,7 @@ def verb(
     images: Path | None,
     any_host: bool,
     arch_tags: bool,
+    bundle: BundleOptions,
     run: RunOptions,
     engine: EngineOptions,
     connection: ConnectionOptions,
@@ -68,35 +70,32 @@ def verb(
     zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
     platforms come from the images' configs. Where those are known to be wrong,
     FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
-    without their numbers.
+    without their numbers. Its plain files go to the registry as artifacts, and with --files-to, also without
+    --to, become files again.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
-      blobflow load bundle.tar --to 127.0.0.1:5000/mirror
+      blobflow load bundle.tar --to 127.0.0.1:5000/mirror --files-to files --nodes containerd:node
       ssh build docker save app:1 | blobflow load - --to 127.0.0.1:5000
     """
+    from blobflow.cli.bundle_outputs import BundleOutputs
     from blobflow.cli.inputs.archives import names_stdin, parse_archives, spooled_archives
     from blobflow.cli.inputs.requests import parse_registry_prefix
 
-    if run.dry_run:
-        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
     piped = names_stdin(files)
-    if piped and images == Path("-"):
-        raise UsageError("standard input is an archive or the list of --images, not both")
+    _check(run, images, piped=piped)
     places = [parse_registry_prefix(target) for target in targets]
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
+    outputs = BundleOutputs(bundle, places)
     idle = engine.resolve(connection.config) is not None and was_typed("engine")
 
     async def work(client: Client, begin: RunRecorder) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
 
         def aim(loaded: Loaded) -> list[Pair]:
-            if listed is None:
-                names = dict.fromkeys(loaded.groups, "")
-            else:
-                _check_hosts(listed, loaded)
-                names = {name: line.digest for name, line in listed.items()}
+            names = _wanted_names(loaded, listed)
+            outputs.take(names, loaded)
             return [
                 pair
                 for name, digest in names.items()
@@ -105,11 +104,40 @@ def verb(
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)
-        await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
+        await outputs.begin(client, inputs)
+        if places:
+            await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
         return ("what archives hold is uploaded from here: --engine carried nothing of it",) if idle else ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
-    run_command(work, hosts, connection, run).check_set()
+    with outputs:
+        outcome = run_command(work, hosts, connection, run)
+        failed = {_name_of(pair) for pair in outcome.errors}
+        outputs.finish(failed, files, run_settings(connection, run, hosts), connection.output)
+    outcome.check_set()
+
+
+def _check(run: RunOptions, images: Path | None, *, piped: bool) -> None:
+    if run.dry_run:
+        raise UsageError("load has no --dry-run: what archives hold is known when it has been taken in")
+    if piped and images == Path("-"):
+        raise UsageError("standard input is an archive or the list of --images, not both")
+
+
+def _name_of(pair: Pair) -> ImageName:
+    """The name of the archives' image that a pair is for."""
+    from blobflow.oci.index_grouping import ImageName
+
+    source = pair.source
+    return ImageName(source.repository, source.tag, "" if source.tag else source.digest)
+
+
+def _wanted_names(loaded: Loaded, listed: Mapping[ImageName, _ListLine] | None) -> dict[ImageName, str]:
+    """The names to load, each with the digest that it has to have, if any. Raises as `_check_hosts`."""
+    if listed is None:
+        return dict.fromkeys(loaded.groups, "")
+    _check_hosts(listed, loaded)
+    return {name: line.digest for name, line in listed.items()}
 
 
 def _pairs_of_name(
@@ -121,8 +149,11 @@ def _pairs_of_name(
     from blobflow.oci.platform_choice import attested_digest
     from blobflow.operations.airgap.load import source_of
 
+    # `library/` is where single words of other registries than docker.io were before bundles told of these.
+    paths = dict.fromkeys((loaded.paths.get(name, name.path), name.path))
     for place in places:
-        yield Pair(source_of(name, digest), place.under(name.path, name.tag, name.digest))
+        for path in paths:
+            yield Pair(source_of(name, digest), place.under(path, name.tag, name.digest))
         for child in loaded.children.get(name, ()) if arch_tags and name.tag else ():
             if child.platform is not None and not attested_digest(child):
                 tag = platform_tag(name.tag, child.platform)

@@ -25,7 +25,9 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 
 
 @click.command("plan", cls=Verb)
-@show_first("source", "targets", "images", "out", "as_json", "platform", *LOGINS, "quiet", "verbose")
+@show_first(
+    "source", "targets", "images", "images_from", "out", "as_json", "platform", *LOGINS, "quiet", "verbose"
+)
 @selection_options
 @backup_option
 @platform_options

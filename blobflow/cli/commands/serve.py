@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
     from blobflow.server.admin.file_reload import Reloadable
     from blobflow.server.http.public_url import Addressing
+    from blobflow.server.registry import Aliases
     from blobflow.signatures.contract import SignatureJudge
+    from blobflow.transports.archive.served.content import BundleContent
     from blobflow.transports.store import Store
 
 # Seconds that an upstream's wish for fewer requests is waited for; one that wants more is left alone, and
@@ -49,6 +51,7 @@ _UPSTREAM_WAIT = 2.0
 @show_first(
     "listen",
     "root",
+    "bundle",
     "htpasswd",
     "access",
     "tls_cert",
@@ -72,8 +75,12 @@ def verb(options: ServeOptions, connection: ConnectionOptions) -> None:
     of the --htpasswd and --access files take effect within seconds; SIGHUP also reads the certificate again.
     The options on how hosts are reached (--ca, --plain-http and so on) are about upstreams.
 
+    With --bundle it is a registry on a stick: it answers from bundles without unpacking them, and an image is
+    there under the name that `load` would give it, and under its whole name.
+
     \b
       blobflow serve --upstream docker.io --upstream quay.io=quay
+      blobflow serve --bundle bundle.tar
     """
     host, port = parse_listen_address(options.listen)
     with HangupSignals().caught() as hangups:
@@ -86,6 +93,8 @@ def _check(options: ServeOptions) -> None:
     """Raise UsageError for what nobody can mean; warn of logins that would cross a network in the clear."""
     if options.tls_key and not options.tls_cert:
         raise UsageError("--tls-key goes with --tls-cert; name the certificate too")
+    if options.bundle:
+        _check_bundle(options)
     if options.max_size is not None and not options.upstream:
         raise UsageError("--max-size is for what is pulled through; say from where with --upstream")
     if options.policy is not None and not options.upstream:
@@ -95,13 +104,24 @@ def _check(options: ServeOptions) -> None:
     if is_loopback(options.listen):
         return
     if not (options.htpasswd or options.anonymous):
-        could = "read" if options.read_only or options.upstream else "change"
+        could = "read" if options.read_only or options.upstream or options.bundle else "change"
         raise UsageError(
             f"on {options.listen} anyone who reaches this machine could {could} the registry; listen on "
             f"{LISTEN}, ask for logins with --htpasswd FILE, or say --anonymous"
         )
     if options.htpasswd and not options.tls_cert:
         print_lines("warning: without --tls-cert logins cross the network in the clear", err=True)
+
+
+def _check_bundle(options: ServeOptions) -> None:
+    """Raise UsageError for what is about a store, or about what it takes."""
+    for option, given in (
+        ("--root", options.root is not None),
+        ("--upstream", bool(options.upstream)),
+        ("--max-blob-size", options.max_blob_size is not None),
+    ):
+        if given:
+            raise UsageError(f"{option} is for a store, and --bundle serves files as they are; leave one out")
 
 
 class _AccessFiles:
@@ -129,6 +149,15 @@ class _AccessFiles:
         return self.logins.names if self.logins else frozenset()
 
 
+class _Served(NamedTuple):
+    """What the registry answers from, and what it is called in the first line. `store`: if it is one."""
+
+    content: Store | BundleContent
+    called: str
+    store: Store | None = None
+    aliases: Aliases | None = None
+
+
 async def _serve(
     host: str, port: int, options: ServeOptions, connection: ConnectionOptions, hangups: HangupSignals
 ) -> None:
@@ -136,7 +165,6 @@ async def _serve(
     from blobflow.server import PullThroughCache, Server, Upstreams, make_app, parse_upstream
     from blobflow.server.pullthrough.eviction import evict_periodically
 
-    root = options.root or _default_root()
     log_form = options.access_log or ("brief" if connection.output.verbose else None)
     addressing = _parse_addressing(options)
     upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
@@ -145,14 +173,15 @@ async def _serve(
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
         sources = await stack.enter_async_context(_open_upstreams(connection)) if options.upstream else None
-        # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
-        untouched = options.read_only and not options.upstream
-        store = stack.enter_context(closing(_open_store(root, untouched)))
+        served = _open_bundles(options.bundle) if options.bundle else _open_store(options)
+        stack.enter_context(closing(served.content))
         pullthrough = None
-        if sources is not None:
-            pullthrough = PullThroughCache(store, upstreams, sources, ttl=options.upstream_ttl, judge=judge)
+        if sources is not None and served.store is not None:
+            pullthrough = PullThroughCache(
+                served.store, upstreams, sources, ttl=options.upstream_ttl, judge=judge
+            )
         app = make_app(
-            store,
+            served.content,
             read_only=options.read_only,
             max_blob_size=options.max_blob_size,
             upload_ttl=options.upload_ttl,
@@ -161,6 +190,7 @@ async def _serve(
             access=access_files.access,
             pullthrough=pullthrough,
             addressing=addressing,
+            aliases=served.aliases,
             observe=observe,
         )
         server = Server(
@@ -173,10 +203,10 @@ async def _serve(
             observer=_print_warning,
         )
         async with reload_on_change(access_files.files, hangups), server:
-            print_lines(f"blobflow registry at {server.url}, store {root}")
+            print_lines(f"blobflow registry at {server.url}, {served.called}")
             try:
-                if options.max_size is not None:
-                    await evict_periodically(store, upstreams, options.max_size)
+                if options.max_size is not None and served.store is not None:
+                    await evict_periodically(served.store, upstreams, options.max_size)
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 print_lines("stopping", err=True)
@@ -185,13 +215,15 @@ async def _serve(
 def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
     """What judges the images of upstreams: the policy of the options, or else of the configuration file.
     Raises InvalidConfig, UsageError."""
+    if not options.upstream:
+        return None
     from blobflow.cli.signature_policies import PolicyFiles, configured_signatures, load_judges
 
     settings = configured_signatures(config)
     policy = options.policy or settings.policy
     if options.trusted_root is not None and policy is None:
         raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
-    if policy is None or not options.upstream:
+    if policy is None:
         return None
     return load_judges({"": PolicyFiles(policy, options.trusted_root or settings.trusted_root)})[""]
 
@@ -210,16 +242,29 @@ def _parse_addressing(options: ServeOptions) -> Addressing:
             return Addressing(public, parse_networks(listed))
 
 
-def _open_store(root: Path, read_only: bool) -> Store:
+def _open_store(options: ServeOptions) -> _Served:
     """Raises StorageError."""
     from blobflow.transports.store import Store
 
+    root = options.root or _default_root()
+    # Where something is pulled through, pull only is for clients: the store takes what upstreams have.
+    read_only = options.read_only and not options.upstream
     try:
-        return Store.open(root, read_only=read_only, observer=_print_warning)
+        store = Store.open(root, read_only=read_only, observer=_print_warning)
     except StorageError as error:
         if read_only or "read-only" not in error.message:
             raise
         raise StorageError(f"{error.message}, or serve it as it is with --read-only") from None
+    return _Served(store, f"store {root}", store)
+
+
+def _open_bundles(paths: tuple[Path, ...]) -> _Served:
+    """Raises NoSuchFile, UnsupportedContent, StorageError, UsageError."""
+    from blobflow.transports.archive.served.content import open_bundles
+
+    content = open_bundles(paths, _print_warning)
+    what = "bundle" if len(paths) == 1 else "bundles"
+    return _Served(content, f"{what} {', '.join(map(str, paths))}, read-only", aliases=content.names)
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ def _print_schema(context: click.Context, _: click.Parameter, wanted: bool) -> N
     "source",
     "targets",
     "images",
+    "images_from",
     "platform",
     "delete",
     "schema",

@@ -12,8 +12,13 @@ import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
-from blobflow.cli.options.images import SelectionOptions, any_host_option
-from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.images import (
+    SelectionOptions,
+    any_host_option,
+    custom_resources_option,
+    images_from_option,
+)
+from blobflow.cli.options.option_group import option_group, show_first
 from blobflow.cli.options.param_types import Seconds, byte_rate
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
@@ -25,7 +30,6 @@ from blobflow.errors import RunIncomplete, UsageError
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import MirrorRequest, RegistryPrefix
-    from blobflow.cli.options.images import SpecFormat
     from blobflow.client import Client
     from blobflow.engine.pairs import MissingPlatform
     from blobflow.operations.prefetch import WarmResult
@@ -44,6 +48,35 @@ class WarmRequest(msgspec.Struct, frozen=True):
     settle: float
 
 
+_selection_options = option_group(
+    "selection",
+    SelectionOptions,
+    click.argument("spec", type=_FILE, required=False),
+    click.option(
+        "--from",
+        "source",
+        type=PLACE,
+        metavar="HOST[/prefix]",
+        help="Where the images of the list come from.",
+    ),
+    click.option(
+        "--images",
+        type=_FILE,
+        metavar="LIST",
+        help="One repository:tag or repository@digest a line; - is stdin.",
+    ),
+    images_from_option,
+    custom_resources_option,
+    any_host_option,
+    click.option(
+        "--spec-format",
+        type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
+        default="auto",
+        help="What SPEC is, if it is not recognised.",
+    ),
+)
+
+
 @click.command("warm", cls=Verb)
 @show_first(
     "source",
@@ -58,14 +91,7 @@ class WarmRequest(msgspec.Struct, frozen=True):
     "quiet",
     "verbose",
 )
-@click.argument("spec", type=_FILE, required=False)
-@click.option(
-    "--from", "source", type=PLACE, metavar="HOST[/prefix]", help="Where the images of the list come from."
-)
-@click.option(
-    "--images", type=_FILE, metavar="LIST", help="One repository:tag or repository@digest a line; - is stdin."
-)
-@any_host_option
+@_selection_options
 @click.option(
     "--edge",
     "edges",
@@ -95,12 +121,6 @@ class WarmRequest(msgspec.Struct, frozen=True):
     show_default=True,
     help="How long edges may take to store what was pulled.",
 )
-@click.option(
-    "--spec-format",
-    type=click.Choice(["auto", "blobflow", "skopeo", "regsync"]),
-    default="auto",
-    help="What SPEC is, if it is not recognised.",
-)
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @concurrency_option
 @cache_dir_option
@@ -108,17 +128,13 @@ class WarmRequest(msgspec.Struct, frozen=True):
 @click.option("--limit-rate", type=byte_rate, metavar="BYTES", help="Read at most so much a second in all.")
 @connection_options
 def verb(
-    spec: Path | None,
-    source: str | None,
-    images: Path | None,
-    any_host: bool,
+    selection: SelectionOptions,
     edges: tuple[str, ...],
     into_cache: bool,
     platform: tuple[str, ...],
     missing_platform: MissingPlatform | None,
     again: bool,
     settle: float,
-    spec_format: SpecFormat,
     as_json: bool,
     concurrency: int | None,
     cache_dir: Path | None,
@@ -142,9 +158,6 @@ def verb(
     from blobflow.cli.run_command import check_not_all_skipped
 
     places = _parse_edges(edges, into_cache=into_cache)
-    selection = SelectionOptions(
-        spec=spec, source=source, images=images, spec_format=spec_format, any_host=any_host
-    )
     platforms = PlatformOptions(platform=platform, missing_platform=missing_platform)
     order = WarmRequest(request_at_edges(selection, places), platforms, places, again, settle)
     run = RunOptions(

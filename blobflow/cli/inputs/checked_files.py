@@ -56,12 +56,13 @@ def _in_use(environ: Mapping[str, str]) -> Path:
 
 def _read_spec(file: Path, environ: Mapping[str, str]) -> MirrorRequest:
     from blobflow.cli.inputs.expansion import expand
+    from blobflow.cli.inputs.spec_files import with_files_of
     from blobflow.cli.inputs.spec_formats import detect_format, read_spec
 
     text, name = read_text(file), input_name(file)
     form = detect_format(text, name)
     targets = (_NOWHERE,) if form == "skopeo" else ()
-    request = read_spec(text, name, targets, form, environ=environ)
+    request = with_files_of(read_spec(text, name, targets, form, environ=environ), file.parent)
     exact = tuple(image for image in request.images if image.search is None)
     expand(msgspec.structs.replace(request, images=exact), {})  # refuses what is there twice
     return request

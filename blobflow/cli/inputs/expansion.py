@@ -43,7 +43,7 @@ def expand(request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags
             chosen_images += [msgspec.structs.replace(one, tag=tag) for tag in chosen.tags]
             if chosen.error is not None:
                 for target in image.targets or request.targets:
-                    unresolved[_repository_pair(one, target)] = chosen.error
+                    unresolved[repository_pair(one, target)] = chosen.error
             if chosen.dated:
                 notes.append(
                     f"{image.where}: {chosen.dated} tags of {image.source.host}/{chosen.repository} were"
@@ -61,7 +61,7 @@ def expand(request: MirrorRequest, found: Mapping[TagSearch, Sequence[ChosenTags
     )
 
 
-def _repository_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
+def repository_pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
     """The pair that stands for all images of a repository."""
     path = _path_at(target, image) or image.source.host
     source = Reference(image.source.host, image.source.under(image.path, "").repository if image.path else "")
@@ -82,7 +82,7 @@ def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]
     for image in images:
         with errors.at(image.where):
             for target in image.targets or targets:
-                pair = _pair(image, target)
+                pair = pair_of(image, target)
                 before = requested.setdefault((pair.source, pair.target), image)
                 if before is image:
                     pairs.append(pair)
@@ -92,7 +92,7 @@ def make_pairs(images: Iterable[ImageRequest], targets: Sequence[RegistryPrefix]
     return pairs
 
 
-def _pair(image: ImageRequest, target: RegistryPrefix) -> Pair:
+def pair_of(image: ImageRequest, target: RegistryPrefix) -> Pair:
     source = image.origin
     # Put under its digest alone, a manifest has no other name than that digest.
     tag = _tag_at(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix, hub_path
@@ -33,24 +34,32 @@ def parse_image_list(
     """
     if source is None and any_host:
         raise UsageError("--any-host takes all images from --from; give that too")
+    lines = enumerate(text.splitlines(), start=1)
+    named = [(f"{name} line {number}", line.partition("#")[0].strip()) for number, line in lines]
+    found = requests_of(((where, image) for where, image in named if image), source, any_host=any_host)
+    if not found:
+        raise UsageError(f"{name} names no image; write one repository:tag a line")
+    return found
+
+
+def requests_of(
+    named: Iterable[tuple[str, str]], source: RegistryPrefix | None, *, any_host: bool = False
+) -> list[ImageRequest]:
+    """The images of these names, each with the place where it stands, in their order. Otherwise, and for what
+    is raised, as `parse_image_list`."""
     found: list[ImageRequest] = []
     strays: list[str] = []
     errors = FileErrors()
-    for number, line in enumerate(text.splitlines(), start=1):
-        image = line.partition("#")[0].strip()
-        if image:
-            where = f"{name} line {number}"
-            try:
-                with errors.at(where, line=number):
-                    found.append(_parse_line(image, source, where, any_host=any_host))
-            except _ForeignHost as stray:
-                strays.append(f"{where}: {stray}")
+    for number, (where, image) in enumerate(named, start=1):
+        try:
+            with errors.at(where, line=number):
+                found.append(_parse_line(image, source, where, any_host=any_host))
+        except _ForeignHost as stray:
+            strays.append(f"{where}: {stray}")
     if strays:
         more = f" (and {count_text(len(strays) - 1, 'more line')})" if len(strays) > 1 else ""
         errors.add(UsageError(f"{strays[0]}{more}"))
     errors.check()
-    if not found:
-        raise UsageError(f"{name} names no image; write one repository:tag a line")
     return found
 
 

@@ -60,6 +60,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     `repositories` the path is "", and the request is for all repositories of the source that these choose.
     `chosen`: rules chose it, so another entry may name it too. `missing_platform`: None if not given.
     `schedule`: when it is due in a daemon that keeps each entry's own time. `backup`: see `Pair.backup`.
+    `locked`: its digest is what a lock file says that its tag meant.
     `signature_policy`: the file that judges it; "" if none is named.
     """
 
@@ -82,6 +83,7 @@ class ImageRequest(msgspec.Struct, frozen=True):
     schedule: Schedule | None = None
     backup: str = ""
     signature_policy: str = ""
+    locked: bool = False
 
     def __str__(self) -> str:
         return str(self.origin)
@@ -106,11 +108,22 @@ class ImageRequest(msgspec.Struct, frozen=True):
         return TagSearch(self.source.host, self.source.under(self.path, "").repository, self.rules)
 
 
+class CollectedPath(msgspec.Struct, frozen=True):
+    """Deployment files that a spec names: a file, a folder or a pattern, relative to the spec's folder.
+    `where` is the place in the spec."""
+
+    path: str
+    where: str
+    custom_resources: bool = False
+
+
 class MirrorRequest(msgspec.Struct, frozen=True):
     """All images of a run, and their targets.
 
     `warnings`: what another tool's file says and blobflow can't do, a sentence each. `hosts`: its settings of
-    hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once.
+    hosts. `schedule_hint`: the command that keeps the file's schedule, for a run that runs once. `collect`:
+    files whose images are part of it once they are read. `like`: what those have besides their names.
+    `collected`: those files that were read and name images; `custom_resources`: also in custom resources.
     """
 
     images: tuple[ImageRequest, ...]
@@ -119,6 +132,10 @@ class MirrorRequest(msgspec.Struct, frozen=True):
     hosts: dict[str, HostSettings] = {}
     schedule_hint: str = ""
     unread_schedules: tuple[str, ...] = ()
+    collect: tuple[CollectedPath, ...] = ()
+    like: ImageRequest | None = None
+    collected: tuple[str, ...] = ()
+    custom_resources: bool = False
 
     @property
     def searches(self) -> list[TagSearch]:
@@ -147,15 +164,14 @@ class MirrorRequest(msgspec.Struct, frozen=True):
 
 def with_policies_in(request: MirrorRequest, folder: Path) -> MirrorRequest:
     """The request with the names of signature policies as paths: they are relative to their spec's folder."""
-    if not request.signature_policies:
-        return request
-    images = tuple(
-        msgspec.structs.replace(image, signature_policy=str(folder / image.signature_policy))
-        if image.signature_policy
-        else image
-        for image in request.images
-    )
-    return msgspec.structs.replace(request, images=images)
+
+    def located(image: ImageRequest) -> ImageRequest:
+        if not image.signature_policy:
+            return image
+        return msgspec.structs.replace(image, signature_policy=str(folder / image.signature_policy))
+
+    like = located(request.like) if request.like is not None else None
+    return msgspec.structs.replace(request, images=tuple(map(located, request.images)), like=like)
 
 
 def parse_registry_prefix(text: str) -> RegistryPrefix:

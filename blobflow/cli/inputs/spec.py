@@ -19,6 +19,7 @@
 - `every` or `schedule` say when a daemon (`sync --every spec`) mirrors it again; `backup` under which tag the
   image that its target's tag names is kept before that names another.
 - `policy` names a signature policy that has to accept the image before anything of it is put anywhere.
+- `collect` names deployment files whose images are part of the set, under the defaults; see `collected`.
 
 All that is wrong is told at once, with its lines. `spec_keys` has the keys.
 """
@@ -36,6 +37,7 @@ from blobflow.cli.inputs.backup import parse_backup
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.renaming import KEEP_NAMES, RenameRule, RenameRules, check_rename_rule
 from blobflow.cli.inputs.requests import (
+    CollectedPath,
     ImageRequest,
     MirrorRequest,
     RegistryPrefix,
@@ -44,7 +46,7 @@ from blobflow.cli.inputs.requests import (
     scheme_settings,
     split_scheme,
 )
-from blobflow.cli.inputs.spec_keys import Defaults, Entry, Replacement, Spec, Tags
+from blobflow.cli.inputs.spec_keys import Collect, Defaults, Entry, Replacement, Spec, Tags
 from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
 from blobflow.cli.runtime.cron import Schedule, schedule_of
 from blobflow.engine.pairs import Lookup
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _VERSION = 1
+_NAMELESS = ImageRequest(RegistryPrefix(DOCKER_HUB), "", "", "", "")
 
 
 def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorRequest:
@@ -80,7 +83,7 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
     if spec.version != _VERSION:
         wrong = f"{name} has version {spec.version}; this blobflow reads version {_VERSION}"
         errors.add(InvalidConfig(wrong), typo=True)
-    if not errors and not spec.images:
+    if not errors and not spec.images and not spec.collect:
         errors.add(UsageError(f"{name} names no image; list them under `images`"))
     if not errors and needs_targets and not spec.defaults.targets:
         errors.add(InvalidConfig(f"{name} has no targets; write defaults: {{targets: [HOST/prefix]}}"))
@@ -93,8 +96,17 @@ def parse_spec(text: str, name: str, *, needs_targets: bool = True) -> MirrorReq
         entry = each if isinstance(each, Entry) else Entry(each)
         images += _Entry(entry, defaults, f"{name} line {line}", line, errors).requests(source)
     hosts = _hosts(spec, name, errors)
+    collect = tuple(_collected(spec, node, name))
+    like = _Entry(Entry(""), defaults, name, 0, errors).like()
     errors.check()
-    return MirrorRequest(tuple(images), targets, hosts=hosts)
+    return MirrorRequest(tuple(images), targets, hosts=hosts, collect=collect, like=like)
+
+
+def _collected(spec: Spec, node: yaml.Node, name: str) -> Iterator[CollectedPath]:
+    for index, each in enumerate(spec.collect):
+        said = each if isinstance(each, Collect) else Collect(each)
+        where = f"{name} line {line_of(node_at(node, 'collect', index))}"
+        yield CollectedPath(said.path, where, said.custom_resources)
 
 
 def _hosts(spec: Spec, name: str, errors: FileErrors) -> dict[str, HostSettings]:
@@ -151,32 +163,38 @@ class _Entry:
             return read()
         return otherwise
 
-    def requests(self, source: RegistryPrefix) -> list[ImageRequest]:
-        """The images of the entry: one for each of its tags, or one for the rules that choose them."""
+    def like(self) -> ImageRequest:
+        """An image without a name, with all else that the entry says."""
         entry, defaults = self._entry, self._defaults
         lookup = defaults.referrers if entry.referrers is None else entry.referrers
         backup = defaults.backup if entry.backup is None else entry.backup
         policy = defaults.policy if entry.policy is None else entry.policy
+        platforms = defaults.platforms if entry.platforms is None else entry.platforms
+        return msgspec.structs.replace(
+            _NAMELESS,
+            choice=PlatformChoice(
+                self._read(lambda: tuple(parse_platforms(platforms)), ()), entry.index or defaults.index
+            ),
+            rename=self._read(lambda: _rename_rules(entry), KEEP_NAMES),
+            referrers=self._read(lambda: _lookup(lookup), "off"),
+            missing_platform=entry.missing_platform or defaults.missing_platform,
+            schedule=self._read(lambda: _schedule(entry, defaults), None),
+            backup=self._read(lambda: parse_backup(backup), ""),
+            target=self._read(lambda: check_repository(entry.target) if entry.target else "", ""),
+            signature_policy=self._read(lambda: _signature_policy(policy), ""),
+        )
+
+    def requests(self, source: RegistryPrefix) -> list[ImageRequest]:
+        """The images of the entry: one for each of its tags, or one for the rules that choose them."""
+        entry = self._entry
         if entry.source is not None:
             given = entry.source
             source = self._read(lambda: parse_place(given), source)
-        platforms = defaults.platforms if entry.platforms is None else entry.platforms
-        common = {
-            "choice": PlatformChoice(
-                self._read(lambda: tuple(parse_platforms(platforms)), ()), entry.index or defaults.index
-            ),
-            "rename": self._read(lambda: _rename_rules(entry), KEEP_NAMES),
-            "referrers": self._read(lambda: _lookup(lookup), "off"),
-            "missing_platform": entry.missing_platform or defaults.missing_platform,
-            "schedule": self._read(lambda: _schedule(entry, defaults), None),
-            "backup": self._read(lambda: parse_backup(backup), ""),
-            "target": self._read(lambda: check_repository(entry.target) if entry.target else "", ""),
-            "signature_policy": self._read(lambda: _signature_policy(policy), ""),
-        }
-        whole = self._read(lambda: self._whole(source), None)
-        if whole is None:
+        like, name = self.like(), self._read(lambda: self._whole(source), None)
+        if name is None:
             return []
-        whole = msgspec.structs.replace(whole, **common)
+        named = {field: getattr(name, field) for field in ("source", "path", "tag", "digest", "where")}
+        whole = msgspec.structs.replace(like, **named)
         if isinstance(entry.tags, Tags):
             rules = self._rules(entry.tags)
             return [msgspec.structs.replace(whole, rules=rules)]

@@ -16,7 +16,7 @@ from blobflow.cli.options.images import SpecFormat
 from blobflow.errors import UsageError
 from blobflow.validation_messages import closest
 
-_OURS = {"version", "defaults", "images"}
+_OURS = {"version", "defaults", "images", "collect"}
 _SAVED_PLAN = re.compile(r'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"sum"\s*:')  # as `planfile` has it
 
 

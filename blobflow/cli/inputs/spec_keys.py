@@ -136,12 +136,28 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: Annotated[str | None, _described("As an image's.")] = None
 
 
+class Collect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Deployment files whose images are part of the set."""
+
+    path: Annotated[str, _described("A file, a folder or a pattern, relative to this file's folder.")]
+    custom_resources: Annotated[
+        bool, _described("Look into custom resources too, for the names that their fields commonly have.")
+    ] = msgspec.field(default=False, name="custom-resources")
+
+
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Images, where they are, and where they are to be."""
 
     version: Annotated[int, _described("The version of this format: 1.")]
-    images: Annotated[tuple[str | Entry, ...], _described("An image each, as text or as a mapping.")]
+    images: Annotated[tuple[str | Entry, ...], _described("An image each, as text or as a mapping.")] = ()
     defaults: Defaults = Defaults()
+    collect: Annotated[
+        tuple[str | Collect, ...],
+        _described(
+            "Deployment files (Kubernetes, Compose, CI, Dockerfiles, lists, lock files) that name further"
+            " images: a file, a folder or a pattern each, relative to this file's folder."
+        ),
+    ] = ()
 
 
 def spec_schema() -> dict[str, object]:

@@ -10,6 +10,7 @@ import msgspec
 from blobflow.cli.inputs.renaming import KEEP_NAMES
 from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.inputs.spec_files import with_files_of
 from blobflow.cli.inputs.spec_formats import detect_format, read_spec
 from blobflow.cli.options.images import SelectionOptions
 from blobflow.cli.runtime.files import input_name, read_text
@@ -29,6 +30,7 @@ def request_at_edges(selection: SelectionOptions, edges: Sequence[RegistryPrefix
         form = detect_format(text, name) if selection.spec_format == "auto" else selection.spec_format
         targets = places if form == "skopeo" else ()
         request = read_spec(text, name, targets, form, environ=os.environ, needs_targets=False)
+        request = with_files_of(request, selection.spec.parent)
     else:
         request = read_request(msgspec.structs.replace(selection, targets=tuple(map(str, places))))
     return msgspec.structs.replace(request, images=tuple(_merge_mentions(request.images)), targets=places)

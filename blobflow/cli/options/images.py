@@ -37,6 +37,21 @@ spec_format_option = click.option(
 )
 
 
+images_from_option = click.option(
+    "--images-from",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE|DIR|-",
+    help="Images that deployment files or a lock file name; Kubernetes, Helm, Compose, CI, Dockerfiles, "
+    "lists and folders of them. What can't be told is warned about. Repeatable; - is stdin.",
+)
+custom_resources_option = click.option(
+    "--custom-resources",
+    is_flag=True,
+    help="Look into custom resources of Kubernetes too, for the names that their fields commonly have.",
+)
+
+
 class SelectionOptions(msgspec.Struct, frozen=True):
     """Which images: a spec, a list between places, or a repository with all of its tags."""
 
@@ -47,6 +62,8 @@ class SelectionOptions(msgspec.Struct, frozen=True):
     spec_format: SpecFormat = "auto"
     scoped: bool = False
     any_host: bool = False
+    images_from: tuple[str, ...] = ()
+    custom_resources: bool = False
 
 
 selection_options = option_group(
@@ -75,6 +92,8 @@ selection_options = option_group(
         metavar="LIST",
         help="One repository:tag or repository@digest a line; # comments; - is stdin.",
     ),
+    images_from_option,
+    custom_resources_option,
     any_host_option,
     spec_format_option,
     click.option(
@@ -83,4 +102,28 @@ selection_options = option_group(
         help="Of skopeo's YAML, and without a list: keep host and path of each source at the target.",
     ),
     title="Image",
+)
+
+# Of a verb that has no targets to choose.
+saved_selection_options = option_group(
+    "selection",
+    SelectionOptions,
+    click.argument("spec", type=FILE, required=False),
+    click.option(
+        "--from",
+        "source",
+        type=PLACE,
+        metavar="HOST[/prefix]",
+        help="Where the images of the list are. [default: each line's own host, or docker.io]",
+    ),
+    click.option(
+        "--images",
+        type=FILE,
+        metavar="LIST",
+        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+    ),
+    images_from_option,
+    custom_resources_option,
+    any_host_option,
+    spec_format_option,
 )

@@ -32,6 +32,7 @@ class ServeOptions(msgspec.Struct, frozen=True):
 
     listen: str
     root: Path | None
+    bundle: tuple[Path, ...]
     htpasswd: Path | None
     access: Path | None
     tls_cert: Path | None
@@ -64,6 +65,14 @@ serve_options = option_group(
         type=FOLDER,
         metavar="DIR",
         help="The store's folder; made if it is not there. Default: blobflow/registry under XDG_DATA_HOME.",
+    ),
+    click.option(
+        "--bundle",
+        type=FILE,
+        metavar="FILE",
+        multiple=True,
+        help="Answer from what `save` wrote, as it lies there, in place of a store: read-only. A bundle in "
+        "parts is named without their numbers. Repeatable: of a name that several have the last one counts.",
     ),
     click.option(
         "--htpasswd", type=FILE, metavar="FILE", help="Only these logins come in (bcrypt: `htpasswd -B`)."

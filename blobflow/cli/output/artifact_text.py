@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from blobflow.oci.artifact import TITLE
 
 if TYPE_CHECKING:
     from blobflow.oci import Descriptor, Manifest
-    from blobflow.operations.artifacts.pull import PulledArtifact
+    from blobflow.operations.artifacts.pull import PulledArtifact, PulledFile
     from blobflow.operations.artifacts.push import PushedArtifact
 
 
@@ -44,19 +45,21 @@ def pushed_document(pushed: PushedArtifact) -> dict[str, Any]:
 
 def pulled_lines(pulled: PulledArtifact) -> list[str]:
     """The files that are there, and how much came."""
+    return written_lines(pulled.files, str(pulled.reference))
+
+
+def written_lines(files: Sequence[PulledFile], source: str) -> list[str]:
+    """The files of a source that are in a folder now, and how much came."""
     lines = [
         one_line(
             f"{each.path}  {size_text(each.file.blob.size)}"
             + ("  is there already" if each.status == "present" else "")
         )
-        for each in pulled.files
+        for each in files
     ]
-    written = [each for each in pulled.files if each.status == "written"]
+    written = [each for each in files if each.status == "written"]
     size = size_text(sum(each.file.blob.size for each in written))
-    return [
-        *lines,
-        f"{count_text(len(written), 'file')} written, {size}, of {one_line(str(pulled.reference))}",
-    ]
+    return [*lines, f"{count_text(len(written), 'file')} written, {size}, of {one_line(source)}"]
 
 
 def left_line(pulled: PulledArtifact) -> str:

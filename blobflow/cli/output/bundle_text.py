@@ -9,6 +9,7 @@ from blobflow.cli.output.units import count_text, one_line, size_text, table
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError
 from blobflow.oci.index_grouping import parse_image_name
 from blobflow.transports.archive.parts import part_number, run_text
+from blobflow.transports.layout.image_names import full_name
 
 if TYPE_CHECKING:
     from blobflow.oci import Digest
@@ -24,8 +25,8 @@ def content_lines(files: Sequence[BundleFiles], found: BundleContent) -> list[st
         (
             one_line(name),
             image.root.digest if image.root else "-",
-            one_line(_platforms_text(image)),
-            _state_text(image),
+            one_line(_contents_text(image)),
+            one_line(_state_text(image, name)),
         )
         for image in found.images
         for name in _names(image)
@@ -37,14 +38,24 @@ def total_lines(files: Sequence[BundleFiles], found: BundleContent) -> list[str]
     """What all of it comes to."""
     count = sum(len(bundle.there) for bundle in files)
     parts = any(bundle.numbered for bundle in files)
-    names = sum(len(_names(image)) for image in found.images)
-    named = f" under {names} names" if names > len(found.images) else ""
     total = (
-        f"{count_text(len(found.images), 'image')}{named}: "
+        f"{_counts_text(found.images)}: "
         f"{count_text(len(found.content), 'blob')} and manifests, "
         f"{size_text(sum(found.content.values()))}, in {count_text(count, 'part' if parts else 'file')}"
     )
     return [total]
+
+
+def _counts_text(found: Sequence[BundledImage]) -> str:
+    """How many images there are, and, if there are any, charts, files and other artifacts."""
+    images = [each for each in found if each.kind == "image"]
+    names = sum(len(_names(image)) for image in images)
+    said = [count_text(len(images), "image") + (f" under {names} names" if names > len(images) else "")]
+    for kind, word in (("chart", "chart"), ("artifact", "artifact"), ("files", "file")):
+        of_kind = [each for each in found if each.kind == kind]
+        count = sum(len(each.files) for each in of_kind) if kind == "files" else len(of_kind)
+        said += [count_text(count, word)] if count else []
+    return ", ".join(said[1:] if len(said) > 1 and not images else said)
 
 
 def verdict_lines(
@@ -127,6 +138,10 @@ def _image_document(image: BundledImage) -> dict[str, Any]:
         "bytes": image.size,
         "missing": len(image.missing),
         "referrers": list(image.referrers),
+        "kind": image.kind,
+        "artifact_type": image.artifact_type,
+        "files": list(image.files),
+        "from": dict(image.origins),
         "error": _said(image),
     }
 
@@ -211,7 +226,17 @@ def _platforms_text(image: BundledImage) -> str:
     return f"{there} (not {', '.join(image.left_out)})" if image.left_out else there
 
 
-def _state_text(image: BundledImage) -> str:
+def _contents_text(image: BundledImage) -> str:
+    """The platforms of an image; of what is none, what it is instead."""
+    if image.kind == "files" and image.files:
+        one = len(image.files) == 1
+        return f"file {image.files[0]}" if one else count_text(len(image.files), "file")
+    if image.kind == "artifact":
+        return f"artifact {image.artifact_type}"
+    return image.kind if image.kind != "image" else _platforms_text(image)
+
+
+def _state_text(image: BundledImage, name: str) -> str:
     if isinstance(image.error, NotFound):
         return "its manifest is missing"
     if image.error is not None:
@@ -221,4 +246,6 @@ def _state_text(image: BundledImage) -> str:
         text += f", {size_text(sum(image.missing.values()))} of it missing"
     if image.referrers:
         text += f", with {count_text(len(image.referrers), 'referrer')}"
+    if (origin := image.origins.get(name, "")) and full_name(origin) != full_name(name):
+        text += f", from {origin}"
     return text

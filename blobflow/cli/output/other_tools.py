@@ -93,7 +93,6 @@ VERBS: Final = {
     "generate-sigstore-key": "nothing: blobflow signs nothing; it brings signatures along",
     "experimental-image-proxy": "`blobflow serve --upstream HOST`",
     # docker, podman, nerdctl
-    "images": "`blobflow ls HOST`",
     "search": "`blobflow ls HOST`, where the registry lists its repositories",
     "history": "`blobflow config REF`, which has the history",
     "rmi": "`blobflow rm REF`",
@@ -113,6 +112,13 @@ VERBS: Final = {
     "store info": "`blobflow cache ls`",
     "store": "`blobflow save --from HOST --images LIST -o FILE`, `blobflow load FILE --to HOST`",
     "mirror": "`blobflow sync SPEC.yaml`",
+    # zarf, kbld, kustomize
+    "find-images": "`blobflow images DIR`",
+    "dev find-images": "`blobflow images DIR`",
+    "prepare find-images": "`blobflow images DIR`",
+    "lock": "`blobflow images DIR --lock -o FILE`",
+    "relocate": "`blobflow sync --images-from DIR --to HOST`, `blobflow rewrite DIR --to HOST`",
+    "edit set": "`blobflow rewrite DIR --to HOST --kustomize`",
     "once": "`blobflow sync regsync.yml`",
     "server": "`blobflow sync regsync.yml --every 1h`",
     "check": "`blobflow plan regsync.yml`",

@@ -24,10 +24,12 @@ from blobflow.engine.sources.referrers import MAX_DEPTH
 from blobflow.errors import BlobflowError, IntegrityError, NotFound, StorageError
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Reference
+from blobflow.oci.artifact import TITLE
+from blobflow.oci.bundle import kind_of
 from blobflow.oci.local_reference import local_host
 from blobflow.oci.platform_choice import attested_digest
 from blobflow.oci.referrers import subject_in_tag
-from blobflow.operations.airgap.load import ArchiveInput, archive_of, archives_of, lacking
+from blobflow.operations.airgap.archive_inputs import ArchiveInput, archive_of, archives_of, lacking
 from blobflow.transports.archive import ArchiveSource, detect_transport
 from blobflow.transports.files import translate_os_errors
 from blobflow.transports.union_source import UnionSource
@@ -42,7 +44,10 @@ class BundledImage(msgspec.Struct, frozen=True):
     `platforms`: those that are there; `left_out`: those that its index lists and no archive has. `content`:
     its manifests, configs and layers that are there, each once; `missing`: those that are not. `referrers`:
     the digests of signatures and the like that are there with it, whose content is in `content`.
-    `error`: why it can't be read, instead of all that; `root` is None where not even that is known.
+    `kind`: see `oci.bundle.kind_of`; of what is no image, `artifact_type` is what it says it is, and `files`
+    are the paths that its layers have by their titles. `origins`: where it was when the bundle was saved, by
+    its names, as far as that is said. `error`: why it can't be read, instead of all that; `root` is None
+    where not even that is known.
     """
 
     names: tuple[str, ...]
@@ -52,6 +57,10 @@ class BundledImage(msgspec.Struct, frozen=True):
     content: dict[Digest, int] = {}
     missing: dict[Digest, int] = {}
     referrers: tuple[Digest, ...] = ()
+    kind: str = "image"
+    artifact_type: str = ""
+    files: tuple[str, ...] = ()
+    origins: dict[str, str] = {}
     error: BlobflowError | None = None
 
     @property
@@ -150,9 +159,10 @@ async def _read(services: Services, inputs: Sequence[ArchiveInput]) -> BundleCon
     names: dict[Digest, list[str]] = {}
     roots: dict[Digest, Descriptor] = {}
     unreadable: dict[str, BundledImage] = {}
+    origins: dict[str, str] = {}
     named = []
     for archive, item in zip(archives, inputs, strict=True):
-        called = await archive.names()
+        called, said = await archive.names(), await archive.origins()
         named.append(len(called))
         for number, texts in called.items():
             try:
@@ -162,6 +172,7 @@ async def _read(services: Services, inputs: Sequence[ArchiveInput]) -> BundleCon
                 unreadable[what[0]] = BundledImage(what, None, error=error)
                 continue
             roots.setdefault(root.digest, root)
+            origins |= dict.fromkeys(texts, said[number]) if number in said else {}
             known = names.setdefault(root.digest, [])
             known += [text for text in texts if text not in known]
     held = {
@@ -171,8 +182,18 @@ async def _read(services: Services, inputs: Sequence[ArchiveInput]) -> BundleCon
         if (size := await archive.size_of(digest)) is not None
     }
     reading = _Reading(services, UnionSource(archives, {}, absent=lacking(inputs)), held)
-    images = await reading.images(roots, names)
+    images = [
+        msgspec.structs.replace(each, origins={name: origins[name] for name in each.names if name in origins})
+        for each in await reading.images(roots, names)
+    ]
     return BundleContent((*images, *unreadable.values()), held, tuple(named))
+
+
+def _type_of(manifest: Manifest) -> str:
+    """What an artifact says it is (image-spec manifest.md, "Guidelines for Artifact Usage")."""
+    if manifest.is_index or manifest.artifact_type:
+        return manifest.artifact_type
+    return manifest.config.media_type if manifest.config else ""
 
 
 class _Reading:
@@ -238,7 +259,8 @@ class _Reading:
             for manifest in graph.closure(digest):
                 wanted[manifest.descriptor.digest] = manifest.descriptor.size
                 wanted |= {blob.digest: blob.size for blob in manifest.blobs}
-        if (index := closure[-1]).manifests and len(closure) == 1:
+        index = graph.whole(root.digest)
+        if index.manifests and len(closure) == 1:
             nothing = NotFound(f"none of the images that the index {index.descriptor.digest} lists is there")
             return BundledImage(names, root, error=nothing)
         there, left_out = await self._platforms(closure, graph)
@@ -250,6 +272,9 @@ class _Reading:
             content={digest: size for digest, size in wanted.items() if digest in self._held},
             missing={digest: size for digest, size in wanted.items() if digest not in self._held},
             referrers=tuple(each.digest for each in attached),
+            kind=kind_of(index),
+            artifact_type=_type_of(index),
+            files=tuple(title for each in index.layers if (title := (each.annotations or {}).get(TITLE))),
         )
 
     async def _platforms(

@@ -25,10 +25,11 @@ from blobflow.transports.files import BLOCK, translate_os_errors
 
 
 class FileArgument(msgspec.Struct, frozen=True):
-    """A file or folder as it was asked for; `media_type`: "" for what is usual."""
+    """A file or folder as it was asked for; `media_type` and `title`: "" for what is usual."""
 
     path: Path
     media_type: str = ""
+    title: str = ""
 
 
 class FileLayer(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ def make_layers(files: Sequence[FileArgument], scratch: Path) -> list[FileLayer]
     layers: list[FileLayer] = []
     titles: set[str] = set()
     for number, each in enumerate(files):
-        title = title_of(each.path)
+        title = each.title or title_of(each.path)
         if title in titles:
             raise UsageError(f"two files would be called {printable(title)!r}; give each once")
         titles.add(title)
@@ -119,7 +120,7 @@ def check_unchanged(layers: Sequence[FileLayer]) -> None:
         except OSError:
             about = None
         if about is None or (about.st_size, about.st_mtime_ns) != (each.descriptor.size, each.written):
-            raise IntegrityError(f"{each.path} changed while it was pushed; push it again once it is whole")
+            raise IntegrityError(f"{each.path} changed while it was read; try again once it is whole")
 
 
 def _hash(path: Path) -> tuple[int, Digest, int]:

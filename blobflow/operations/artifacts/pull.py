@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -20,6 +20,7 @@ from blobflow.client import Client
 from blobflow.content import Verifier
 from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import Policy
+from blobflow.engine.services import Services
 from blobflow.errors import IntegrityError, StorageError, UnsupportedContent, UsageError
 from blobflow.oci import Descriptor, Manifest, Reference, media
 from blobflow.oci.artifact import EMPTY_DESCRIPTOR, NamedFile, named_files
@@ -62,30 +63,44 @@ async def pull_artifact(
     """
     found = await client.inspect(reference, alone=True)
     manifest = found.root
-    files = _files(reference, manifest)
-    current = await in_thread(_look, files, folder, overwrite)
+    files = files_of(reference, manifest)
+    current = await in_thread(files_there, files, folder, overwrite)
     pinned = Reference(reference.host, reference.repository, digest=manifest.descriptor.digest)
     if len(current) < len(files):
-        with translate_os_errors("create", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            scratch = TemporaryDirectory(prefix=".blobflow-", dir=folder)
-        with scratch as temporary:
-            await _mirror(client, pinned, Path(temporary))
+        async with client.services() as services:
             wanted = [each for each in files if each not in current]
-            await in_thread(_place, wanted, Path(temporary), folder)
+            await write_files(services, pinned, wanted, folder)
+            await client.tidy()
     named = {each.blob for each in files}
     return PulledArtifact(
         pinned,
         manifest,
-        tuple(
-            PulledFile(each, folder.joinpath(*each.parts), "present" if each in current else "written")
-            for each in files
-        ),
+        tuple(pulled_file(each, folder, current) for each in files),
         tuple(each for each in manifest.layers if each not in named and each != EMPTY_DESCRIPTOR),
     )
 
 
-def _files(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:
+def pulled_file(file: NamedFile, folder: Path, current: Collection[NamedFile]) -> PulledFile:
+    """What became of a file, of which `current` are those that were there before."""
+    return PulledFile(file, folder.joinpath(*file.parts), "present" if file in current else "written")
+
+
+async def write_files(
+    services: Services, pinned: Reference, wanted: Sequence[NamedFile], folder: Path
+) -> None:
+    """Write these files of the artifact that `pinned` names by its digest. See `pull_artifact`."""
+    with translate_os_errors("create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(prefix=".blobflow-", dir=folder)
+    with scratch as temporary:
+        target = Reference(local_host(LAYOUT, temporary), "", tag="artifact")
+        policy = Policy(referrers="off", foreign_layers=True)
+        await mirror_quietly(services, Pair(pinned, target), policy)
+        await in_thread(_place, wanted, Path(temporary), folder)
+
+
+def files_of(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:
+    """The files of an artifact. Raises UnsupportedContent for none, and for a title that leads elsewhere."""
     if manifest.is_index:
         raise UnsupportedContent(
             f"{reference} is an index; --platform chooses one of what it lists, "
@@ -104,8 +119,10 @@ def _files(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:
     raise UnsupportedContent(f"{reference} has no layer that says which file it is: {kept}")
 
 
-def _look(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> frozenset[NamedFile]:
-    """Which files are there as they should be. Raises UsageError for one that is there and different."""
+def files_there(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> frozenset[NamedFile]:
+    """Which files are there as they should be; in a thread. Raises UsageError for one that is there and
+    different, and can't be replaced or, without `overwrite`, must not be; UnsupportedContent for links in the
+    way."""
     current = set()
     for each in files:
         path = _path(each, folder)
@@ -143,14 +160,6 @@ def _is_same(path: Path, blob: Descriptor) -> bool:
     except IntegrityError:
         return False
     return True
-
-
-async def _mirror(client: Client, pinned: Reference, scratch: Path) -> None:
-    target = Reference(local_host(LAYOUT, str(scratch)), "", tag="artifact")
-    policy = Policy(referrers="off", foreign_layers=True)
-    async with client.services() as services:
-        await mirror_quietly(services, Pair(pinned, target), policy)
-        await client.tidy()
 
 
 def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:

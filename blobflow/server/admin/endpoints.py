@@ -20,9 +20,9 @@ async def health(context: RequestContext) -> web.StreamResponse:
     hears what is wrong, once, when that begins."""
     registry = context.registry
     try:
-        registry.store.repositories.exists("")
-        registry.store.check_there()
-        registry.store.state.check_there()
+        registry.content.repositories.exists("")
+        registry.content.check_there()
+        registry.content.state.check_there()
     except StorageError as error:
         return _failed(registry, error)
     registry.is_unhealthy = False
@@ -32,7 +32,7 @@ async def health(context: RequestContext) -> web.StreamResponse:
 def _failed(registry: Registry, error: StorageError) -> web.Response:
     if not registry.is_unhealthy:
         registry.is_unhealthy = True
-        registry.store.observer(Warned(f"the registry is not healthy: {error}"))
+        registry.content.observer(Warned(f"the registry is not healthy: {error}"))
     return web.Response(status=503, text="the store failed\n")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,7 @@ from blobflow.server.admin.repository_pages import MayPull, find_page
 from blobflow.server.admin.snapshots import Abandoned, ShouldStop, Snapshot, SnapshotCache
 from blobflow.server.pullthrough.cache import PullThroughCache
 from blobflow.server.pullthrough.stored_names import public_name
-from blobflow.transports.store import Store
+from blobflow.transports.store.served_content import ServedContent
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.stats import (
     RepositoryStats,
@@ -131,13 +130,13 @@ class Overview:
 
     def __init__(
         self,
-        store: Store,
+        content: ServedContent,
         pullthrough: PullThroughCache | None,
         shows: Callable[[str], bool] = lambda stored: True,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._content = content
         self._pullthrough = pullthrough
         self._shows = shows
         self._figures = SnapshotCache(clock=clock)
@@ -147,7 +146,7 @@ class Overview:
         """What there is in all. `gone`: see `SnapshotCache.get`. Raises StorageError, ApiError."""
 
         def count(stopped: ShouldStop) -> StoreStats:
-            with open_reader(self._store, stopped) as state:
+            with open_reader(self._content, stopped) as state:
                 return collect_stats(state)
 
         return await self._figures.get("stats", count, gone=gone, weigh=_weight)
@@ -174,9 +173,9 @@ class Overview:
         upstreams = () if may_pull else tuple(self._upstreams())
 
         def build(stopped: ShouldStop) -> RenderedPage:
-            with open_reader(self._store, stopped) as state:
-                path_of = self._store.blobs.path_of
-                look = _OverviewReader(state, path_of, stats.value, self._shows, may_pull, stopped)
+            with open_reader(self._content, stopped) as state:
+                read = self._content.blobs.read_now
+                look = _OverviewReader(state, read, stats.value, self._shows, may_pull, stopped)
                 return render(msgspec.structs.replace(look.shown(last, find), upstreams=upstreams))
 
         key = viewer, may_pull is None, last, find
@@ -235,7 +234,7 @@ class _OverviewReader:
     def __init__(
         self,
         state: State,
-        path_of: Callable[[Digest], Path],
+        read_now: Callable[[Digest, int], bytes | None],
         stats: StoreStats,
         shows: Callable[[str], bool],
         may_pull: MayPull | None,
@@ -243,7 +242,7 @@ class _OverviewReader:
     ) -> None:
         self._state = state
         self._shows = shows
-        self._path_of = path_of
+        self._read_now = read_now
         self._census = stats
         self._may_pull = may_pull
         self._stopped = stopped
@@ -363,13 +362,9 @@ class _OverviewReader:
         if self._spent:
             return None
         self._files -= 1
-        try:
-            with self._path_of(digest).open("rb") as file:
-                raw = file.read(most + 1)
-        except OSError:
-            return None
-        self._bytes -= len(raw)
-        return raw if len(raw) <= most else None
+        raw = self._read_now(digest, most)
+        self._bytes -= len(raw or b"")
+        return raw
 
 
 def _parsed(raw: bytes, kind: str, digest: Digest) -> Manifest | None:

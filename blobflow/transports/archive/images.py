@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from blobflow.content import Referrer
 from blobflow.errors import DigestMismatch, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, digest_of
+from blobflow.oci.bundle import SOURCE
 from blobflow.oci.referrers import digest_in_tag, subject_in_tag
 from blobflow.transports.archive.contents import StoredFile, one_ahead
 from blobflow.transports.archive.docker_manifest import diff_ids, make_manifest
@@ -62,6 +63,10 @@ class Images(Protocol):
 
     def names(self) -> dict[int, tuple[str, ...]]:
         """All names of each image, by the n of its `@n`, in the order of the archive."""
+        ...
+
+    def origins(self) -> dict[int, str]:
+        """Where images were, as far as a bundle says it, by the n of their `@n`."""
         ...
 
     async def resolve(self, name: str) -> Descriptor:
@@ -135,11 +140,20 @@ class OciImages:
     def names(self) -> dict[int, tuple[str, ...]]:
         return {number: self._images[number][0] for number in self._attached.numbers()}
 
+    def origins(self) -> dict[int, str]:
+        entries = ((number, self._images[number][1]) for number in self._attached.numbers())
+        found = ((number, (entry.annotations or {}).get(SOURCE, "")) for number, entry in entries)
+        return {number: origin for number, origin in found if origin}
+
     def referrers(self, subject: Digest) -> list[Referrer]:
         return self._attached.of(subject)
 
     def has_referrers(self) -> bool:
         return self._attached.any()
+
+    def root(self, number: int) -> Descriptor:
+        """The manifest that `@n` means. Raises NotFound, UnsupportedContent."""
+        return self._attached.find(f"@{number}", self._place)
 
     async def resolve(self, name: str) -> Descriptor:
         if digest := digest_or_none(name):
@@ -186,6 +200,9 @@ class DockerImages:
 
     def names(self) -> dict[int, tuple[str, ...]]:
         return {number: image.names for number, image in enumerate(self._images)}
+
+    def origins(self) -> dict[int, str]:
+        return {}
 
     def referrers(self, subject: Digest) -> list[Referrer]:
         return []  # docker's own form of an archive has no place for them

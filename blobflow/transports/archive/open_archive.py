@@ -36,9 +36,10 @@ _MAX_RECORD = 16 * 1024 * 1024
 
 
 class OpenArchive:
-    """The contents of one archive, `name` in messages. Holds its file open until `close`."""
+    """The contents of one archive, `name` in messages. Holds its file open until `close`. `store`: where the
+    rest of them is; None if all of them are in the file."""
 
-    def __init__(self, name: str, fd: int, contents: Contents, store: Store) -> None:
+    def __init__(self, name: str, fd: int, contents: Contents, store: Store | None) -> None:
         self.name = name
         self.contents = contents
         self._fd = fd
@@ -56,7 +57,7 @@ class OpenArchive:
         if stored.raw is not None:
             return stored.raw
         if stored.digest:
-            return self._store.blobs.read_small(stored.digest)
+            return self._in_store().blobs.read_small(stored.digest)
         if stored.offset is None:
             raise UnsupportedContent(f"{what} is no JSON")
         return b"".join(self.blocks(stored))
@@ -67,7 +68,7 @@ class OpenArchive:
             if low < high:
                 yield stored.raw[low:high]
         elif stored.digest:
-            async with self._store.blobs.open(stored.digest, low, high) as chunks:
+            async with self._in_store().blobs.open(stored.digest, low, high) as chunks:
                 async for chunk in chunks:
                     yield chunk
         else:
@@ -75,6 +76,10 @@ class OpenArchive:
             async with aclosing(read_range(self._fd, self.name, start + low, start + high)) as found:
                 async for chunk in found:
                     yield chunk
+
+    def _in_store(self) -> Store:
+        assert self._store is not None, "what is in a store was brought there"
+        return self._store
 
     def head(self, stored: StoredFile) -> bytes:
         """The first bytes of a file that is in the archive."""

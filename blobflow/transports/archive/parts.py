@@ -83,16 +83,19 @@ class Parts:
         for part in self._parts:
             part.tar.finish()
 
-    def land(self, path: Path) -> None:
-        """Make them the archive, the part that names the images last. In a thread. Raises StorageError."""
+    def land(self, path: Path) -> list[Path]:
+        """Make them the archive, the part that names the images last. Returns its files. In a thread. Raises
+        StorageError."""
         if self._limit is None:
             self._parts[0].arriving.land(path)
-            return
-        for number, part in enumerate(self._parts, start=1):
-            part.arriving.land(part_path(path, number))
+            return [path]
+        files = [part_path(path, number) for number in range(1, len(self._parts) + 1)]
+        for part, file in zip(self._parts, files, strict=True):
+            part.arriving.land(file)
         for left in numbered_parts(path)[len(self._parts) :]:
             with suppress(OSError):  # of an archive that had more of them
                 left.unlink()
+        return files
 
     @property
     def fd(self) -> int:
@@ -171,9 +174,10 @@ def part_number(path: Path) -> int:
     return int(match["number"]) if match else 0
 
 
-def _whole_of(part: Path, match: re.Match[str]) -> Path:
-    """The archive that a part, whose name matched, is one of."""
-    return part.with_name(f"{match['stem']}{match['suffix'] or ''}")
+def whole_of(path: Path) -> Path:
+    """The archive that a part is one of; of what is no part, itself."""
+    match = _PART_NAME.fullmatch(path.name)
+    return path.with_name(f"{match['stem']}{match['suffix'] or ''}") if match else path
 
 
 def files_of_bundle(path: Path) -> BundleFiles:
@@ -185,7 +189,7 @@ def files_of_bundle(path: Path) -> BundleFiles:
     """
     match = _PART_NAME.fullmatch(path.name)
     if match is not None:
-        whole = _whole_of(path, match)
+        whole = whole_of(path)
         parts = _parts_by_number(whole)
         if parts and (len(match["number"]) == 3 or 1 in parts):
             return _numbered(whole, parts)
@@ -207,7 +211,7 @@ def absent_parts(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     for path in paths:
         match = _PART_NAME.fullmatch(path.name)
         if match is not None and len(match["number"]) == 3:
-            given.setdefault(_whole_of(path, match), {})[int(match["number"])] = path
+            given.setdefault(whole_of(path), {})[int(match["number"])] = path
     return [
         run for whole, parts in given.items() for run in _numbered(whole, dict(sorted(parts.items()))).missing
     ]

@@ -23,6 +23,7 @@ from blobflow.content import Aside, BlobReader, BlobStream, Referrer, Site, Veri
 from blobflow.errors import NotFound, StorageError, UsageError
 from blobflow.events import HostMeter
 from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, Platform, media, parse_manifest
+from blobflow.oci.bundle import kind_of
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, STREAM, path_of, transport_of
 from blobflow.oci.platform_choice import without_annotations
 from blobflow.oci.referrers import digest_in_tag, fallback_tag, subject_in_tag
@@ -80,10 +81,12 @@ class ArchiveSink:
         limit: int | None = None,
         elsewhere: Collection[Digest] = (),
         aside: Aside | None = None,
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         """`scratch`: the folder for a file that standard output is prepared in. `limit`: bytes of each of the
         parts that it is cut into; None: it is one file. `elsewhere`: what counts as here without being in it.
-        `aside`: where manifests wait for the end that are too many for memory.
+        `aside`: where manifests wait for the end that are too many for memory. `origins`: it is a bundle, and
+        says of these names where the image was.
         """
         self.site = site
         path = path_of(site.registry)
@@ -100,6 +103,8 @@ class ArchiveSink:
         self._pushing: dict[Digest, asyncio.Lock] = {}
         self._manifests: dict[Digest, Manifest] = {}
         self._aside = aside
+        self._origins = origins
+        self._files: Sequence[Path] = ()
         self._put_aside: dict[Digest, Callable[[], bytes]] = {}
         self._held = 0
         self._tags: dict[str, Descriptor] = {}
@@ -143,6 +148,16 @@ class ArchiveSink:
         if self._path is not None and self._limit is not None and is_stream(self._path):
             raise StorageError(f"can't write {self._path} in parts: it is no file")
         return not self._manifests and self._parts is None and not self._elsewhere
+
+    @property
+    def named(self) -> bool:
+        """Whether an image has come in under a name, without which there is no archive."""
+        return bool(self._tags)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that it has become, in order; none where it did not, or is in a stream."""
+        return self._files
 
     async def has(self, content: Descriptor) -> bool:
         if content.digest in self._manifests or self._left_out(content):
@@ -282,7 +297,7 @@ class ArchiveSink:
             parts.add(REPOSITORIES, write_repositories(listed))
         parts.finish(self._index())
         if self._path is not None and not is_stream(self._path):
-            parts.land(self._path)
+            self._files = parts.land(self._path)
         else:
             _pour(parts.fd, self._path)
 
@@ -317,7 +332,9 @@ class ArchiveSink:
         return [found[digest] for digest in sorted(found)]
 
     def _index(self) -> bytes:
-        return write_index_json(self._tags)
+        manifests = {tag: self._manifests[root.digest] for tag, root in self._tags.items()}
+        files = {tag for tag, manifest in manifests.items() if kind_of(manifest) == "files"}
+        return write_index_json(self._tags, self._origins, files)
 
 
 def _pour(fd: int, path: Path | None) -> None:

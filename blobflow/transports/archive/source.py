@@ -64,6 +64,10 @@ class ArchiveSource:
         """All names of each image, by the n of the `@n` that asks for it, in the order of the archive."""
         return (await self._images()).names()
 
+    async def origins(self) -> dict[int, str]:
+        """Where images were when a bundle was saved, by the n of their `@n`; of those of which it says so."""
+        return (await self._images()).origins()
+
     async def referrers(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""
         return (await self._images()).referrers(subject)

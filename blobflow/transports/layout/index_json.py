@@ -8,7 +8,7 @@ image-spec image-layout.md: index.json is an image index whose entries are the i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import msgspec
 from blobflow.content import Sink
 from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
+from blobflow.oci.bundle import FORMAT, OWN_FORMAT, SOURCE, check_format
 from blobflow.oci.digest import algorithm_of, encoded_of
 from blobflow.transports.files import translate_os_errors
 from blobflow.transports.layout.image_names import (
@@ -48,12 +49,13 @@ def path_of_blob(digest: Digest) -> str:
 def parse_index_json(raw: bytes, path: str) -> list[tuple[tuple[str, ...], Descriptor]]:
     """The entries of an index.json, each with the names that its annotations give it.
 
-    Raises UnsupportedContent naming `path`.
+    Raises UnsupportedContent naming `path`, also for a bundle of a newer form.
     """
     try:
         index = parse_manifest(raw, media.OCI_INDEX, as_listed=True)
     except UnsupportedContent as error:
         raise UnsupportedContent(f"{path} is not the index of an OCI layout: {error}") from None
+    check_format(index.annotations, path)
     return [(_names(entry.annotations or {}), entry) for entry in index.manifests]
 
 
@@ -151,10 +153,23 @@ def with_tags(raw: bytes, manifest: Descriptor, tags: Iterable[str]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def write_index_json(tags: Mapping[str, Descriptor]) -> bytes:
-    """An index.json in which these tags name these manifests, in the order of the tags."""
+def write_index_json(
+    tags: Mapping[str, Descriptor],
+    origins: Mapping[str, str] | None = None,
+    unlike_images: Collection[str] = (),
+) -> bytes:
+    """An index.json in which these tags name these manifests, in the order of the tags. `origins`: it is a
+    bundle's, and these tags say where their image was. `unlike_images`: tags that containerd shall not take
+    for images' names."""
     document: dict[str, Any] = json.loads(EMPTY_INDEX)
     document["manifests"] = [index_entry(manifest, tag) for tag, manifest in sorted(tags.items())]
+    if origins is not None:
+        document["annotations"] = {FORMAT: str(OWN_FORMAT)}
+        for entry in document["manifests"]:
+            if entry["annotations"][REF_NAME] in unlike_images:
+                entry["annotations"].pop(IMAGE_NAME, None)
+            if origin := origins.get(entry["annotations"][REF_NAME]):
+                entry["annotations"][SOURCE] = origin
     return json.dumps(document, separators=(",", ":")).encode()
 
 

@@ -24,6 +24,7 @@ from blobflow.transports.store.clock import now
 from blobflow.transports.store.held_stream import HeldStream
 from blobflow.transports.store.os_errors import storage_error, translate_os_errors
 from blobflow.transports.store.paths import StorePaths
+from blobflow.transports.store.served_content import BlobFile
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.verified_reading import open_for_reading, verify_file
 
@@ -118,6 +119,15 @@ class Blobs:
         except OSError as error:
             raise storage_error("read", path, error) from error
 
+    def read_now(self, digest: Digest, most: int) -> bytes | None:
+        """See `ServedBlobs.read_now`; it is not verified."""
+        try:
+            with self.path_of(digest).open("rb", buffering=0) as file:
+                raw = file.read(most + 1)
+        except OSError:
+            return None
+        return raw if raw is not None and len(raw) <= most else None
+
     def _verified(self, digest: Digest, content: bytes, stat: os.stat_result) -> bytes:
         actual = digest_of(content, algorithm_of(digest))
         if actual != digest:
@@ -197,6 +207,17 @@ class Blobs:
         self._checking.pop(digest, None)
         if not done.cancelled():
             done.exception()  # every caller may have been cancelled
+
+    async def open_file(self, digest: Digest) -> BlobFile:
+        """The blob's file, after `check`. Raises as that does."""
+        path = self.path_of(digest)
+        await self.check(digest)
+        self.mark_used(digest)
+        try:
+            file = os.fdopen(open_for_reading(path), "rb", buffering=0)
+        except FileNotFoundError:
+            raise self._not_found(digest) from None
+        return BlobFile(file, 0, str(path))
 
     async def rehash(self, digest: Digest) -> None:
         """As `check`, against the digest itself, whatever the state file remembers of the blob."""

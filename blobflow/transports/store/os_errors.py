@@ -26,7 +26,7 @@ _REASONS = {
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def storage_error(doing: str, path: Path, error: OSError) -> StorageError:
+def storage_error(doing: str, path: Path | str, error: OSError) -> StorageError:
     """The one sentence for an OSError met while `doing` ("write", "open", …) something to `path`."""
     reason = _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
     kind = StorageFull if error.errno in _FULL else StorageError
@@ -34,7 +34,7 @@ def storage_error(doing: str, path: Path, error: OSError) -> StorageError:
 
 
 @contextlib.contextmanager
-def translate_os_errors(doing: str, path: Path) -> Iterator[None]:
+def translate_os_errors(doing: str, path: Path | str) -> Iterator[None]:
     """Turn any OSError inside into a StorageError."""
     try:
         yield

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from blobflow.oci import Digest
+from blobflow.transports.store.served_content import ServedContent
 from blobflow.transports.store.state.database import State
 from blobflow.transports.store.store import Store
 
@@ -42,9 +43,10 @@ class StoreStats(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def open_reader(store: Store, stop: Callable[[], bool]) -> Iterator[State]:
-    """The store's state, to be read in this thread; see `Store.open_reader`. Raises StorageError."""
-    state = store.open_reader(stop)
+def open_reader(content: ServedContent, stop: Callable[[], bool]) -> Iterator[State]:
+    """The state of what is served, to be read in this thread: see `Store.open_reader`. Raises
+    StorageError."""
+    state = content.open_reader(stop)
     try:
         yield state
     finally:

@@ -41,7 +41,9 @@ from blobflow.waits import Waits
 from tests.deadlines import HANGS_AFTER
 
 VERBS = (
-    *("copy", "sync", "save", "load", "bundle", "export", "plan", "apply", "report", "verify", "warm"),
+    *("copy", "sync", "save", "load", "bundle", "nodes", "export"),
+    *("plan", "apply", "report", "verify"),
+    *("images", "rewrite", "warm"),
     *("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "ratelimit"),
     *("push", "attach", "pull", "tag", "rm"),
     *("login", "logout", "probe", "serve", "worker", "index", "cache", "bench", "demo"),

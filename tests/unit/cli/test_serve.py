@@ -212,8 +212,21 @@ def test_options_that_need_another_say_which(tmp_path: Path) -> None:
         (("--policy", "policy.json"), "with --upstream"),
         (("--upstream", "docker.io", "--trusted-root", "root.json"), "with --policy FILE"),
         (("--access-log-file", str(tmp_path / "log")), "goes with --access-log"),
+        (("--bundle", "bundle.tar"), "--root is for a store"),
     ):
         assert said in refused("--root", str(tmp_path / "r"), "--listen", "127.0.0.1:0", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_takes_nothing_that_is_a_stores(tmp_path: Path) -> None:
+    bundle = ("--listen", "127.0.0.1:0", "--bundle", str(tmp_path / "bundle.tar"))
+    for options, said in (
+        (("--upstream", "docker.io"), "--upstream is for a store"),
+        (("--max-blob-size", "1GB"), "--max-blob-size is for a store"),
+        (("--listen", "0.0.0.0:0"), "could read the registry"),
+        ((), f"there is no bundle {tmp_path / 'bundle.tar'}, and no part of one"),
+    ):
+        assert said in refused(*bundle, *options)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -413,7 +413,7 @@ def test_a_file_that_changes_while_it_is_pushed_is_named(
     write_layout = push._write_layout
     monkeypatch.setattr(push, "_write_layout", meanwhile)
     said = refused("push", "oci:lay:x", "a.txt", code=6)
-    assert said == f"blobflow: {folder / 'a.txt'} changed while it was pushed; push it again once it is whole"
+    assert said == f"blobflow: {folder / 'a.txt'} changed while it was read; try again once it is whole"
 
 
 def test_a_place_for_packed_folders_that_is_full_is_named(

@@ -82,10 +82,10 @@ class State:
     """The state file: `reads`, and the connection that writes it, None in a store that is open read-only.
 
     `identity` is that of the file as it was opened. Where it is no longer at its path nothing is written,
-    since nobody would find it again; reads go on.
+    since nobody would find it again; reads go on. `uri`: sqlite's name for a database that is in no file.
     """
 
-    __slots__ = ("_connection", "_folders", "_group", "_identity", "_path", "_reads", "read_only")
+    __slots__ = ("_connection", "_folders", "_group", "_identity", "_path", "_reads", "_uri", "read_only")
 
     def __init__(
         self,
@@ -93,11 +93,13 @@ class State:
         path: Path,
         writes: sqlite3.Connection | None,
         identity: FileIdentity | None = None,
+        uri: str = "",
     ) -> None:
         self._reads = reads
         self._connection = writes
         self._identity = identity
         self._path = path
+        self._uri = uri
         self._group: GroupCommit | None = None
         self._folders: set[Path] = set()
         self.read_only = writes is None
@@ -110,7 +112,7 @@ class State:
         if self._group is None and not self.read_only:
             with self._translated():
                 self._group = GroupCommit(
-                    lambda: _connect_again(self._path, _SHORT_WAIT),
+                    lambda: _connect_again(self._path, self._uri, _SHORT_WAIT),
                     sync_folders=self.sync_folders,
                     translated=self._translated,
                     check=self.check_there,
@@ -124,7 +126,7 @@ class State:
         """
         self.check_there()
         with translate_sqlite_errors(self._path):
-            connection = _connect_again(self._path, BUSY_SECONDS)
+            connection = _connect_again(self._path, self._uri, BUSY_SECONDS)
             connection.execute("PRAGMA query_only=1")
             connection.set_progress_handler(stop, STEPS)
         return State(connection, self._path, None)
@@ -317,12 +319,11 @@ class State:
         return self._connection if group is None or get_ident() != group.ident else group.connection
 
 
-def _connect_again(path: Path, timeout: float) -> sqlite3.Connection:
-    """One more connection to a state file that is open already, and is not made anew if it is gone. `timeout`
-    in seconds. Raises sqlite3.Error."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=timeout
-    )
+def _connect_again(path: Path, uri: str, timeout: float) -> sqlite3.Connection:
+    """One more connection to a state that is open already, and is not made anew if its file is gone. `uri`:
+    see `State`. `timeout` in seconds. Raises sqlite3.Error."""
+    name = uri or f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=timeout)
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,17 @@ def open_state_read_only(path: Path, observer: Observer, stop: Callable[[], bool
             steps=STEPS,
         )
     return State(snapshot, path, None)
+
+
+def open_state_in_memory() -> State:
+    """A state that is in no file, and is gone when it and its readers are closed. Nobody writes to it while
+    there are readers. Raises StorageError."""
+    uri = f"file:blobflow-{secrets.token_hex(8)}?mode=memory&cache=shared"
+    path = Path("(memory)")
+    with translate_sqlite_errors(path):
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection.executescript(SCHEMA)
+    return State(connection, path, connection, uri=uri)
 
 
 def _opened(path: Path, permissions: Permissions) -> State:

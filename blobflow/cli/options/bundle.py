@@ -1,0 +1,101 @@
+"""Options about bundles: what is saved, and what is written of them beside the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.param_types import FILE, FOLDER, byte_size
+
+
+class BundleOptions(msgspec.Struct, frozen=True):
+    """What is written of bundles beside the images, and what they are checked by. `nodes` as FORMAT[:DIR]."""
+
+    files_to: Path | None = None
+    rewrite: Path | None = None
+    rewrite_digests: bool = False
+    nodes: tuple[str, ...] = ()
+    digests: Path | None = None
+
+
+digests_option = click.option(
+    "--digests",
+    type=FILE,
+    metavar="LIST",
+    help="Check the files first, by a list as `save --digests` and `sha256sum` write it.",
+)
+
+bundle_options = option_group(
+    "bundle",
+    BundleOptions,
+    click.option(
+        "--files-to", type=FOLDER, metavar="DIR", help="Write the plain files of bundles below this folder."
+    ),
+    click.option(
+        "--rewrite",
+        type=FOLDER,
+        metavar="DIR",
+        help="Write the deployment files that images were collected from below DIR, with the images of the "
+        "mirror.",
+    ),
+    click.option("--rewrite-digests", is_flag=True, help="Write the images' digests into them as well."),
+    click.option(
+        "--nodes",
+        metavar="FORMAT[:DIR]",
+        multiple=True,
+        help="Write what points machines at the mirror, as `blobflow nodes --no-upstream`, into DIR or to "
+        "stdout. Repeatable.",
+    ),
+    digests_option,
+    title="Bundle",
+)
+
+
+class SavedBundleOptions(msgspec.Struct, frozen=True):
+    """The bundle to write, and what goes into it beside the images. `files` as PATH[:TYPE]."""
+
+    output: str
+    files: tuple[str, ...] = ()
+    split_size: int | None = None
+    since: tuple[str, ...] = ()
+    digests: bool = False
+
+
+saved_bundle_options = option_group(
+    "bundle",
+    SavedBundleOptions,
+    click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="The bundle, as bundle.tar; - is standard output.",
+    ),
+    click.option(
+        "--file",
+        "files",
+        metavar="PATH[:TYPE]",
+        multiple=True,
+        help="A file or folder that goes along, as `push` takes them. Repeatable.",
+    ),
+    click.option(
+        "--split-size",
+        type=byte_size,
+        metavar="BYTES",
+        help="Write parts of at most so much, bundle.001.tar and so on, as 4GB or 650MiB.",
+    ),
+    click.option(
+        "--since",
+        metavar="BUNDLE",
+        multiple=True,
+        help="Leave out the blobs that this earlier bundle has. Repeatable.",
+    ),
+    click.option(
+        "--digests",
+        is_flag=True,
+        help="Write FILE.sha256 as well, which `sha256sum -c` and `load --digests` check.",
+    ),
+)

@@ -1,0 +1,131 @@
+"""Compose files, with or without `services:`. Pure.
+
+Variables have the defaults that stand in them; what an `.env` beside the file says is only what they are
+likely, since the environment goes before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from blobflow.deployment_files.containers import read_environment
+from blobflow.deployment_files.dockerfile import read_dockerfile
+from blobflow.deployment_files.findings import Findings, likely_text
+from blobflow.deployment_files.interpolation import Expanded, expand, nothing
+from blobflow.deployment_files.source_text import Piece
+from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar
+
+_IMAGE = "compose image"
+_CACHE = re.compile(r"(?:\A|,)ref=([^,]+)")
+_CONTEXT = "docker-image://"
+_SETTING = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*(.*?)[ \t]*\Z")
+# Of CI systems whose files have `services:`, too.
+_PIPELINE_KEYS = ("steps", "pipeline", "stages", "jobs")
+_SERVICE_KEYS = frozenset(("image", "build", "extends"))
+
+
+def is_compose(document: Node, *, named: bool = False) -> bool:
+    """Whether a document is a Compose file. `named`: its name says so; then services may stand at its top,
+    as in the first version."""
+    if not isinstance(document, MappingNode) or document.own("kind") or document.own("apiVersion"):
+        return False
+    if any(document.own(key) for key in _PIPELINE_KEYS):
+        return False
+    services = document.mapping("services")
+    if services:
+        return named or any(_pulls_or_builds(value) for _, value in services.items())
+    return named and any(_pulls_or_builds(value) for _, value in document.items())
+
+
+def _pulls_or_builds(node: Node) -> bool:
+    return isinstance(node, MappingNode) and any(node.get(key) for key in _SERVICE_KEYS)
+
+
+def read_compose(findings: Findings, document: MappingNode, env: Mapping[str, str]) -> None:
+    """What every service of a file pulls. `env`: what the `.env` beside it sets."""
+    reader = _Reader(findings, env)
+    services = document.mapping("services") or document
+    for name, service in services.items():
+        if isinstance(service, MappingNode) and not (services is document and name.value.startswith("x-")):
+            reader.read_container_of(service)
+
+
+def read_env_file(text: str) -> dict[str, str]:
+    """The variables of an `.env` file."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        setting = _SETTING.match(line)
+        if setting and not line.lstrip().startswith("#"):
+            value = setting.group(2)
+            if value[:1] in ("'", '"') and value.endswith(value[0]) and len(value) > 1:
+                value = value[1:-1]
+            else:
+                value = value.partition(" #")[0].rstrip()
+            found[setting.group(1)] = value
+    return found
+
+
+class _Reader:
+    def __init__(self, findings: Findings, env: Mapping[str, str]) -> None:
+        self._findings = findings
+        self._env = env
+
+    def read_container_of(self, service: MappingNode) -> None:
+        if image := service.scalar("image"):
+            self._name(image.piece, _IMAGE)
+        if build := service.mapping("build"):
+            self._read_build(build)
+        read_environment(self._findings, service.get("environment"))
+        for volume in service.list("volumes"):
+            is_image = isinstance(volume, MappingNode) and volume.text("type") == "image"
+            if is_image and isinstance(volume, MappingNode) and (source := volume.scalar("source")):
+                self._name(source.piece, "compose volume")
+
+    def _read_build(self, build: MappingNode) -> None:
+        for item in build.list("cache_from"):
+            if not isinstance(item, Scalar):
+                continue
+            found = _CACHE.search(item.value)
+            if found and item.value.startswith("type="):
+                if "type=registry" in item.value:
+                    self._name(item.piece.cut(*found.span(1)), "compose build cache_from")
+            elif not item.value.startswith("type="):
+                self._name(item.piece, "compose build cache_from")
+        contexts = build.get("additional_contexts")
+        if isinstance(contexts, MappingNode):
+            pieces = [value.piece for _, value in contexts.items() if isinstance(value, Scalar)]
+        else:
+            items = contexts.items if isinstance(contexts, ListNode) else []
+            pieces = [
+                item.piece.cut(item.value.find("=") + 1) for item in items if isinstance(item, Scalar)
+            ]  # fmt: skip
+        for piece in pieces:
+            if piece.text.startswith(_CONTEXT):
+                self._name(piece.without(_CONTEXT), "compose build context")
+        inline = build.scalar("dockerfile_inline")
+        if inline and "\n" in inline.value:
+            read_dockerfile(self._findings, inline.piece.source, "compose build ")
+
+    def _name(self, piece: Piece, field: str) -> None:
+        piece = piece.strip()
+        text = piece.text
+        if "$" not in text:
+            self._findings.name(piece, field)
+            return
+        made = expand(text, nothing, escape="$")
+        by_env = expand(text, self._env.get, escape="$").text if self._env else None
+        likely = likely_text(by_env) if by_env else ""
+        if made.text is None:
+            self._findings.expand(piece, None, field, self._reason(made), likely)
+        elif likely and likely != likely_text(made.text):
+            why = f"has the default {made.text[:100]} here, and another value by the .env beside the file"
+            self._findings.leave(piece, field, why, likely)
+        else:
+            self._findings.expand(piece, made.text, field)
+
+    def _reason(self, made: Expanded) -> str:
+        known = [name for name in made.missing if name in self._env]
+        names = ", ".join(made.missing[:5])
+        what = f"has variables without a default ({names})" if names else "has more than variables"
+        return f"{what}; the .env beside the file sets {', '.join(known[:5])}" if known else what

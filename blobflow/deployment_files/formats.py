@@ -1,0 +1,221 @@
+"""Which format a file has, by its name and what stands in it, and the reader of each. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+
+from blobflow.deployment_files.ansible import is_playbook, is_variables, read_playbook, read_variables
+from blobflow.deployment_files.compose_files import is_compose, read_compose
+from blobflow.deployment_files.containers import read_image_key
+from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
+from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
+from blobflow.deployment_files.github_actions import is_workflow, read_workflow
+from blobflow.deployment_files.gitlab_ci import is_pipeline, read_pipeline
+from blobflow.deployment_files.helm_template import read_template
+from blobflow.deployment_files.helm_values import read_chart, read_values
+from blobflow.deployment_files.image_list import is_image_list, read_image_list
+from blobflow.deployment_files.kubernetes import ObjectReader, is_object, walk_pods
+from blobflow.deployment_files.kustomize import is_operations, read_kustomization, read_operations
+from blobflow.deployment_files.lock_mark import is_lock
+from blobflow.deployment_files.shell_lists import read_shell_lists
+from blobflow.deployment_files.source_text import SourceText
+from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
+from blobflow.errors import InvalidConfig
+
+_DOCKERFILE = re.compile(r"(?i)(?:\A|[._-])(?:dockerfile|containerfile)(?:\Z|[._-])")
+# Files about Dockerfiles, not such.
+_NOT_DOCKERFILE = re.compile(
+    r"(?i)\.(?:dockerignore|containerignore|ya?ml|json|md|go|py|js|ts|sh|txt|toml|rst)\Z"
+)
+_COMPOSE = re.compile(r"(?i)(?:\A|[._-])compose(?:[._-].*)?\.ya?ml\Z")
+_GITLAB = re.compile(r"(?i)gitlab-ci")
+_VALUES = re.compile(r"(?i)(?:\A|[._-])values(?:[._-].*)?\.ya?ml\Z")
+_KUSTOMIZATION = re.compile(r"(?i)(?:\A|[._-])kustomization(?:\.ya?ml)?\Z")
+_YAML = re.compile(r"(?i)\.(?:ya?ml|json)\Z")
+_SHELL = re.compile(r"#!\s*\S*/(?:env\s+(?:-\S+\s+)*)?(?:ba|da|k|z|a)?sh\b")
+_LIST = re.compile(r"(?i)images?\b|images?[._-]|\.(?:list|lst)\Z")
+_CHARTS = re.compile(r"(?:\A|/)templates/")
+_VARIABLES = re.compile(r"(?:\A|/)(?:group_vars|host_vars|defaults|vars)/")
+# Lines of YAML that is no YAML before it is rendered.
+_BRACES = re.compile(r"(?m)^[ \t]*(?:- )?(?:[\w.\"'/-]+:[ \t]+)?\{\{")
+# Lines of any file: each takes some memory while it is looked at.
+MAX_LINES = 500_000
+
+
+class Format:
+    """How a file is read: `what` people call it, and what reads it."""
+
+    __slots__ = ("read", "what")
+
+    def __init__(self, what: str, read: Callable[[Findings], None]) -> None:
+        self.what, self.read = what, read
+
+
+class Reading:
+    """One file that is read. `env`: asks for the variables of an `.env` beside it. `left`: kinds of custom
+    resources whose common fields name images, and were not read."""
+
+    def __init__(
+        self, source: SourceText, *, custom_resources: bool, env: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self.findings = Findings(source.path)
+        self._source = source
+        self._env = env
+        self._objects = ObjectReader(self.findings, custom_resources=custom_resources)
+
+    @property
+    def left(self) -> set[str]:
+        return self._objects.left
+
+    def read(self) -> str:
+        """Find what the file names. Returns why it names none, as far as is known; "" if it has a format that
+        is read. Raises InvalidConfig."""
+        text, path = self._source.text, PurePath(self._source.path)
+        if is_lock(text):
+            return "is a lock file, which is read where it is named itself"
+        if text.count("\n") > MAX_LINES:
+            raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
+        name = path.name
+        if _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
+            read_dockerfile(self.findings, self._source)
+        elif _SHELL.match(text) or name.endswith((".sh", ".bash")):
+            read_shell_lists(self.findings, self._source)
+        elif _YAML.search(name) or _KUSTOMIZATION.search(name):
+            return self._read_yaml()
+        elif name.endswith(".tpl"):
+            read_template(self.findings, self._source)
+        elif is_image_list(text, named=bool(_LIST.search(name))):
+            read_image_list(self.findings, self._source)
+        elif is_dockerfile(text):
+            read_dockerfile(self.findings, self._source)
+        else:
+            return self._read_unknown()
+        return ""
+
+    def _read_unknown(self) -> str:
+        """A text whose name says nothing: YAML if it can be that."""
+        try:
+            return self._read_yaml()
+        except InvalidConfig:
+            return "is of no format that is read"
+
+    def _read_yaml(self) -> str:
+        source = self._source
+        has_braces = "{{" in source.text
+        try:
+            documents = compose(source)
+        except InvalidConfig:
+            if not has_braces or not _BRACES.search(source.text):
+                raise
+            documents = []
+        if has_braces and (not documents or _is_template(documents)):
+            read_template(self.findings, source)
+            return ""
+        return "" if self._read_documents(documents) else "is YAML of no format that is read"
+
+    def _read_documents(self, documents: list[Node]) -> bool:
+        path = PurePath(self._source.path)
+        is_ci = bool(_GITLAB.search(str(path))) or any(is_pipeline(document) for document in documents)
+        if is_ci and not any(_is_other(document) for document in documents):
+            read_pipeline(self.findings, documents)
+            return True
+        known = False
+        for document in documents:
+            known = self._read_document(document, path) or known
+        return known
+
+    def _read_document(self, document: Node, path: PurePath) -> bool:
+        findings, name = self.findings, path.name
+        if isinstance(document, Scalar):
+            return False
+        if isinstance(document, MappingNode):
+            if _KUSTOMIZATION.search(name) or _is_kustomization(document):
+                read_kustomization(findings, document, self._objects)
+            elif is_workflow(document):
+                read_workflow(findings, document)
+            elif is_compose(document, named=bool(_COMPOSE.search(name))):
+                read_compose(findings, document, self._env())
+            elif name == "Chart.yaml":
+                read_chart(findings, document)
+            elif is_object(document):
+                self._objects.read(document)
+            elif _VALUES.search(name):
+                read_values(findings, document)
+            elif _VARIABLES.search(str(path)) or is_variables(document):
+                read_variables(findings, document)
+            else:
+                return self._read_any(document)
+        elif is_operations(document) and isinstance(document, ListNode):
+            read_operations(findings, document)
+        elif is_object(document):
+            self._objects.read(document)
+        elif is_playbook(document):
+            read_playbook(findings, document, self._objects)
+        else:
+            return self._read_any(document)
+        return True
+
+    def _read_any(self, document: Node) -> bool:
+        """YAML of an unknown kind: pods, patches of them, images in parts, and keys called image with a value
+        that is surely one or has a tag."""
+        before = len(self.findings.images) + len(self.findings.untold)
+        walk_pods(self.findings, document)
+        if isinstance(document, ListNode) and document.items and all(map(_is_tagged, document.items)):
+            for item in document.items:
+                if isinstance(item, Scalar):
+                    self.findings.name(item.piece, "image list")
+
+        def visit(mapping: MappingNode) -> None:
+            for key, value in mapping.pairs:
+                if isinstance(value, MappingNode) and names_an_image(key.value):
+                    value = value.get("name") or value
+                if isinstance(value, Scalar) and _is_tagged(value):
+                    read_image_key(self.findings, key.value, value, "image")
+
+        each_mapping(document, visit)
+        if len(self.findings.images) + len(self.findings.untold) == before and _has_parts(document):
+            read_values(self.findings, document)
+        return len(self.findings.images) + len(self.findings.untold) > before
+
+
+def is_worth_reading(path: str) -> bool:
+    """Whether a file in a folder has a name as deployment files have it."""
+    name = PurePath(path).name
+    if _DOCKERFILE.search(name):
+        return not _NOT_DOCKERFILE.search(name)
+    if _YAML.search(name) or _KUSTOMIZATION.search(name) or name.endswith((".sh", ".bash")):
+        return True
+    return bool(_LIST.search(name)) and ("." not in name or name.endswith((".txt", ".list", ".lst")))
+
+
+def _is_kustomization(document: MappingNode) -> bool:
+    api = document.text("apiVersion").partition("/")[0]
+    return api == "kustomize.config.k8s.io" and document.text("kind") in ("Kustomization", "Component")
+
+
+def _is_other(document: Node) -> bool:
+    """Whether a document with a pipeline's file name is certainly none."""
+    return isinstance(document, MappingNode) and bool(document.own("apiVersion") and document.own("kind"))
+
+
+def _is_template(documents: list[Node]) -> bool:
+    found: list[bool] = []
+    for document in documents:
+        each_mapping(document, lambda mapping: found.append(mapping.braces))
+    return any(found)
+
+
+def _is_tagged(node: Node) -> bool:
+    """Whether a value looks like an image with a tag or digest."""
+    text = node.value.strip() if isinstance(node, Scalar) else ""
+    return is_likely_image(text) and (":" in text or "@" in text)
+
+
+def _has_parts(document: Node) -> bool:
+    found: list[bool] = []
+    each_mapping(
+        document, lambda each: found.append(bool(each.scalar("repository") and each.scalar("tag", "digest")))
+    )
+    return any(found)

@@ -1,0 +1,92 @@
+"""Templates of Helm charts as they are before rendering: no YAML, so they are read line by line. Pure.
+
+What a template fills in can't be told; an image that stands there in full can.
+"""
+
+from __future__ import annotations
+
+import re
+
+from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
+from blobflow.deployment_files.source_text import Piece, SourceText
+
+_LINE = re.compile(r"([ \t]*(?:- )*[ \t]*)([\"']?)([\w./-]+)\2:[ \t]+(\S.*)\Z")
+_CONTAINER_KEY = re.compile(r"[ \t]*(?:- )?(initContainers|containers|ephemeralContainers):[ \t]*(\S.*)?\Z")
+_CONTROL = re.compile(r"[ \t]*\{\{-?[ \t]*(?:if|with|range|else|end|/\*|\$?\w+ *:=)[^}]*\}\}[ \t]*\Z")
+_OF_CONTAINERS = re.compile(r"\.[\w.]*(?:[cC]ontainers|sidecars)\b")
+# Of an expression: a value or named template that is an image, not how it is pulled, nor its tag alone.
+_OF_IMAGE = re.compile(
+    r"[iI]mage\b(?!\.(?:tag|pullPolicy|pullSecrets|version))|[iI]mage\.(?:repository|name)\b"
+)
+_ARGUMENT = re.compile(r"[ \t]*- [\"']?--?([\w.-]+)=(.*?)[\"']?[ \t]*\Z")
+_COMMENT = re.compile(r"[ \t]+#.*\Z")
+_REASON = "is a template of Helm, which values fill in"
+_FIELD = "helm template"
+
+
+def read_template(findings: Findings, source: SourceText) -> None:
+    """The lines that name images, and those that take whole containers from values."""
+    lines = [line for line in source.whole().lines() if not line.text.lstrip().startswith("#")]
+    last_name = ""
+    for index, line in enumerate(lines):
+        text = line.text
+        if _takes_containers(lines, index):
+            findings.leave(line.strip(), _FIELD, "takes containers from values, which are not here")
+        elif found := _LINE.match(text):
+            key = found.group(3)
+            value = line.cut(*found.span(4))
+            if key == "name":
+                last_name = found.group(4).strip("\"' ")
+            _read_value(findings, key, last_name, value)
+        elif (argument := _ARGUMENT.match(text)) and names_an_image(argument.group(1)):
+            value = line.cut(*argument.span(2))
+            if "{{" in value.text or is_likely_image(value.text):
+                findings.name(value, "argument", reason=_REASON)
+
+
+def _read_value(findings: Findings, key: str, name: str, value: Piece) -> None:
+    if comment := _COMMENT.search(value.text):
+        value = value.cut(0, comment.start())
+    value = value.strip()
+    for quote in "\"'":
+        if len(value.text) > 1 and value.text[0] == value.text[-1] == quote:
+            value = Piece(value.source, value.start + 1, value.end - 1, quote)
+    of_env = key == "value" and names_an_image(name)
+    if not (names_an_image(key) or of_env):
+        return
+    field = "env" if of_env else f"{_FIELD} container" if key == "image" else _FIELD
+    if "{{" in value.text:
+        if key == "image" or _OF_IMAGE.search(value.text):
+            findings.leave(value, field, _REASON)
+    elif is_likely_image(value.text) or key == "image":
+        findings.name(value, field)
+
+
+def _takes_containers(lines: list[Piece], index: int) -> bool:
+    """Whether containers come from values here: at the key of the list, or where more are put behind it."""
+    text = lines[index].text
+    if key := _CONTAINER_KEY.match(text):
+        if key.group(2):
+            return "{{" in key.group(2)
+        following = next((line.text for line in lines[index + 1 : index + 4] if not _control(line.text)), "")
+        return "{{" in following and not following.lstrip().startswith("- name")
+    if "{{" not in text or not _OF_CONTAINERS.search(text):
+        return False
+    if "toYaml" in text or "tpl " in text or "include " in text or "tplvalues" in text:
+        before = next((line.text for line in lines[index - 1 :: -1] if not _control(line.text)), "")
+        return not (index and _CONTAINER_KEY.match(before)) and not _opens_containers(lines, index - 1)
+    following = lines[index + 1].text if index + 1 < len(lines) else ""
+    is_block = re.search(r"\{\{-?[ \t]*(?:with|range)\b", text) is not None
+    return is_block and "{{" in following and "toYaml" in following
+
+
+def _opens_containers(lines: list[Piece], index: int) -> bool:
+    """Whether a line begins a block about containers whose next line puts them in: that line tells of it."""
+    if index < 0:
+        return False
+    text = lines[index].text
+    return re.search(r"\{\{-?[ \t]*(?:with|range)\b", text) is not None and bool(_OF_CONTAINERS.search(text))
+
+
+def _control(text: str) -> bool:
+    return not text.strip() or _CONTROL.match(text) is not None

@@ -1,0 +1,182 @@
+"""A cluster on loopback: `dask scheduler` and `blobflow worker`, each a process with a home of its own.
+
+    with cluster(folder) as made:
+        made.start_scheduler()
+        made.start_workers(["one", "two"])
+        ...  # `--engine` takes made.engine
+
+What the scheduler knows is read from its HTTP side, where its dashboard has its pages. Nothing knows of
+pytest, so that the benchmarks run the same things.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from tools.checkout import TOP
+from tools.ports import reserve_port
+from tools.processes import BLOBFLOW, END_SECONDS, READY_SECONDS, environment
+
+# Between two looks at what another process does.
+_LOOK_SECONDS = 0.05
+
+
+class Part:
+    """A process of a cluster. `log`: all that it printed; `home`: what it keeps and is configured by."""
+
+    def __init__(self, name: str, home: Path, process: subprocess.Popen[bytes]) -> None:
+        self.name = name
+        self.home = home
+        self.log = home / "log.txt"
+        self.process = process
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out: without a word."""
+        self.process.kill()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def ended(self, seconds: float = END_SECONDS) -> int:
+        """Wait for the end: the exit code, negative for the signal that killed it. Raises TimeoutExpired."""
+        return self.process.wait(seconds)
+
+
+class Cluster:
+    """A scheduler and its workers, at `address` with its pages at `dashboard`; `--engine` takes `engine`."""
+
+    def __init__(self, folder: Path, scheme: str = "dask") -> None:
+        self.folder = folder
+        self.address = f"127.0.0.1:{reserve_port()}"
+        self.dashboard = f"127.0.0.1:{reserve_port()}"
+        self.engine = f"{scheme}://{self.address}"
+        self.parts: list[Part] = []
+
+    def start_scheduler(self, *arguments: str | Path, name: str = "scheduler") -> Part:
+        """`dask scheduler` at the address; once its pages answer."""
+        host, _, port = self.address.rpartition(":")
+        words = ["-m", "distributed.cli.dask_scheduler", "--host", host, "--port", port]
+        part = self.start(name, [sys.executable, *words, "--dashboard-address", self.dashboard, *arguments])
+        self._wait(part, lambda: self._workers() is not None)
+        return part
+
+    def start_worker(
+        self,
+        name: str,
+        *arguments: str | Path,
+        proxies: Mapping[str, str] | None = None,
+        scheduler: str = "",
+        wait: bool = True,
+    ) -> Part:
+        """`blobflow worker`; with `wait` once the scheduler has it. `proxies`: where it finds hosts of
+        registries; `scheduler`: what it is told to join, if not this address."""
+        for host, proxy in (proxies or {}).items():
+            append_config(self.home_of(name), f'[registry."{host}"]\nproxy = "http://{proxy}"\n')
+        words = ["worker", scheduler or self.engine, "--name", name, *arguments]
+        part = self.start(name, [*BLOBFLOW, *words])
+        if wait:
+            self.wait_for(part)
+        return part
+
+    def home_of(self, name: str) -> Path:
+        home = self.folder / name
+        home.mkdir(parents=True, exist_ok=True)
+        return home
+
+    def start(self, name: str, words: Sequence[str | Path]) -> Part:
+        """A program with a home of that name; what it prints goes to its log."""
+        home = self.home_of(name)
+        with (home / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [*map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=TOP,
+                env=environment(home) | {"PYTHONUNBUFFERED": "1"},
+            )
+        part = Part(name, home, process)
+        self.parts.append(part)
+        return part
+
+    def wait_for(self, *workers: Part) -> None:
+        """Wait until the scheduler has these workers."""
+        for worker in workers:
+            self._wait(worker, partial(self._knows, worker.name))
+
+    def wait_without(self, worker: Part) -> None:
+        """Wait until the scheduler has it no more."""
+        self._wait(None, lambda: worker.name not in (self._workers() or {worker.name: ""}))
+
+    def address_of(self, worker: Part) -> str:
+        """Where a worker listens, as the scheduler tells it."""
+        return (self._workers() or {})[worker.name]
+
+    def page(self, path: str) -> str:
+        """What the scheduler's HTTP side answers, whatever the status."""
+        try:
+            with urllib.request.urlopen(f"http://{self.dashboard}{path}", timeout=READY_SECONDS) as answer:
+                return str(answer.read().decode(errors="replace"))
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.read().decode(errors="replace")
+
+    def _workers(self) -> dict[str, str] | None:
+        """The addresses of the workers by name; None while nobody answers, or with an error, as distributed
+        2026.8.0 does for a moment while a worker comes."""
+        try:
+            workers = json.loads(self.page("/json/identity.json"))["workers"]
+        except (OSError, ValueError):
+            return None
+        return {str(worker["name"]): address for address, worker in workers.items()}
+
+    def _knows(self, name: str) -> bool:
+        return name in (self._workers() or ())
+
+    def _wait(self, part: Part | None, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds. Raises RuntimeError if `part` ends before, or it takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            if part is not None and part.process.poll() is not None:
+                raise RuntimeError(f"{part.name} ended with {part.process.returncode}: {part.said()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"what is waited for does not come: {part.said() if part else ''}")
+            time.sleep(_LOOK_SECONDS)
+
+    def stop(self, *parts: Part) -> None:
+        """Kill those, or all: a cluster that is measured or tested has nothing to put in order at its end."""
+        for part in parts or self.parts:
+            part.kill()
+        for part in parts or self.parts:
+            part.process.wait()
+
+
+def append_config(home: Path, text: str) -> None:
+    """Add to the config.toml of the program with that home."""
+    file = home / "config" / "blobflow" / "config.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        lines.write(text)
+
+
+@contextmanager
+def cluster(folder: Path, scheme: str = "dask") -> Iterator[Cluster]:
+    """A cluster that has nothing yet, whose processes end with the context."""
+    made = Cluster(folder, scheme)
+    try:
+        yield made
+    finally:
+        made.stop()
