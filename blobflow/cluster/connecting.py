@@ -64,6 +64,7 @@ async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[Loca
             asynchronous=True,
             security=Security.temporary(),
             dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # else it takes 8787
             silence_logs=logging.CRITICAL,
             local_directory=folder,
             plugins=(WorkerSide(options),),
