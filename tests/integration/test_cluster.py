@@ -207,6 +207,8 @@ async def test_a_worker_that_comes_late_is_waited_for(field: Field) -> None:
         # A wait tells nobody that it begins.
         while not any("waiting for" in each.what for each in client.meter.waits.now()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        while field.cluster.scheduler.adaptive_target() < 1:  # noqa: ASYNC110  it is asked every second
+            await asyncio.sleep(0.05)
         await field.cluster.add("late")
     assert run.result().ok
     assert not client.meter.waits.now()
