@@ -99,6 +99,7 @@ class _Coordinator:
         self._dispatch = Dispatch(lambda: self._members.fit, settings, meter.waits, str(engine))
         self.carrier = DaskCarrier(run, client, remote, self._members, self._dispatch, observe, hosts.known)
         self._figures = RunFigures(meter, observe, self.carrier.moved, self.carrier.arrived)
+        self.carrier.on_news = self._figures.take
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import msgspec
+from msgspec.structs import astuple
 
 from blobflow.content import Site
 from blobflow.events import Meter, Observer, RangeRead, Retrying, Traced, Waiting, Warned
@@ -165,7 +166,7 @@ class RunFigures:
 
     def _count(self, part: str, host: str, figures: HostFigures) -> None:
         before = self._hosts.get((part, host), HostFigures())
-        if figures.requests < before.requests or figures.bytes_read < before.bytes_read:
+        if any(now < then for now, then in zip(astuple(figures), astuple(before), strict=True)):
             return  # an older message
         self._hosts[part, host] = figures
         meter = self._meter.hosts[host]

@@ -98,13 +98,16 @@ class WorkerSide(WorkerPlugin):
         if (found := self._runs.get(run)) is not None:
             found.touch().share(shares)
 
-    async def carry(self, run: str, key: str, packed: bytes) -> tuple[str, bytes]:
-        """Bring a packed carriage. Returns what became of it, and the packed arrivals if it ARRIVED."""
+    async def carry(self, run: str, key: str, packed: bytes) -> tuple[str, bytes, str]:
+        """Bring a packed carriage. Returns what became of it, the packed arrivals if it ARRIVED, and with them
+        the packed news: whoever has the last carriage of a run has all figures of it."""
         found = self._runs.get(run)
         if found is None:
-            return NO_RUN, b""
+            return NO_RUN, b"", ""
         arrivals = await found.touch().bring(key, unpack_carriage(packed))
-        return (GIVEN_UP, b"") if arrivals is None else (ARRIVED, pack_arrivals(arrivals))
+        if arrivals is None:
+            return GIVEN_UP, b"", ""
+        return ARRIVED, pack_arrivals(arrivals), pack_news(found.run.news())
 
     async def stop(self, run: str, keys: tuple[str, ...]) -> None:
         """See `RunOnWorker.stop`."""
