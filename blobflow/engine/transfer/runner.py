@@ -167,6 +167,7 @@ class Transfer:
                 self._changed.clear()
                 self._update()
                 if self.step_states.finished and (self._loss is not None or not self._more):
+                    self.no_more()
                     break
                 self._start_what_fits()
                 await self._changed.wait()
