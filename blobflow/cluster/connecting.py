@@ -63,7 +63,8 @@ async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[Loca
             memory_limit=0,
             asynchronous=True,
             security=Security.temporary(),
-            dashboard_address=None,
+            # Without an address Dask takes port 8787, and warns on standard error where that is taken.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=logging.CRITICAL,
             local_directory=folder,
             plugins=(WorkerSide(options),),

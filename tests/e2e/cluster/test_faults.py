@@ -86,7 +86,7 @@ async def test_workers_come_and_are_retired_in_the_middle_of_a_run(
     """One, then four, then one. Who is retired in mid-blob ends what it carries or leaves it to others: two
     blobs, as nobody limits them."""
     (first,) = field.have(1)
-    layout, target = field.filled.fill(images=4), start_registry("target")
+    layout, target = field.filled.fill(images=8), start_registry("target")
     field.gates[first].hold_after(SOME)
     async with field.syncing(layout, [target], home, concurrency=None) as run:
         await hold(field, [first])
