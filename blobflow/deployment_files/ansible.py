@@ -12,6 +12,7 @@ from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.contract import PartKind
 from blobflow.deployment_files.findings import Findings, likely_text, words_of
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object
+from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
 
@@ -29,6 +30,7 @@ _PULLING = frozenset(
     ["docker_image", "docker_image_pull", "podman_image", "docker_image_info", "docker_image_export"]
 )
 _OBJECTS = frozenset(("k8s", "kubernetes"))
+_COMMANDS = frozenset(("command", "shell"))
 _COMPOSE = frozenset(("docker_compose", "docker_compose_v2"))
 _PLAY_KEYS = frozenset(
     ["hosts", "tasks", "roles", "import_playbook", "import_tasks", "include_tasks", "block", "pre_tasks"]
@@ -92,6 +94,10 @@ def read_playbook(findings: Findings, document: Node, objects: ObjectReader) -> 
                 for name in ("definition", "resource_definition"):
                     if (definition := value.get(name)) and is_object(definition):
                         objects.read(definition)
+            elif module in _COMMANDS:
+                command = value.scalar("cmd") if isinstance(value, MappingNode) else value
+                if isinstance(command, Scalar):
+                    read_script(findings, command.piece)
             elif module in _COMPOSE and isinstance(value, MappingNode):
                 definition = value.get("definition")
                 if isinstance(definition, MappingNode) and is_compose(definition):

@@ -175,7 +175,7 @@ class Reading:
                     read_image_key(self.findings, key.value, value, "image")
 
         each_mapping(document, visit)
-        if len(self.findings.images) + len(self.findings.untold) == before and _has_parts(document):
+        if _has_parts(document):
             read_values(self.findings, document)
         return len(self.findings.images) + len(self.findings.untold) > before
 

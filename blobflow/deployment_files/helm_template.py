@@ -69,7 +69,7 @@ def _takes_containers(lines: list[Piece], index: int) -> bool:
         if key.group(2):
             return "{{" in key.group(2)
         following = next((line.text for line in lines[index + 1 : index + 4] if not _control(line.text)), "")
-        return "{{" in following and not following.lstrip().startswith("- name")
+        return "{{" in following and re.match(r"[ \t]*- (?!\{\{)", following) is None
     if "{{" not in text or not _OF_CONTAINERS.search(text):
         return False
     if "toYaml" in text or "tpl " in text or "include " in text or "tplvalues" in text:
