@@ -49,6 +49,7 @@ _ENDS = (
     ("_repository", "_tag"),
     ("_image", "_tag"),
     ("_image", "_image_tag"),
+    ("image", "image_version"),
     ("_name", "_tag"),
 )
 
@@ -182,7 +183,9 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
 
 
 def _read_pair(findings: Findings, name: Scalar, tag: Scalar, texts: dict[str, str]) -> None:
-    if "{{" in name.value + tag.value:
+    if tag.is_null or not tag.value.strip():
+        findings.leave(name.piece, "ansible variable", "has an empty tag: the role puts one in")
+    elif "{{" in name.value + tag.value:
         filled = f"{_filled(name.value, texts) or name.value}:{_filled(tag.value, texts) or tag.value}"
         written = f"{name.value} + {tag.value}"
         findings.leave(name.piece, "ansible variable", _REASON, likely_text(filled), written=written)

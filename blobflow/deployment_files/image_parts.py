@@ -12,7 +12,7 @@ from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
 from blobflow.oci.reference import looks_like_host
 
 _REPOSITORY = ("repository", "repo", "imageRepository")
-_TAGS = ("tag", "imageTag")
+_TAGS = ("tag", "imageTag", "image_tag", "image_version")
 _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 # What YAML reads as a number whose end it drops: 1.10 is 1.1 to a chart.
