@@ -10,7 +10,7 @@ import re
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.contract import PartKind
-from blobflow.deployment_files.findings import Findings, likely_text, words_of
+from blobflow.deployment_files.findings import Findings, is_bare, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.source_text import Piece
@@ -172,13 +172,13 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
             if "{{" in value.value and words_of(name)[-1] == "image":
                 made = likely_text(_filled(value.value, texts))
                 findings.name(value.piece, "ansible variable", reason=_REASON, likely=made)
-            else:
+            elif is_likely_image(value.value.strip()):
                 read_image_key(findings, name, value, "ansible variable")
     for _, each in mapping.pairs:
         if isinstance(each, MappingNode | ListNode):
             for nested in _mappings(each):
                 for key, inner in nested.pairs:
-                    if isinstance(inner, Scalar):
+                    if isinstance(inner, Scalar) and not is_bare(inner.value):
                         read_image_key(findings, key.value, inner, "ansible variable")
 
 

@@ -189,7 +189,8 @@ class Findings:
             return True
         if not text or not names_an_image(name):
             return False
-        if cut_off or (is_filled_in(text) and " " not in _BRACES.sub("", text)):
+        filled_in = is_filled_in(text) and " " not in (around := _BRACES.sub("", text))
+        if cut_off or (filled_in and (words_of(name)[-1] == "image" or "/" in around)):
             self.name(piece, field)
             return True
         bare = words_of(name)[-1] == "image" and text.lower() not in _NO_NAMES and not text.isdigit()
