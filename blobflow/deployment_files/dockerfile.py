@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -192,9 +192,9 @@ def _read_from(
     words = _without_flags(instruction)
     if words:
         # A template of another tool may have blanks in it.
-        last = next((each for each in words if "}}" in each.text), words[0])
-        is_template = words[0].text.startswith("{{")
-        piece = Piece(words[0].source, words[0].start, (last if is_template else words[0]).end).strip("\"'")
+        named = list(takewhile(lambda each: not _AS.match(each.text), words))
+        last = named[-1] if named and "{{" in words[0].text else words[0]
+        piece = Piece(words[0].source, words[0].start, last.end).strip("\"'")
         text = piece.text
         made = expand(text, args.values.get, escape=escape).text
         if "$" not in text and escape not in text:

@@ -104,19 +104,26 @@ def is_filled_in(text: str) -> bool:
 
 def is_surely_image(text: str) -> bool:
     """Whether a text that may be anything is an image's name by its looks: it has a digest, or a registry
-    with a dot or port, a repository, and a tag."""
+    with a dot or port, a repository, and a tag that is no port, as in `a.example/b:8080`."""
     if len(text) > _LONGEST or "://" in text or isinstance(reference_or_reason(text), str):
         return False
     if _DIGEST.search(text):
         return True
     host, slash, rest = text.partition("/")
-    return bool(slash) and looks_like_host(host) and host != "localhost" and ":" in rest
+    tag = rest.partition(":")[2]
+    is_port = tag.isdecimal() and len(tag) > 3 and "/" not in rest
+    return bool(slash and tag) and looks_like_host(host) and host != "localhost" and not is_port
 
 
 def is_likely_image(text: str) -> bool:
     """Whether a text whose name says that it is an image looks like one: it has more than a word."""
     named = not isinstance(reference_or_reason(text), str)
     return named and any(mark in text for mark in "/:@") and not text.startswith("/")
+
+
+def is_bare(text: str) -> bool:
+    """Whether a name is one word: no registry, no tag, no digest."""
+    return not any(mark in text for mark in "/:@")
 
 
 def words_of(name: str) -> list[str]:
@@ -207,7 +214,8 @@ class Findings:
         if text is None:
             self.leave(piece, field, reason or "has a variable without a default here", likely)
             return
-        found = reference_or_reason(text.strip().removeprefix("docker://"))
+        text = text.strip().removeprefix("docker://")
+        found = reference_or_reason(text) if text else "is empty by its defaults"
         if isinstance(found, str):
             self.leave(piece, field, reason or found, likely)
         else:

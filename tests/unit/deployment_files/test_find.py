@@ -9,6 +9,7 @@ import pytest
 
 from blobflow.deployment_files import find, formats, yaml_tree
 from blobflow.deployment_files.find import find_images
+from blobflow.deployment_files.source_text import SourceText
 from blobflow.errors import InvalidConfig, UsageError
 
 POD = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - image: registry.example.com/app:1\n"
@@ -36,7 +37,7 @@ def refused(text: str, name: str = "file.yaml") -> str:
 
 
 def read(name: str, text: str) -> None:
-    source = formats.SourceText(name, text)
+    source = SourceText(name, text)
     formats.Reading(source, custom_resources=True, env=dict).read()
 
 
