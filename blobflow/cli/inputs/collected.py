@@ -20,6 +20,7 @@ from blobflow.cli.inputs.image_list import requests_of
 from blobflow.cli.inputs.lock_file import parse_lock
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.requests import CollectedPath, ImageRequest, MirrorRequest, RegistryPrefix
+from blobflow.cli.options.command_line import without_secrets
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
 from blobflow.deployment_files.lock_mark import LOOKED_AT, is_lock
 from blobflow.errors import InvalidConfig, UsageError
@@ -61,8 +62,9 @@ class Collected(msgspec.Struct, frozen=True):
 def untold_sentence(untold: UntoldImage) -> str:
     """What is known of a place whose image can't be told."""
     likely = f"; that would be {untold.likely}" if untold.likely else ""
+    (written,) = without_secrets((untold.written,))
     return (
-        f"{untold.path} line {untold.line}: {one_line(untold.written)!r} ({untold.field}) can't be told: it"
+        f"{untold.path} line {untold.line}: {one_line(written)!r} ({untold.field}) can't be told: it"
         f" {untold.reason}{likely}"
     )
 

@@ -129,6 +129,13 @@ def test_stdin_is_read_and_a_file_is_written_whole(folder: Path) -> None:
     assert "stdin:5 initContainer" in (folder / "out").read_text()
 
 
+def test_a_login_in_front_of_a_host_is_not_repeated(folder: Path) -> None:
+    (folder / "k8s" / "pod.yaml").write_text(POD.replace("quay.io", "ann:hunter2@quay.io"))
+    for arguments in ((), ("--json",)):
+        assert "hunter2" not in run("images", "k8s/pod.yaml", *arguments, "-o", "out").output
+        assert "hunter2" not in (folder / "out").read_text()
+
+
 def test_strict_makes_a_place_that_can_not_be_told_an_error() -> None:
     done = run("images", "k8s", "--strict")
     assert done.exit_code == 3
