@@ -318,6 +318,20 @@ def test_digests_of_one_tag_are_brought_by_digest_alone(folder: Path) -> None:
     ]
 
 
+def test_what_was_rewritten_is_not_brought_to_where_it_is(folder: Path) -> None:
+    (folder / "list.txt").write_text("m.example/hub/a/b:1\nm.example/other/c:1\nnginx\n")
+    request = chosen("list.txt")
+    assert [source for source, _ in asked(request)] == [
+        "m.example/other/c:1",
+        "docker.io/library/nginx:latest",
+    ]
+    (warning,) = request.warnings
+    assert warning.endswith("that is there by its name: 1 image named in files: m.example/hub/a/b:1")
+    (folder / "list.txt").write_text("m.example/hub/a/b:1\n")
+    with pytest.raises(UsageError, match=r"nothing is brought to m\.example/hub"):
+        chosen("list.txt")
+
+
 def test_other_sources_may_name_the_same(folder: Path) -> None:
     (folder / "list").write_text("nginx\na/b:1\n")
     request = chosen("k8s", images=Path("list"))
