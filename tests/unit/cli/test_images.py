@@ -255,6 +255,7 @@ def test_other_files_are_no_lock_files(text: str) -> None:
         ("lock: 1\nimages:\n- {image: 'oci:here', digest: " + A + "}\n", "an image at a registry is needed"),
         (f"lock: 1\nimages:\n- {{image: 'a@{A}', digest: '{B}'}}\n", "locked to another digest than its own"),
         ("lock: 1\nimages: [\n", "is not YAML"),
+        ("lock: 1\nimages:\n- &a {image: 'a/b:1', digest: " + A + "}\n- *a\n", "has an alias of line 3"),
     ],
 )
 def test_what_is_wrong_with_a_lock_file_is_told_with_its_line(text: str, sentence: str) -> None:
