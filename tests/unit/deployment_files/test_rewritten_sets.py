@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from blobflow.cli.inputs.requests import parse_registry_prefix
 from blobflow.deployment_files.contract import NamedImage
 from blobflow.deployment_files.find import find_images
 from blobflow.deployment_files.rewritten_files import RewrittenFile, rewrite_files
+from blobflow.errors import InvalidConfig
 from blobflow.oci import Reference
 from tests.deployment_vectors import deployment_vectors
+from tools.mutations import mutations
 
 FILES = Path(__file__).parent / "files"
 MIRROR = parse_registry_prefix("mirror.example:5000/hub")
@@ -80,6 +84,27 @@ def test_files_of_public_projects_are_rewritten(tmp_path: Path) -> None:
     files = [str(each.file) for each in deployment_vectors()]
     left = check_set(files, tmp_path)
     assert left.total() <= 5, left
+
+
+def test_mutated_files_are_rewritten_rightly_or_not_at_all(tmp_path: Path) -> None:
+    """Whatever stands in a file, its images are in the mirror afterwards, or are told as left."""
+    source, replaced = random.Random(7), 0
+    for seed in sorted(path for path in FILES.rglob("*") if path.is_file() and path.suffix != ".tsv"):
+        file = tmp_path.joinpath(*seed.parts[-3:])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for content in islice(mutations([seed.read_bytes()], source), 1, 4):
+            file.write_bytes(content)
+            try:
+                found = find_images([str(file)], custom_resources=True)
+            except InvalidConfig:
+                continue
+            (made,) = rewrite_files(found, place, custom_resources=True)
+            file.write_bytes(made.content)
+            now = find_images([str(file)], custom_resources=True)
+            outside = sum(not is_at(image.reference, MIRROR) for image in now.images)
+            assert outside == len(made.left) + len(made.matched)
+            replaced += made.replaced
+    assert replaced > 100
 
 
 def test_a_mirror_without_a_prefix_will_do(tmp_path: Path) -> None:
