@@ -21,6 +21,7 @@ _DIRECTIVE = re.compile(r"[ \t]*#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*(.*?)[
 _HEREDOC = re.compile(r"(?<!<)<<(-?)([\"']?)([A-Za-z_][\w.-]*)\2")
 _INSTRUCTION = re.compile(r"[ \t]*([A-Za-z]+)(?=[ \t\r\n]|\Z)")
 _ARG = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:=(.*))?\Z", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _FLAG = re.compile(r"--[a-z-]+(?:=|\Z)")
 _FROM_OF_MOUNT = re.compile(r"(?:\A|,)from=([^,]+)")
 _AS = re.compile(r"[aA][sS]\Z")
@@ -38,6 +39,13 @@ class _Instruction(msgspec.Struct, frozen=True):
     arguments: tuple[Piece, ...]
 
 
+class _Args(msgspec.Struct):
+    """The ARGs before the first FROM: what they are, and where their defaults stand."""
+
+    values: dict[str, str | None] = msgspec.field(default_factory=dict)
+    defaults: dict[str, Piece] = msgspec.field(default_factory=dict)
+
+
 class _Stage(msgspec.Struct):
     """What `FROM` and `--from` of a file can name."""
 
@@ -51,14 +59,14 @@ def read_dockerfile(findings: Findings, source: SourceText, field: str = "") -> 
     if frontend:
         findings.name(frontend, f"{field}syntax directive")
     instructions = list(_instructions(source, escape))
-    values: dict[str, str | None] = {}
+    args = _Args()
     earlier, all_stages = _Stage(), _stages(instructions)
 
     for instruction in instructions:
         if instruction.word == "ARG" and not earlier.count:
-            _read_args(instruction, values, escape)
+            _read_args(instruction, args, escape)
         elif instruction.word == "FROM":
-            _read_from(findings, instruction, values, earlier, all_stages, escape, field)
+            _read_from(findings, instruction, args, earlier, all_stages, escape, field)
         else:
             _read_others(findings, instruction, all_stages, field)
 
@@ -152,14 +160,18 @@ def _without_flags(instruction: _Instruction) -> list[Piece]:
     return words
 
 
-def _read_args(instruction: _Instruction, values: dict[str, str | None], escape: str) -> None:
+def _read_args(instruction: _Instruction, args: _Args, escape: str) -> None:
     """The defaults of one ARG instruction. Quotes around a value are no part of it."""
     for piece in instruction.arguments:
         found = _ARG.match(piece.text)
         if not found:
             continue
         name, value = found.group(1), found.group(2)
-        values[name] = None if value is None else expand(_unquoted(value), values.get, escape=escape).text
+        if value is None:
+            args.values[name] = None
+            continue
+        args.values[name] = expand(_unquoted(value), args.values.get, escape=escape).text
+        args.defaults[name] = piece.cut(*found.span(2)).strip("\"'")
 
 
 def _unquoted(text: str) -> str:
@@ -171,7 +183,7 @@ def _unquoted(text: str) -> str:
 def _read_from(
     findings: Findings,
     instruction: _Instruction,
-    values: dict[str, str | None],
+    args: _Args,
     earlier: _Stage,
     all_stages: _Stage,
     escape: str,
@@ -184,7 +196,7 @@ def _read_from(
         last = named[-1] if named and "{{" in words[0].text else words[0]
         piece = Piece(words[0].source, words[0].start, last.end).strip("\"'")
         text = piece.text
-        made = expand(text, values.get, escape=escape).text
+        made = expand(text, args.values.get, escape=escape).text
         if "$" not in text and escape not in text:
             if text.lower() not in ("scratch", *earlier.names):
                 findings.name(piece, f"{field}FROM")
@@ -193,9 +205,10 @@ def _read_from(
         elif made is None and _may_be_stage(text, earlier):
             findings.leave(piece, f"{field}FROM", _CHOSEN)
         elif made != "scratch":
-            findings.expand(
-                piece, made, f"{field}FROM", "has an ARG without a default" if made is None else ""
-            )
+            why = "has an ARG without a default" if made is None else ""
+            variable = _VARIABLE.fullmatch(text)
+            default = args.defaults.get(variable[1] or variable[2]) if variable else None
+            findings.expand(piece, made, f"{field}FROM", why, default=default)
     _count(earlier, instruction)
 
 

@@ -200,8 +200,18 @@ class Findings:
             return True
         return False
 
-    def expand(self, piece: Piece, text: str | None, field: str, reason: str = "", likely: str = "") -> None:
-        """A piece with variables, and what their defaults make of it; None if they have none."""
+    def expand(
+        self,
+        piece: Piece,
+        text: str | None,
+        field: str,
+        reason: str = "",
+        likely: str = "",
+        *,
+        default: Piece | None = None,
+    ) -> None:
+        """A piece with variables, and what their defaults make of it; None if they have none. `default`: of a
+        piece that is one variable, where its default stands."""
         piece = piece.strip()
         if text is None:
             self.leave(piece, field, reason or "has a variable without a default here", likely)
@@ -211,7 +221,7 @@ class Findings:
         if isinstance(found, str):
             self.leave(piece, field, reason or found, likely)
         else:
-            self.add(piece, piece.text, found, field, _literal_name(piece))
+            self.add(piece, piece.text, found, field, _literal_name(default or piece))
 
     def join(
         self,

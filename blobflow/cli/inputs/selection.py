@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 
 
-def read_request(selection: SelectionOptions) -> MirrorRequest:
-    """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
+def read_request(selection: SelectionOptions, *, needs_targets: bool = True) -> MirrorRequest:
+    """What the arguments ask for. `needs_targets`: see `parse_spec`.
+
+    Raises UsageError for half of one form, or both at once.
+    """
     from blobflow.cli.inputs.requests import MirrorRequest, parse_registry_prefix, repository_request
 
     targets = tuple(parse_registry_prefix(target) for target in selection.targets)
@@ -32,7 +35,13 @@ def read_request(selection: SelectionOptions) -> MirrorRequest:
             )
         text, name = read_text(selection.spec), input_name(selection.spec)
         request = read_spec(
-            text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
+            text,
+            name,
+            targets,
+            selection.spec_format,
+            scoped=selection.scoped,
+            needs_targets=needs_targets,
+            environ=os.environ,
         )
         return _with_files(request, selection)
     if selection.source and targets and not (selection.images or selection.images_from):

@@ -57,6 +57,11 @@ OTHERS = [
     ("Dockerfile", "FROM alpine:3 AS a\nFROM a\n", "FROM M/library/alpine:3 AS a\nFROM a\n"),
     ("Dockerfile", "ARG V=3\nFROM alpine:$V\n", "ARG V=3\nFROM M/library/alpine:$V\n"),
     (
+        "Dockerfile",
+        'ARG V=3\nARG A="b/c:1" D=e:$V\nFROM $A\nFROM ${A} AS x\nFROM ${D}\nFROM ${F:-g/h:2}\n',
+        'ARG V=3\nARG A="M/b/c:1" D=M/library/e:$V\nFROM $A\nFROM ${A} AS x\nFROM ${D}\nFROM ${F:-M/g/h:2}\n',
+    ),
+    (
         "compose.yaml",
         "services:\n  a: {image: 'b/c:${T:-1}'}\n",
         "services:\n  a: {image: 'M/b/c:${T:-1}'}\n",
@@ -172,6 +177,12 @@ def test_what_has_no_place_for_a_digest_is_left_with_why(tmp_path: Path) -> None
     made = rewritten(tmp_path, "Dockerfile", b"ARG V=3\nFROM alpine:$V\n", digest=True)
     assert made.content == made.before
     assert [why for _, why in made.left] == ["has no place for a digest there"]
+
+
+def test_a_default_that_makes_another_name_as_well_leaves_the_file_alone(tmp_path: Path) -> None:
+    made = rewritten(tmp_path, "Dockerfile", b"ARG A=b/c:1\nFROM $A\nFROM $A-slim\n")
+    assert made.content == made.before
+    assert len(made.left) == 2
 
 
 def test_what_is_put_together_from_variables_is_left_with_why(tmp_path: Path) -> None:
