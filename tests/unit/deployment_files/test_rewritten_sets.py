@@ -104,7 +104,7 @@ def test_mutated_files_are_rewritten_rightly_or_not_at_all(tmp_path: Path) -> No
             outside = sum(not is_at(image.reference, MIRROR) for image in now.images)
             assert outside == len(made.left) + len(made.matched)
             replaced += made.replaced
-    assert replaced > 100
+    assert replaced > 50
 
 
 def test_a_mirror_without_a_prefix_will_do(tmp_path: Path) -> None:
