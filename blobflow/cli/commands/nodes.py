@@ -14,6 +14,7 @@ from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.nodes import NodeOptions, node_options
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.param_types import FILE
+from blobflow.cli.output.warnings import print_warnings
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 
@@ -52,7 +53,7 @@ def verb(
     config.toml); logins are never written. What a format can't say is an error that names it.
     """
     from blobflow.cli.inputs.mirrors import mirrors_of
-    from blobflow.cli.node_output import make_node_files, write_node_files
+    from blobflow.cli.node_output import make_node_files, notes_of, write_node_files
 
     def find_tags(searches: Sequence[TagSearch]) -> Mapping[TagSearch, Sequence[ChosenTags]]:
         from blobflow.operations.tags.select import select_tags
@@ -65,4 +66,9 @@ def verb(
     defaults = selected.request.hosts if selected.request else {}
     settings = run_settings(connection, host_defaults=defaults)
     made = make_node_files(selected.mirrors, nodes, settings)
-    write_node_files(made, nodes, quiet=connection.output.quiet)
+    said = selected.request.warnings if selected.request else ()
+    output, events = connection.output, connection.output.log_format == "json"
+    print_warnings((*said, *(f"left out: {each}" for each in made.refused)), output)
+    write_node_files(made, nodes, quiet=output.quiet or events)
+    if events:
+        print_warnings(notes_of(made, nodes), output)

@@ -236,6 +236,15 @@ def test_what_can_be_said_is_told_without_what_can_not() -> None:
     assert "warning: left out: containerd mirrors whole registries alone" in done.stderr
 
 
+def test_warnings_are_events_where_these_are_asked_for() -> None:
+    words = ("--format", "docker", "--partial", "--log-format", "json")
+    done = run(spec(ONE_TARGET), *words)
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert len(events) == 2
+    assert "left out: docker has mirrors of docker.io alone" in events[0]["message"]
+    assert "sends its login for docker.io to no mirror" in events[1]["message"]
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [
