@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
-from blobflow.cli.options.images import SelectionOptions, selection_options
-from blobflow.cli.options.nodes import NodeOptions, node_options
+from blobflow.cli.options.nodes import NodeOptions, NodeSelection, node_options, node_selection_options
 from blobflow.cli.options.option_group import show_first
-from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.warnings import print_warnings
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
@@ -24,22 +21,13 @@ if TYPE_CHECKING:
 
 @click.command("nodes", cls=Verb)
 @show_first(
-    *("source", "targets", "images", "form", "output", "by_digest", "no_upstream", "partial"),
+    *("sources", "targets", "images", "form", "output", "by_digest", "no_upstream", "partial"),
     *("ca", "plain_http", "quiet"),
 )
-@selection_options
-@click.option(
-    "--from-report",
-    "report",
-    type=FILE,
-    metavar="FILE",
-    help="Of the images that a run brought to their places, by the JSON report that it wrote.",
-)
+@node_selection_options
 @node_options
 @connection_options_without_logins
-def verb(
-    selection: SelectionOptions, report: Path | None, nodes: NodeOptions, connection: ConnectionOptions
-) -> None:
+def verb(selection: NodeSelection, nodes: NodeOptions, connection: ConnectionOptions) -> None:
     """Print what points machines at a mirror: the configuration of a container runtime, or a policy.
 
     \b
@@ -62,7 +50,7 @@ def verb(
         settings = run_settings(connection, hosts=hosts)
         return run_one_shot(settings, connection.output, lambda client: select_tags(client, searches))
 
-    selected = mirrors_of(selection, find_tags, report)
+    selected = mirrors_of(selection, find_tags)
     defaults = selected.request.hosts if selected.request else {}
     settings = run_settings(connection, host_defaults=defaults)
     made = make_node_files(selected.mirrors, nodes, settings)
