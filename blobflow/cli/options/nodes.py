@@ -77,7 +77,7 @@ node_selection_options = option_group(
         type=PLACE,
         metavar="HOST[/prefix]",
         multiple=True,
-        help="The mirror; several are asked in their order. With SPEC: of its targets these.",
+        help="The mirrors, in the order in which they are asked. With SPEC: of its targets these. Repeatable.",
     ),
     click.option(
         "--images",
