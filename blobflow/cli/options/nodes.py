@@ -77,7 +77,7 @@ node_selection_options = option_group(
         type=PLACE,
         metavar="HOST[/prefix]",
         multiple=True,
-        help="The mirrors, in the order in which they are asked. With SPEC: of its targets these. Repeatable.",
+        help="The mirrors, in the order in which they are asked. With SPEC those of its targets. Repeatable.",
     ),
     click.option(
         "--images",
