@@ -3,7 +3,7 @@ mirror in them, and node configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from blobflow.mirror_places import MirrorPlaces
     from blobflow.oci import Digest, Reference
     from blobflow.oci.index_grouping import ImageName
+    from blobflow.operations.airgap.archive_inputs import ArchiveInput
     from blobflow.operations.airgap.extract import ExtractedFiles
-    from blobflow.operations.airgap.load import ArchiveInput, Loaded
+    from blobflow.operations.airgap.load import Loaded
     from blobflow.settings import Settings
 
 
@@ -49,7 +50,8 @@ class BundleOutputs:
         self._stack = ExitStack()
         self._written: ExtractedFiles | None = None
         self._deployments: ExtractedFiles | None = None
-        self._origins: dict[ImageName, Reference] = {}
+        self._origins: Mapping[ImageName, Reference] = {}
+        self._paths: Mapping[ImageName, str] = {}
         self._loaded: dict[ImageName, Digest] = {}
 
     def __enter__(self) -> BundleOutputs:
@@ -65,10 +67,9 @@ class BundleOutputs:
 
         options = self._options
         await check_digest_list(client, options.digests, inputs)
-        if options.files_to is None and options.rewrite is None and not self._nodes:
+        if options.files_to is None and options.rewrite is None:
             return
         from blobflow.operations.airgap.extract import extract_files
-        from blobflow.operations.airgap.origins import image_origins
 
         if options.files_to is not None:
             self._written = await extract_files(client, inputs, options.files_to)
@@ -79,11 +80,10 @@ class BundleOutputs:
                 raise UsageError(
                     "no deployment files are in the bundle; `save --images-from` puts them there"
                 )
-        if options.rewrite is not None or self._nodes:
-            self._origins = await image_origins(client, inputs)
 
     def take(self, names: Iterable[ImageName], loaded: Loaded) -> None:
         """Take note of the images that are loaded, as far as they are there."""
+        self._origins, self._paths = loaded.origins, loaded.paths
         self._loaded = {name: loaded.groups[name].root.digest for name in names if name in loaded.groups}
 
     def finish(
@@ -112,8 +112,15 @@ class BundleOutputs:
         from blobflow.engine.pairs import Pair
         from blobflow.mirror_places import places_of_pairs
 
-        at = [(self._origins[name], place.under(name.path, name.tag, name.digest)) for name in names]
-        return places_of_pairs([Pair(origin, target) for origin, target in at])
+        return places_of_pairs(
+            [
+                Pair(
+                    self._origins[name],
+                    place.under(self._paths.get(name, name.path), name.tag, name.digest),
+                )
+                for name in names
+            ]
+        )
 
     def _write_nodes(self, mirrors: Sequence[MirrorPlaces], settings: Settings, *, quiet: bool) -> None:
         """Write or print the configuration in each format, after all were made."""

@@ -140,14 +140,13 @@ def side(
     checked = run(["sh", "-c", f"cd {carried.bundle.parent} && sha256sum -c {digests.name}"], home)
     assert checked.code == 0 and checked.out.count(": OK\n") > 1
     if request.param == "stick":
-        parts = sorted(carried.bundle.parent.glob("bundle.0*.tar"))
-        with blobflow_serve(folder / "registry", bundles=parts) as registry:
+        with blobflow_serve(folder / "registry", bundles=[carried.bundle]) as registry:
             files = folder / "files"
             done("load", carried.bundle, "--files-to", files, "--digests", digests, home=home)
             deployments = [*files.glob("*.yaml")]
             done("rewrite", *deployments, "--to", registry.host, "-o", folder / "mirrored", home=home)
-            told = ("--to", registry.host, "--format", "podman", "--no-upstream", "-o", folder / "node")
-            done("nodes", *told, home=home)
+            named = ("--images-from", files / "images.lock", "--to", registry.host, "--no-upstream")
+            done("nodes", *named, "--format", "podman", "-o", folder / "node", home=home)
             yield Side(registry.host, registry, home, folder)
         return
     starts = docker_registry if request.param == "docker-registry" else blobflow_serve

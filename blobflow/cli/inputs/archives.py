@@ -11,7 +11,7 @@ from blobflow.errors import NoSuchFile, UsageError
 from blobflow.events import PhaseStarted
 from blobflow.oci import Platform, parse_platform
 from blobflow.oci.local_reference import ARCHIVES, STREAM, local_host
-from blobflow.operations.airgap.load import ArchiveInput
+from blobflow.operations.airgap.archive_inputs import ArchiveInput
 from blobflow.transports.archive import BundleFiles, detect_transport, files_of_bundle
 from blobflow.transports.archive.detection import transport_of_open
 from blobflow.transports.archive.parts import run_text

@@ -16,7 +16,7 @@ from blobflow.transports.archive import BundleFiles, files_of_bundle
 
 if TYPE_CHECKING:
     from blobflow.client import Client
-    from blobflow.operations.airgap.load import ArchiveInput
+    from blobflow.operations.airgap.archive_inputs import ArchiveInput
 
 
 class Bundles(msgspec.Struct, frozen=True):

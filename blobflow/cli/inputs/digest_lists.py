@@ -19,7 +19,7 @@ from blobflow.operations.airgap.digest_list import (
 
 if TYPE_CHECKING:
     from blobflow.client import Client
-    from blobflow.operations.airgap.load import ArchiveInput
+    from blobflow.operations.airgap.archive_inputs import ArchiveInput
 
 
 async def write_digest_list(client: Client, bundle: Path, files: Sequence[Path]) -> None:

@@ -29,7 +29,7 @@ from blobflow.oci.bundle import kind_of
 from blobflow.oci.local_reference import local_host
 from blobflow.oci.platform_choice import attested_digest
 from blobflow.oci.referrers import subject_in_tag
-from blobflow.operations.airgap.load import ArchiveInput, archive_of, archives_of, lacking
+from blobflow.operations.airgap.archive_inputs import ArchiveInput, archive_of, archives_of, lacking
 from blobflow.transports.archive import ArchiveSource, detect_transport
 from blobflow.transports.files import translate_os_errors
 from blobflow.transports.union_source import UnionSource

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from blobflow.client import Client
-from blobflow.errors import UnsupportedContent
-from blobflow.oci import Reference
+from blobflow.engine.services import Services
+from blobflow.errors import UnsupportedContent, error_side
+from blobflow.oci import Manifest, Reference, parse_manifest
 from blobflow.oci.artifact import NamedFile
 from blobflow.oci.bundle import CUSTOM_RESOURCES, DEPLOYMENT_TYPE, FILES_TYPE
-from blobflow.operations.airgap.load import ARCHIVES, ArchiveInput, archives_of, lacking, with_archives
-from blobflow.operations.airgap.origins import named_manifests
+from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
+from blobflow.operations.airgap.archive_inputs import ArchiveInput, archives_of, lacking
+from blobflow.operations.airgap.load import ARCHIVES, with_archives
 from blobflow.operations.artifacts.pull import PulledFile, files_of, files_there, pulled_file, write_files
 from blobflow.printable import printable
 from blobflow.transports.files import in_thread
@@ -41,9 +43,9 @@ async def extract_files(
     kinds = (DEPLOYMENT_TYPE,) if deployments_alone else (DEPLOYMENT_TYPE, FILES_TYPE)
     async with client.services() as services:
         artifacts = {
-            Reference(ARCHIVES, "files", digest=each.manifest.descriptor.digest): each.manifest
-            async for each in named_manifests(services, inputs)
-            if each.manifest.artifact_type in kinds
+            Reference(ARCHIVES, "files", digest=manifest.descriptor.digest): manifest
+            async for manifest in _manifests(services, inputs)
+            if manifest.artifact_type in kinds
         }
         files = {reference: files_of(reference, manifest) for reference, manifest in artifacts.items()}
         _check_titles([each for found in files.values() for each in found])
@@ -61,6 +63,17 @@ async def extract_files(
         tuple(pulled_file(each, folder, current[at]) for at, found in files.items() for each in found),
         any(each.annotations.get(CUSTOM_RESOURCES) == "true" for each in artifacts.values()),
     )
+
+
+async def _manifests(services: Services, inputs: Sequence[ArchiveInput]) -> AsyncIterator[Manifest]:
+    """All that the OCI archives name, in their order; docker's have no files."""
+    archives = archives_of(services, inputs)
+    union = UnionSource(archives, {}, absent=lacking(inputs))
+    with error_side("source"):
+        for item, archive in zip(inputs, archives, strict=True):
+            for number in await archive.names() if transport_of(item.place) == OCI_ARCHIVE else ():
+                root = await archive.resolve(f"@{number}")
+                yield parse_manifest(await union.read(root), root.media_type, digest=root.digest)
 
 
 def _check_titles(files: Sequence[NamedFile]) -> None:

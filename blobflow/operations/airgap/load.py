@@ -21,7 +21,7 @@ from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
 from blobflow.errors import NoSuchFile, NotFound, UnsupportedContent, UsageError, error_side
 from blobflow.events import PhaseStarted
-from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest, parse_reference
 from blobflow.oci.index_grouping import (
     ArchivedImage,
     GroupedImage,
@@ -31,30 +31,20 @@ from blobflow.oci.index_grouping import (
     host_of,
     parse_image_name,
 )
-from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
+from blobflow.oci.local_reference import DOCKER_ARCHIVE, OCI_ARCHIVE, transport_of
 from blobflow.oci.platform_choice import prune_index
+from blobflow.oci.reference import split_name
+from blobflow.operations.airgap.archive_inputs import ArchiveInput, archives_of, lacking
 from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
 from blobflow.signatures.contract import ClaimedImage
-from blobflow.transports.archive import ArchiveSource
-from blobflow.transports.archive.parts import absent_parts, following_part, run_text
+from blobflow.transports.archive.parts import following_part
+from blobflow.transports.layout.image_names import full_name
 from blobflow.transports.union_source import UnionSource
 
 # Stands for the archives of one load together, where a source has a registry's host.
 ARCHIVES = "(archives)"
-_LACKING = (
-    "of a bundle in parts give all of them, and with one that was saved --since another give that one as well"
-)
-
-
-class ArchiveInput(msgspec.Struct, frozen=True):
-    """One archive: `label` is what it is called in messages, `place` its transport and path, and `platform`
-    the platform of its images where their configs are known to be wrong."""
-
-    label: str
-    place: str
-    platform: Platform | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -62,6 +52,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     `others`: for names that are wanted at one host and exist only at another, which archive has which.
     `claimed`: the images of the archives that each name is made of, as signature policies know them.
+    `origins`: the references that images had where they were saved, as far as the archives tell. `paths`: of
+    what a bundle has from a registry, the repository that `sync` would bring it to, where that is another.
     """
 
     groups: dict[ImageName, GroupedImage]
@@ -69,14 +61,19 @@ class Loaded(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
     others: dict[ImageName, str] = {}
     claimed: Mapping[ImageName, tuple[ClaimedImage, ...]] = {}
+    origins: Mapping[ImageName, Reference] = {}
+    paths: Mapping[ImageName, str] = {}
 
 
 class _Find(msgspec.Struct, frozen=True):
-    """An image under one of its names in an archive."""
+    """An image under one of its names in an archive. `origin`: the reference that it had before, `path`: its
+    repository at a mirror; "" where they are not known."""
 
     input: ArchiveInput
     called: str
     root: Descriptor
+    origin: str = ""
+    path: str = ""
 
     @property
     def claimed(self) -> ClaimedImage:
@@ -220,7 +217,10 @@ class _Gathering:
         children = {name: await self._images(each) for name, each in groups.items()}
         others = {name: said for name, said in self._others.items() if name not in groups}
         all_claimed = {name: tuple(dict.fromkeys(each.claimed for each in found[name])) for name in groups}
-        return Loaded(groups, children, tuple(self._notes), others, all_claimed)
+        first = {name: found[name][0] for name in groups}
+        origins = {name: parse_reference(find.origin) for name, find in first.items() if find.origin}
+        paths = {name: find.path for name, find in first.items() if find.path not in ("", name.path)}
+        return Loaded(groups, children, tuple(self._notes), others, all_claimed, origins, paths)
 
     def sources(self, loaded: Loaded) -> dict[str, Source]:
         """A source for each repository, over the archives that were examined so far."""
@@ -245,7 +245,9 @@ class _Gathering:
     ) -> dict[ImageName, _Find]:
         archive = self._archives[item]
         found: dict[ImageName, _Find] = {}
+        origins = await archive.origins()
         for number, called in (await archive.names()).items():
+            origin = origins.get(number, "")
             names = _names(called, wanted or {})
             if not names and wanted is None:
                 raise UsageError(_unnamed(item, number, called))
@@ -254,7 +256,9 @@ class _Gathering:
                     self._others.setdefault(name, f"{item.label} has {text}")
                 elif wanted is None or name in wanted:
                     root = await archive.resolve(f"@{number}")
-                    held = found.setdefault(name, _Find(item, text, root))
+                    path = split_name(called[0])[1] if origin else ""
+                    find = _Find(item, text, root, origin or _told_origin(item, text), path)
+                    held = found.setdefault(name, find)
                     if held.root.digest != root.digest:
                         raise UnsupportedContent(_twice(item, name, held.called, text))
         return found
@@ -340,31 +344,6 @@ class _Gathering:
         self._notes[sentence] = None
 
 
-def lacking(inputs: Iterable[ArchiveInput]) -> str:
-    """What is to be said of content that none of the archives has: which parts of them are absent, if their
-    names tell, else what can be the reason."""
-    absent = absent_parts(Path(item.label) for item in inputs)
-    if not absent:
-        return _LACKING
-    named = ", ".join(run_text(*run) for run in absent)
-    return f"of a bundle in parts give all of them; not given: {named}"
-
-
-def archive_of(services: Services, item: ArchiveInput) -> ArchiveSource:
-    """The archive that an input names."""
-    source = services.source_at(Site(item.place, ""))
-    assert isinstance(source, ArchiveSource), "inputs are archives"
-    return source
-
-
-def archives_of(services: Services, inputs: Iterable[ArchiveInput]) -> list[ArchiveSource]:
-    """The archives that inputs name, which may be parts of one bundle."""
-    archives = [archive_of(services, item) for item in inputs]
-    for archive in archives:
-        archive.read_with(archives)
-    return archives
-
-
 def _is_whole(find: _Find) -> bool:
     """Whether the image keeps its digest, as those do that are not converted from a docker archive."""
     return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
@@ -378,6 +357,12 @@ def _names(called: Iterable[str], hosts: Mapping[ImageName, str]) -> dict[ImageN
         if (name := parse_image_name(text)) and (name not in found or _is_at(text, hosts.get(name, ""))):
             found[name] = text
     return found
+
+
+def _told_origin(item: ArchiveInput, text: str) -> str:
+    """The reference that a name stands for where nothing else is said. Without a host it is docker.io's in
+    docker's own archives alone."""
+    return full_name(text) if split_name(text)[0] or transport_of(item.place) == DOCKER_ARCHIVE else ""
 
 
 def _is_at(text: str, host: str) -> bool:

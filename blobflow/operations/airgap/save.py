@@ -17,13 +17,14 @@ from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
 from blobflow.oci.index_grouping import parse_image_name
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
+from blobflow.operations.airgap.archive_inputs import ArchiveInput, archive_of
 from blobflow.operations.airgap.bundled_files import (
     BundledFiles,
     make_bundled_files,
     make_deployments,
     put_bundled_files,
 )
-from blobflow.operations.airgap.load import ArchiveInput, StartRun, archive_of
+from blobflow.operations.airgap.load import StartRun
 from blobflow.operations.artifacts.files import FileArgument
 from blobflow.transports.archive import ArchiveSink
 from blobflow.transports.files import in_thread

@@ -451,7 +451,7 @@ def test_a_spec_s_images_of_several_sources_are_one_bundle(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("save", "-o", "b.tar"), "say which images: a SPEC, or --images LIST"),
+        (("save", "-o", "b.tar"), "say which images: a SPEC, --images LIST or --images-from FILE"),
         (
             ("save", "s.yaml", "--images", "l", "-o", "b.tar"),
             "give either a spec file or --from and --images",

@@ -18,6 +18,7 @@ from blobflow.events import Observer, Warned
 from blobflow.oci import Digest
 from blobflow.oci.index_grouping import host_of, parse_image_name
 from blobflow.oci.local_reference import OCI_ARCHIVE
+from blobflow.oci.reference import split_name
 from blobflow.oci.referrers import subject_in_tag
 from blobflow.printable import first_of
 from blobflow.transports.archive.contents import scan
@@ -185,6 +186,7 @@ def _named_roots(
     for archive in archives:
         own: dict[str, Digest] = {}
         unnamed = 0
+        origins = archive.images.origins()
         for number, texts in archive.images.names().items():
             named = [(text, name) for text in texts if (name := parse_image_name(text))]
             unnamed += not named and not any(map(subject_in_tag, texts))
@@ -194,7 +196,10 @@ def _named_roots(
                     raise UnsupportedContent(
                         f"{archive.name} has two images named {full}; which one is meant can't be told"
                     )
-                found.setdefault((host_of(text), name.path), NamedRoots({}, {})).add(root, name.tag)
+                # What is from a registry is also where `sync` would bring it: no word is put under library/.
+                more = [split_name(text)[1]] if number in origins and text == texts[0] else []
+                for path in dict.fromkeys((name.path, *more)):
+                    found.setdefault((host_of(text), path), NamedRoots({}, {})).add(root, name.tag)
         if unnamed:
             images = "image" if unnamed == 1 else "images"
             observer(

@@ -1,0 +1,147 @@
+"""What `load` tells of the mirror that it has filled: node configuration, and deployment files that came
+along with the images that they name."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.command_line import NAMES, SAMPLE, Place, blobflow, place, source
+
+__all__ = ["place", "source"]
+
+FIRST, SECOND, THIRD = NAMES
+SPEC = """\
+version: 1
+defaults: {{source: '{source}', targets: [registry.example.com/elsewhere]}}
+images:
+- {first}
+- {{image: {second}, target: base/renamed}}
+collect: [deploy]
+"""
+DEPLOYMENT = """\
+kind: Deployment
+apiVersion: apps/v1
+spec: {{template: {{spec: {{containers: [
+  {{name: one, image: '{source}/{first}'}},   # as it is
+  {{name: two, image: {source}/{second}}},
+  {{name: three, image: {source}/{third}}}]}}}}}}
+"""
+OTHER = "kind: Pod\napiVersion: v1\nspec: {containers: [{name: other, image: 'example.com/not/there:1'}]}\n"
+
+
+@pytest.fixture
+def bundle(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of a spec that renames an image and collects deployment files."""
+    monkeypatch.chdir(place.folder)
+    names = {"source": place.source, "first": FIRST, "second": SECOND, "third": THIRD}
+    Path("deploy").mkdir()
+    Path("deploy/app.yaml").write_text(DEPLOYMENT.format(**names))
+    Path("mirror.yaml").write_text(SPEC.format(**names))
+    blobflow("save", "mirror.yaml", "-o", "b.tar")
+    return place.folder / "b.tar"
+
+
+def index_of(bundle: Path) -> dict[str, Any]:
+    with tarfile.open(bundle) as tar:
+        content = tar.extractfile("index.json")
+        assert content is not None
+        return {
+            entry["annotations"]["org.opencontainers.image.ref.name"]: entry
+            for entry in json.load(content)["manifests"]
+        }
+
+
+def test_a_bundle_says_where_each_image_was(place: Place, bundle: Path) -> None:
+    said = {
+        name: entry["annotations"].get("io.blobflow.bundle.source")
+        for name, entry in index_of(bundle).items()
+    }
+    tag = SECOND.rpartition(":")[2]
+    assert said == {
+        f"{place.source}/{FIRST}": f"{place.source}/{FIRST}",
+        f"base/renamed:{tag}": f"{place.source}/{SECOND}",
+        f"{place.source}/{THIRD}": f"{place.source}/{THIRD}",
+        "files/deployments:latest": None,
+    }
+    rows = blobflow("bundle", "ls", "b.tar").stdout.splitlines()
+    told = {row.split()[0]: row for row in rows}
+    assert told[f"base/renamed:{tag}"].endswith(f", from {place.source}/{SECOND}")
+    assert "file deploy/app.yaml" in told["files/deployments:latest"]
+    assert rows[-1].startswith("3 images, 1 file: ")
+
+
+def test_nodes_and_files_get_the_places_that_the_load_used(place: Place, bundle: Path) -> None:
+    mirror = f"{place.target}/m"
+    blobflow(
+        *(
+            "load",
+            "b.tar",
+            "--to",
+            mirror,
+            "--rewrite",
+            "made",
+            "--rewrite-digests",
+            "--nodes",
+            "kyverno:node",
+        ),
+        *("--nodes", "podman:node"),
+    )
+    tag = SECOND.rpartition(":")[2]
+    made = Path("made/deploy/app.yaml").read_text()
+    digests = {name: index.digest for name, index in SAMPLE.images.items()}
+    assert f"image: '{mirror}/{FIRST}@{digests[FIRST]}'}},   # as it is\n" in made
+    assert f"image: {mirror}/base/renamed:{tag}@{digests[SECOND]}}}" in made
+    for name in blobflow("images", "made", "--plain").stdout.split():
+        blobflow("inspect", name)
+    [conf] = Path("node").rglob("*.conf")
+    assert f'"{mirror}/base/renamed"' in conf.read_text()
+    assert [path.suffix for path in Path("node").rglob("*") if path.is_file()].count(".yaml") == 1
+
+
+def test_a_format_that_can_not_say_a_rename_is_told_after_the_images_are_there(
+    place: Place, bundle: Path
+) -> None:
+    done = blobflow("load", "b.tar", "--to", place.target, "--nodes", "docker:node", code=2)
+    assert "docker" in done.stderr and place.source in done.stderr
+    assert not Path("node").exists()
+    blobflow("inspect", f"{place.target}/{FIRST}")
+
+
+def test_what_is_not_in_the_bundle_is_left_and_told(place: Place) -> None:
+    (place.folder / "deploy").mkdir()
+    (place.folder / "deploy" / "app.yaml").write_text(
+        OTHER.replace("example.com/not/there:1", f"{place.source}/{FIRST}")
+    )
+    (place.folder / "deploy" / "b.yaml").write_text(OTHER)
+    bundle = str(place.folder / "b.tar")
+    saved = blobflow("save", "--images-from", str(place.folder / "deploy"), "-o", bundle, code=3)
+    assert "example.com/not/there:1" in saved.stderr
+    made = place.folder / "made"
+    done = blobflow("load", bundle, "--to", place.target, "--rewrite", str(made), code=3)
+    assert "left: b.yaml line 3: example.com/not/there:1 is not in the bundle" in done.stderr
+    assert f"{place.target}/{FIRST}" in (made / "app.yaml").read_text()
+    assert (made / "b.yaml").read_text() == OTHER
+
+
+def test_a_bundle_without_deployment_files_has_none_to_rewrite(place: Place) -> None:
+    bundle = str(place.folder / "b.tar")
+    blobflow("save", "--from", place.source, "--images", str(place.list), "-o", bundle)
+    done = blobflow("load", bundle, "--to", place.target, "--rewrite", str(place.folder / "made"), code=2)
+    assert "no deployment files are in the bundle; `save --images-from` puts them there" in done.stderr
+
+
+def test_a_locked_image_is_taken_as_it_is_locked_where_files_name_it_too(place: Place) -> None:
+    deploy, lock = place.folder / "app.yaml", place.folder / "images.lock"
+    deploy.write_text(OTHER.replace("example.com/not/there:1", f"{place.source}/{FIRST}"))
+    blobflow("images", str(deploy), "--lock", "-o", str(lock))
+    bundle = place.folder / "b.tar"
+    blobflow("save", "--images-from", str(lock), "--images-from", str(deploy), "-o", str(bundle))
+    found = index_of(bundle)
+    assert set(found) == {f"{place.source}/{FIRST}", "files/deployments:latest"}
+    said = found[f"{place.source}/{FIRST}"]["annotations"]["io.blobflow.bundle.source"]
+    assert said == f"{place.source}/{FIRST}@{SAMPLE.images[FIRST].digest}"
