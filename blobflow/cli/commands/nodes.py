@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
@@ -16,7 +17,14 @@ from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import ImageRequest
     from blobflow.operations.tags.search import ChosenTags, TagSearch
+
+
+_PRUNED = (
+    "images of which some platforms are mirrored may have an index of their own there, with another digest:"
+    " by the digest of their source's they are found in no mirror"
+)
 
 
 @click.command("nodes", cls=Verb)
@@ -54,9 +62,16 @@ def verb(selection: NodeSelection, nodes: NodeOptions, connection: ConnectionOpt
     defaults = selected.request.hosts if selected.request else {}
     settings = run_settings(connection, host_defaults=defaults)
     made = make_node_files(selected.mirrors, nodes, settings)
+    if selected.request is not None and any(_may_be_pruned(image) for image in selected.request.images):
+        made = msgspec.structs.replace(made, notes=(*made.notes, _PRUNED))
     said = selected.request.warnings if selected.request else ()
     output, events = connection.output, connection.output.log_format == "json"
     print_warnings((*said, *(f"left out: {each}" for each in made.refused)), output)
     write_node_files(made, nodes, quiet=output.quiet or events)
     if events:
         print_warnings(notes_of(made, nodes), output)
+
+
+def _may_be_pruned(image: ImageRequest) -> bool:
+    """Whether its root in the mirror may be another than at its source."""
+    return bool(image.choice.platforms) and image.choice.index != "keep"

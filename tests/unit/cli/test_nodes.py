@@ -244,6 +244,14 @@ def test_what_can_be_said_is_told_without_what_can_not() -> None:
     assert "warning: left out: containerd mirrors whole registries alone" in done.stderr
 
 
+def test_digests_that_a_mirror_may_not_have_are_told() -> None:
+    some = ", platforms: [linux/arm64]"
+    for more, told in ((some, True), (f"{some}, index: keep", False), ("", False)):
+        text = ONE_TARGET.replace("{source: docker.io", "{source: docker.io" + more)
+        done = run(spec(text), "--format", "podman")
+        assert (done.exit_code, "with another digest" in done.stderr) == (0, told)
+
+
 def test_warnings_are_events_where_these_are_asked_for() -> None:
     words = ("--format", "docker", "--partial", "--log-format", "json")
     done = run(spec(ONE_TARGET), *words)
