@@ -291,15 +291,21 @@ class Client:
         named = parse_engine(engine) if isinstance(engine, str) else engine
         with with_extra("an engine"):
             from blobflow.cluster.coordinator import RunHosts, open_carrier
+            from blobflow.cluster.shares import COORDINATORS_PART
         own = {*self._transports.sources, *self._transports.sinks}
         hosts = RunHosts(
             frozenset(pair.source.host for pair in pairs),
             frozenset(pair.target.host for pair in pairs),
             lambda site: site.registry not in own,
         )
+        registries = (await self.open()).registries
         opening = open_carrier(named, self.settings, self.observer, self.meter, hosts)
         async with opening as carrier:
-            yield msgspec.structs.replace(services, carrier=carrier)
+            registries.change_limits(bytes_per_second=self.settings.bytes_per_second, part=COORDINATORS_PART)
+            try:
+                yield msgspec.structs.replace(services, carrier=carrier)
+            finally:
+                registries.change_limits(bytes_per_second=self.settings.bytes_per_second)
 
     def _settings_for(self, pairs: Collection[Pair] = (), *, sources: Collection[str] = ()) -> Settings:
         """The settings; where none were given, those of this machine for what is asked for first."""

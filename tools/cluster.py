@@ -135,10 +135,11 @@ class Cluster:
                 return refused.read().decode(errors="replace")
 
     def _workers(self) -> dict[str, str] | None:
-        """The addresses of the workers by name; None while nobody answers."""
+        """The addresses of the workers by name; None while nobody answers, or with an error, as distributed
+        2026.8.0 does for a moment while a worker comes."""
         try:
             workers = json.loads(self.page("/json/identity.json"))["workers"]
-        except OSError:
+        except (OSError, ValueError):
             return None
         return {str(worker["name"]): address for address, worker in workers.items()}
 

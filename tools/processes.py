@@ -319,7 +319,14 @@ class Run(msgspec.Struct, frozen=True):
     peak: int
 
 
-def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top: Path = TOP) -> Run:
+def run(
+    command: Sequence[str],
+    home: Path,
+    seconds: float = RUN_SECONDS,
+    *,
+    top: Path = TOP,
+    variables: Mapping[str, str] | None = None,
+) -> Run:
     """Run a program in the folder `top` to its end, with `home` for all that it keeps: caches, state,
     credentials.
 
@@ -332,7 +339,7 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top
         subprocess.Popen(
             [*measure, figures.name, *command],
             cwd=top,
-            env=environment(home),
+            env=environment(home) | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -348,17 +355,17 @@ def run(command: Sequence[str], home: Path, seconds: float = RUN_SECONDS, *, top
         return Run(process.returncode, out, err, **json.loads(figures.read()))
 
 
-def blobflow(*arguments: str | Path, home: Path) -> Run:
-    """Run blobflow as a user does, as a process of its own.
+def blobflow(*arguments: str | Path, home: Path, variables: Mapping[str, str] | None = None) -> Run:
+    """Run blobflow as a user does, as a process of its own, with some more `variables` if they are given.
 
     Each verb starts as users start it the first time, and after that off a warm Python, whose memory counts
     in `peak`: what is to be measured is for `run`.
     """
     words = [*map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start_warm([*BLOBFLOW, *words], environment(home), out, err)
+        process = start_warm([*BLOBFLOW, *words], environment(home) | dict(variables or {}), out, err)
         if process is None:
-            return run([*BLOBFLOW, *words], home)
+            return run([*BLOBFLOW, *words], home, variables=variables)
         try:
             code = process.wait(RUN_SECONDS)
         except BaseException:

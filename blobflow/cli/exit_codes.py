@@ -13,7 +13,7 @@ EXIT_CODES = {
     0: "all done (`plan --exit-code`: the mirror is current)",
     1: "`plan --exit-code`: something is missing; otherwise an error of no other kind",
     2: "what was asked for can't be asked for: a bad reference, digest, list, spec or option, no such file",
-    3: "of a set some images failed, or none is for a chosen platform; report and last lines say which",
+    3: "of a set some images failed, or none is for a chosen platform; in files some can't be replaced",
     4: "network: no connection, no progress, connection lost",
     5: "the registry said no",
     6: "content does not have the digest or size that names it",

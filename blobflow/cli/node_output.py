@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Bytes. The system's own bundles have a fifth of a megabyte.
 _MAX_CA = 4 * 1024**2
 # A file may have a key beside its certificates, which stays where it is.
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
 def make_node_files(mirrors: Sequence[MirrorPlaces], options: NodeOptions, settings: Settings) -> NodeFiles:

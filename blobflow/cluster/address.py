@@ -57,6 +57,8 @@ def parse_scheduler(
     text: str, *, ca: Path | None = None, cert: Path | None = None, key: Path | None = None
 ) -> Engine:
     """The scheduler that a text names, as `parse_engine`."""
+    if "@" in text:
+        raise UsageError("an engine takes no login in its address; who may use it is told by certificates")
     shown = printable(text)
     scheme = next((each for each in (*_PLAIN, _TLS) if text.startswith(each)), "")
     if not scheme and "://" in text:

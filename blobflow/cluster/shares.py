@@ -16,6 +16,9 @@ from blobflow.settings import CONCURRENCY, FAR_CONCURRENCY, Settings
 
 # Blobs each way at once at a host that nobody limited, of each worker: one streams while another is begun.
 LEAST = 2
+# Of the requests a second that a host may be sent: the coordinator asks for manifests, tags and mounts, which
+# are about as many as a worker's for blobs.
+COORDINATORS_PART = 0.5
 
 
 class HostShare(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,8 +86,8 @@ def _host_share(
     else:
         near, far = _part(connections, at, number), 0
         having = min(connections, number)
-    # The coordinator asks for manifests, tags and mounts at the rate of one more worker.
-    return HostShare(near, far, requests_per_second / (having + 1), bytes_per_second / having)
+    workers = 1 - COORDINATORS_PART
+    return HostShare(near, far, requests_per_second * workers / having, bytes_per_second / having)
 
 
 def _part(whole: int, at: int, number: int) -> int:

@@ -129,6 +129,11 @@ class WorkerSide(WorkerPlugin):
             await asyncio.wait(tasks, timeout=grace)
 
     @property
+    def runs(self) -> int:
+        """How many runs it works for."""
+        return len(self._runs)
+
+    @property
     def _name(self) -> str:
         return str(self._worker.name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from blobflow.deployment_files.containers import read_container, read_image_key
-from blobflow.deployment_files.findings import Findings, is_likely_image, likely_text
+from blobflow.deployment_files.findings import Findings, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.helm_values import read_nested_values, read_values
 from blobflow.deployment_files.image_parts import read_parts
 from blobflow.deployment_files.shell_script import read_script
@@ -49,7 +49,7 @@ def _read_field(
             if isinstance(item, MappingNode):
                 parameters.name_image(findings, item, field)
                 read_container(findings, item, field)
-    elif key == "images":
+    elif words_of(key)[-1:] == ["images"] and not isinstance(value, Scalar):
         _read_images(findings, value)
     elif key in _VALUES:
         if isinstance(value, MappingNode):
@@ -74,8 +74,11 @@ def _read_images(findings: Findings, value: Node) -> None:
     else:
         items = [each for _, each in value.pairs] if isinstance(value, MappingNode) else []
     for item in items:
-        if isinstance(item, Scalar) and is_likely_image(item.value.strip()):
-            findings.name(item.piece, "custom resource images")
+        if isinstance(item, Scalar):
+            # Argo CD's overrides of Kustomize are `name=image`.
+            piece = item.piece.cut(item.value.rfind("=") + 1)
+            if is_likely_image(piece.strip().text):
+                findings.name(piece, "custom resource images")
         elif isinstance(item, MappingNode) and not read_parts(
             findings, item, "image", "custom resource images"
         ):

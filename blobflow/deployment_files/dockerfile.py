@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
 from blobflow.deployment_files.findings import Findings
+from blobflow.deployment_files.heredocs import HeredocEnds
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.source_text import Piece, SourceText
 
@@ -20,6 +21,7 @@ _DIRECTIVE = re.compile(r"[ \t]*#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*(.*?)[
 _HEREDOC = re.compile(r"(?<!<)<<(-?)([\"']?)([A-Za-z_][\w.-]*)\2")
 _INSTRUCTION = re.compile(r"[ \t]*([A-Za-z]+)(?=[ \t\r\n]|\Z)")
 _ARG = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:=(.*))?\Z", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _FLAG = re.compile(r"--[a-z-]+(?:=|\Z)")
 _FROM_OF_MOUNT = re.compile(r"(?:\A|,)from=([^,]+)")
 _AS = re.compile(r"[aA][sS]\Z")
@@ -37,6 +39,13 @@ class _Instruction(msgspec.Struct, frozen=True):
     arguments: tuple[Piece, ...]
 
 
+class _Args(msgspec.Struct):
+    """The ARGs before the first FROM: what they are, and where their defaults stand."""
+
+    values: dict[str, str | None] = msgspec.field(default_factory=dict)
+    defaults: dict[str, Piece] = msgspec.field(default_factory=dict)
+
+
 class _Stage(msgspec.Struct):
     """What `FROM` and `--from` of a file can name."""
 
@@ -50,14 +59,14 @@ def read_dockerfile(findings: Findings, source: SourceText, field: str = "") -> 
     if frontend:
         findings.name(frontend, f"{field}syntax directive")
     instructions = list(_instructions(source, escape))
-    values: dict[str, str | None] = {}
+    args = _Args()
     earlier, all_stages = _Stage(), _stages(instructions)
 
     for instruction in instructions:
         if instruction.word == "ARG" and not earlier.count:
-            _read_args(instruction, values, escape)
+            _read_args(instruction, args, escape)
         elif instruction.word == "FROM":
-            _read_from(findings, instruction, values, earlier, all_stages, escape, field)
+            _read_from(findings, instruction, args, earlier, all_stages, escape, field)
         else:
             _read_others(findings, instruction, all_stages, field)
 
@@ -91,6 +100,7 @@ def _directives(source: SourceText) -> tuple[str, Piece | None]:
 
 def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
     lines = list(source.whole().lines())
+    ends = HeredocEnds(lines)
     index = 0
     while index < len(lines):
         text = lines[index].text
@@ -115,7 +125,9 @@ def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
             if not goes_on or index >= len(lines):
                 break
             rest = lines[index]
-        index = _after_heredocs(lines, index, heredocs)
+        for end, tabs in heredocs:
+            last = ends.find(end, index, tabs=tabs)
+            index = index if last is None else last + 1
         if word == "ONBUILD" and words:
             word, words = words[0].text.upper(), words[1:]
         yield _Instruction(word, tuple(words))
@@ -124,17 +136,6 @@ def _instructions(source: SourceText, escape: str) -> Iterator[_Instruction]:
 def _is_between(text: str) -> bool:
     """Whether a line between two of an instruction is left out: a comment, or an empty one."""
     return not text.strip() or text.lstrip().startswith("#")
-
-
-def _after_heredocs(lines: list[Piece], index: int, heredocs: list[tuple[str, bool]]) -> int:
-    """The first line behind the here-documents that an instruction opened. One that never ends is none."""
-    for end, tabs in heredocs:
-        for following in range(index, len(lines)):
-            text = lines[following].text
-            if (text.lstrip("\t") if tabs else text) == end:
-                index = following + 1
-                break
-    return index
 
 
 def _stages(instructions: list[_Instruction]) -> _Stage:
@@ -159,14 +160,18 @@ def _without_flags(instruction: _Instruction) -> list[Piece]:
     return words
 
 
-def _read_args(instruction: _Instruction, values: dict[str, str | None], escape: str) -> None:
+def _read_args(instruction: _Instruction, args: _Args, escape: str) -> None:
     """The defaults of one ARG instruction. Quotes around a value are no part of it."""
     for piece in instruction.arguments:
         found = _ARG.match(piece.text)
         if not found:
             continue
         name, value = found.group(1), found.group(2)
-        values[name] = None if value is None else expand(_unquoted(value), values.get, escape=escape).text
+        if value is None:
+            args.values[name] = None
+            continue
+        args.values[name] = expand(_unquoted(value), args.values.get, escape=escape).text
+        args.defaults[name] = piece.cut(*found.span(2)).strip("\"'")
 
 
 def _unquoted(text: str) -> str:
@@ -178,7 +183,7 @@ def _unquoted(text: str) -> str:
 def _read_from(
     findings: Findings,
     instruction: _Instruction,
-    values: dict[str, str | None],
+    args: _Args,
     earlier: _Stage,
     all_stages: _Stage,
     escape: str,
@@ -187,11 +192,11 @@ def _read_from(
     words = _without_flags(instruction)
     if words:
         # A template of another tool may have blanks in it.
-        last = next((each for each in words if "}}" in each.text), words[0])
-        is_template = words[0].text.startswith("{{")
-        piece = Piece(words[0].source, words[0].start, (last if is_template else words[0]).end).strip("\"'")
+        named = list(takewhile(lambda each: not _AS.match(each.text), words))
+        last = named[-1] if named and "{{" in words[0].text else words[0]
+        piece = Piece(words[0].source, words[0].start, last.end).strip("\"'")
         text = piece.text
-        made = expand(text, values.get, escape=escape).text
+        made = expand(text, args.values.get, escape=escape).text
         if "$" not in text and escape not in text:
             if text.lower() not in ("scratch", *earlier.names):
                 findings.name(piece, f"{field}FROM")
@@ -200,9 +205,10 @@ def _read_from(
         elif made is None and _may_be_stage(text, earlier):
             findings.leave(piece, f"{field}FROM", _CHOSEN)
         elif made != "scratch":
-            findings.expand(
-                piece, made, f"{field}FROM", "has an ARG without a default" if made is None else ""
-            )
+            why = "has an ARG without a default" if made is None else ""
+            variable = _VARIABLE.fullmatch(text)
+            default = args.defaults.get(variable[1] or variable[2]) if variable else None
+            findings.expand(piece, made, f"{field}FROM", why, default=default)
     _count(earlier, instruction)
 
 

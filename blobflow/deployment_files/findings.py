@@ -26,6 +26,8 @@ _FILLED_IN = (
     ("$(", "is a parameter, known when it runs"),
     ("$", "has a variable without a default here"),
 )
+# A variable with a default, and nothing around it.
+_DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^\\]*)\}")
 _DIGEST = re.compile(r"@sha(?:256|512):[0-9a-f]{64}")
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 # Names of settings about images that are not the image's name.
@@ -102,19 +104,26 @@ def is_filled_in(text: str) -> bool:
 
 def is_surely_image(text: str) -> bool:
     """Whether a text that may be anything is an image's name by its looks: it has a digest, or a registry
-    with a dot or port, a repository, and a tag."""
+    with a dot or port, a repository, and a tag that is no port, as in `a.example/b:8080`."""
     if len(text) > _LONGEST or "://" in text or isinstance(reference_or_reason(text), str):
         return False
     if _DIGEST.search(text):
         return True
     host, slash, rest = text.partition("/")
-    return bool(slash) and looks_like_host(host) and host != "localhost" and ":" in rest
+    tag = rest.partition(":")[2]
+    is_port = tag.isdecimal() and len(tag) > 3 and "/" not in rest
+    return bool(slash and tag) and looks_like_host(host) and host != "localhost" and not is_port
 
 
 def is_likely_image(text: str) -> bool:
     """Whether a text whose name says that it is an image looks like one: it has more than a word."""
     named = not isinstance(reference_or_reason(text), str)
     return named and any(mark in text for mark in "/:@") and not text.startswith("/")
+
+
+def is_bare(text: str) -> bool:
+    """Whether a name is one word: no registry, no tag, no digest."""
+    return not any(mark in text for mark in "/:@")
 
 
 def words_of(name: str) -> list[str]:
@@ -189,17 +198,28 @@ class Findings:
             return True
         return False
 
-    def expand(self, piece: Piece, text: str | None, field: str, reason: str = "", likely: str = "") -> None:
-        """A piece with variables, and what their defaults make of it; None if they have none."""
+    def expand(
+        self,
+        piece: Piece,
+        text: str | None,
+        field: str,
+        reason: str = "",
+        likely: str = "",
+        *,
+        default: Piece | None = None,
+    ) -> None:
+        """A piece with variables, and what their defaults make of it; None if they have none. `default`: of a
+        piece that is one variable, where its default stands."""
         piece = piece.strip()
         if text is None:
             self.leave(piece, field, reason or "has a variable without a default here", likely)
             return
-        found = reference_or_reason(text.strip().removeprefix("docker://"))
+        text = text.strip().removeprefix("docker://")
+        found = reference_or_reason(text) if text else "is empty by its defaults"
         if isinstance(found, str):
             self.leave(piece, field, reason or found, likely)
         else:
-            self.add(piece, piece.text, found, field, _literal_name(piece))
+            self.add(piece, piece.text, found, field, _literal_name(default or piece))
 
     def join(
         self,
@@ -245,10 +265,25 @@ class Findings:
 
 
 def _literal_name(piece: Piece) -> tuple[NamePart, ...]:
-    """The registry and repository of a name whose variables are all in its tag."""
+    """The registry and repository of a name whose variables are all in its tag; of one that is the default of
+    a variable, the same of that, or all of it."""
+    while (default := _DEFAULT.fullmatch(piece.text)) and _is_balanced(default[1]):
+        piece = piece.cut(*default.span(1))
+    if "$" not in piece.text:
+        return piece.part()
     text = piece.text
     dollar = text.find("$")
     colon = text.rfind(":", 0, dollar)
     if dollar < 0 or colon <= text.rfind("/", 0, dollar) or colon < 1:
         return ()
     return piece.cut(0, colon).part("name") if not is_filled_in(text[:colon]) else ()
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether each brace that closes was opened in the text: else it is no default, but several variables."""
+    depth = 0
+    for character in text:
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return False
+    return depth == 0

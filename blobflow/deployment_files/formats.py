@@ -10,7 +10,7 @@ from blobflow.deployment_files.ansible import is_playbook, is_variables, read_pl
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
-from blobflow.deployment_files.findings import Findings, is_surely_image
+from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
 from blobflow.deployment_files.github_actions import is_workflow, read_workflow
 from blobflow.deployment_files.gitlab_ci import is_pipeline, read_pipeline
 from blobflow.deployment_files.helm_template import read_template
@@ -162,12 +162,17 @@ class Reading:
         that is surely one or has a tag."""
         before = len(self.findings.images) + len(self.findings.untold)
         walk_pods(self.findings, document)
+        if isinstance(document, ListNode) and document.items and all(map(_is_tagged, document.items)):
+            for item in document.items:
+                if isinstance(item, Scalar):
+                    self.findings.name(item.piece, "image list")
 
         def visit(mapping: MappingNode) -> None:
             for key, value in mapping.pairs:
-                text = value.value.strip() if isinstance(value, Scalar) else ""
-                if isinstance(value, Scalar) and (is_surely_image(text) or ":" in text or "@" in text):
-                    read_image_key(self.findings, key.value, value, key.value)
+                if isinstance(value, MappingNode) and names_an_image(key.value):
+                    value = value.get("name") or value
+                if isinstance(value, Scalar) and _is_tagged(value):
+                    read_image_key(self.findings, key.value, value, "image")
 
         each_mapping(document, visit)
         if len(self.findings.images) + len(self.findings.untold) == before and _has_parts(document):
@@ -200,6 +205,12 @@ def _is_template(documents: list[Node]) -> bool:
     for document in documents:
         each_mapping(document, lambda mapping: found.append(mapping.braces))
     return any(found)
+
+
+def _is_tagged(node: Node) -> bool:
+    """Whether a value looks like an image with a tag or digest."""
+    text = node.value.strip() if isinstance(node, Scalar) else ""
+    return is_likely_image(text) and (":" in text or "@" in text)
 
 
 def _has_parts(document: Node) -> bool:

@@ -19,8 +19,7 @@ def is_workflow(document: Node) -> bool:
         return False
     jobs = document.mapping("jobs")
     if jobs and any(
-        isinstance(job, MappingNode) and (job.get("runs-on") or job.get("uses") or job.get("steps"))
-        for _, job in jobs.items()
+        isinstance(job, MappingNode) and (job.get("runs-on") or job.get("uses")) for _, job in jobs.items()
     ):
         return True
     runs = document.mapping("runs")

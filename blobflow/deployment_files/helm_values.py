@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from blobflow.deployment_files.containers import (
     CONTAINER_LISTS,
+    read_arguments,
     read_container,
     read_environment,
     read_image_key,
 )
-from blobflow.deployment_files.findings import Findings
+from blobflow.deployment_files.findings import Findings, is_bare, words_of
 from blobflow.deployment_files.image_parts import read_parts
-from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose
+from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
 from blobflow.errors import InvalidConfig
 
 _FIELD = "helm values"
@@ -21,6 +22,9 @@ _MORE_CONTAINERS = ("sidecars", "extraContainers", "extraInitContainers", "sidec
 def read_values(findings: Findings, document: Node, field: str = _FIELD) -> None:
     """Every image that values name."""
     registry = ""
+    found: list[bool] = []
+    each_mapping(document, lambda mapping: found.append(bool(mapping.text("hub"))))
+    hub = any(found)
     if isinstance(document, MappingNode) and (of_all := document.mapping("global")):
         registry = of_all.text("imageRegistry").strip().rstrip("/")
     todo: list[tuple[Node, str]] = [(document, "")]
@@ -33,19 +37,22 @@ def read_values(findings: Findings, document: Node, field: str = _FIELD) -> None
         if isinstance(node, ListNode):
             todo += [(item, key) for item in node.items]
         elif isinstance(node, MappingNode):
-            _read_mapping(findings, node, key, field, registry)
+            _read_mapping(findings, node, key, field, registry, hub=hub)
             todo += [(value, name.value) for name, value in node.pairs]
 
 
-def _read_mapping(findings: Findings, node: MappingNode, key: str, field: str, registry: str) -> None:
+def _read_mapping(
+    findings: Findings, node: MappingNode, key: str, field: str, registry: str, *, hub: bool
+) -> None:
     in_parts = read_parts(findings, node, key, field, registry)
     for name, value in node.pairs:
         if isinstance(value, Scalar):
             if name.value == "image":
                 if not in_parts and not value.is_null and "\n" not in value.value:
-                    findings.name(value.piece, field)
+                    _read_image(findings, value, field, hub=hub)
             elif not in_parts:
                 read_image_key(findings, name.value, value, field)
+                findings.guess(value.piece, field)
         elif isinstance(value, ListNode):
             if name.value in CONTAINER_LISTS or name.value in _MORE_CONTAINERS:
                 for item in value.items:
@@ -53,6 +60,20 @@ def _read_mapping(findings: Findings, node: MappingNode, key: str, field: str, r
                         read_container(findings, item, CONTAINER_LISTS.get(name.value, "container"))
             elif name.value in ("env", "extraEnv", "extraEnvVars"):
                 read_environment(findings, value)
+            elif words_of(name.value)[-1:] in (["args"], ["command"]):
+                read_arguments(findings, value.items, set())
+            else:
+                for item in value.items:
+                    if isinstance(item, Scalar):
+                        findings.guess(item.piece, field)
+
+
+def _read_image(findings: Findings, image: Scalar, field: str, *, hub: bool) -> None:
+    """The value of `image:`. `hub`: the file has a registry that charts put before such names, as Istio's."""
+    if hub and is_bare(image.value.strip()):
+        findings.leave(image.piece, field, "is put together with `hub` and `tag` by the chart")
+    else:
+        findings.name(image.piece, field)
 
 
 def read_nested_values(findings: Findings, value: Scalar, field: str = _FIELD) -> None:

@@ -111,9 +111,9 @@ def _has_spec(node: MappingNode) -> bool:
 
 
 def is_custom(api_version: str) -> bool:
-    """Whether an `apiVersion` is not one of Kubernetes itself."""
+    """Whether an `apiVersion` is not one of Kubernetes itself; files of some tools have a kind and none."""
     group, slash, _ = api_version.partition("/")
-    return bool(slash) and group not in _OWN_GROUPS
+    return not api_version or (bool(slash) and group not in _OWN_GROUPS)
 
 
 def walk_pods(findings: Findings, node: Node) -> None:

@@ -79,7 +79,7 @@ def _clashing(pieces: Mapping[int, Mapping[NamePart, str]], changed: Iterable[in
 def _pieces(image: NamedImage, goal: Reference, text: str) -> dict[NamePart, str]:
     """What each piece of an image's name becomes. Raises _CanNotHold."""
     if not image.parts:
-        raise _CanNotHold("is put together from variables")
+        raise _CanNotHold(_why_no_piece(image))
     old = _kept(image, text)
     kinds: dict[PartKind, list[NamePart]] = {
         part.kind: [each for each in image.parts if each.kind == part.kind] for part in image.parts
@@ -94,6 +94,14 @@ def _pieces(image: NamedImage, goal: Reference, text: str) -> dict[NamePart, str
         for kind, texts in {**told, **new}.items()
         for part, said in zip(kinds[kind], texts, strict=True)
     }
+
+
+def _why_no_piece(image: NamedImage) -> str:
+    if image.field.startswith("kustomize name"):
+        return "is only matched by its name there; give the entry a newName"
+    if "$" in image.written:
+        return "is put together from variables"
+    return "is written there in a way that can't be replaced"
 
 
 def _whole(old: str, named: Reference, goal: Reference) -> str:

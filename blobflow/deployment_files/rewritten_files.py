@@ -13,6 +13,7 @@ from blobflow.bounded_file import read_bounded
 from blobflow.deployment_files.contract import FoundImages, NamedImage
 from blobflow.deployment_files.find import STDIN as STDIN_NAME
 from blobflow.deployment_files.find import find_images
+from blobflow.deployment_files.kustomize_matches import matched_images
 from blobflow.deployment_files.rewrite import check_rewritten, rewrite_text, rewritten_bytes
 from blobflow.deployment_files.source_text import decode
 from blobflow.errors import InvalidConfig, UsageError
@@ -27,13 +28,15 @@ STDIN = "-"
 
 class RewrittenFile(msgspec.Struct, frozen=True):
     """A file as it was read and as it is to be. `replaced`: how many of its images are others now. `left`:
-    those that should be, and can't, each with why: the end of a sentence about it."""
+    those that should be, and can't, each with why: the end of a sentence about it. `matched`: those that stay
+    because Kustomize replaces them, each with the kustomization that does."""
 
     path: str
     before: bytes
     content: bytes
     replaced: int = 0
     left: tuple[tuple[NamedImage, str], ...] = ()
+    matched: tuple[tuple[NamedImage, str], ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -52,11 +55,15 @@ def rewrite_files(
     images: dict[str, list[NamedImage]] = {file: [] for file in found.files}
     for image in found.images:
         images.setdefault(image.path, []).append(image)
+
+    def read(path: str) -> bytes:
+        return stdin if stdin is not None and path == STDIN_NAME else _read(path)
+
+    matched = matched_images(found.images, images, read)
     goals: dict[str, dict[int, Reference]] = {}
     made: list[RewrittenFile] = []
     for path, named in images.items():
-        raw = stdin if stdin is not None and path == STDIN_NAME else _read(path)
-        file, goals[path] = _rewrite(path, raw, named, place_of)
+        file, goals[path] = _rewrite(path, read(path), named, place_of, matched)
         made.append(file)
     wrong = _read_again([each for each in made if each.changed], images, goals, custom_resources)
     return [
@@ -75,12 +82,18 @@ def _read(path: str) -> bytes:
 
 
 def _rewrite(
-    path: str, raw: bytes, named: Sequence[NamedImage], place_of: PlaceOf
+    path: str,
+    raw: bytes,
+    named: Sequence[NamedImage],
+    place_of: PlaceOf,
+    matched: Mapping[NamedImage, str],
 ) -> tuple[RewrittenFile, dict[int, Reference]]:
     """A file with its images replaced, and what they are to be now, by their number."""
     goals: dict[int, Reference] = {}
     left: dict[int, str] = {}
     for number, image in enumerate(named):
+        if image in matched:
+            continue
         try:
             goal = place_of(image)
         except UsageError as error:
@@ -94,7 +107,8 @@ def _rewrite(
     goals = {number: goal for number, goal in goals.items() if number not in left}
     stays = tuple((named[number], why) for number, why in sorted(left.items()))
     content = rewritten_bytes(raw, made.text) if made is not None and goals else raw
-    return RewrittenFile(path, raw, content, len(goals), stays), goals
+    kept = tuple((image, matched[image]) for image in named if image in matched)
+    return RewrittenFile(path, raw, content, len(goals), stays, kept), goals
 
 
 def _read_again(
@@ -125,4 +139,4 @@ def _read_again(
 def _left_alone(file: RewrittenFile, named: Sequence[NamedImage], wrong: str) -> RewrittenFile:
     """The file as it was, with the images that should have been replaced as left."""
     left = tuple((image, f"stays, since the file would not be right: {wrong}") for image in named)
-    return RewrittenFile(file.path, file.before, file.before, 0, (*file.left, *left))
+    return RewrittenFile(file.path, file.before, file.before, 0, (*file.left, *left), file.matched)

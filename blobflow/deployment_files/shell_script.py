@@ -13,6 +13,7 @@ from blobflow.deployment_files.shell_words import commands_of, split_heredocs, u
 from blobflow.deployment_files.source_text import Piece, SourceText
 
 _ENGINES = frozenset(("docker", "podman", "nerdctl"))
+_CLUSTERS = frozenset(("kubectl", "oc", "kind"))
 _PULLS = frozenset(("run", "create", "pull"))
 _BUILDS = frozenset(("build", "tag", "commit", "import"))
 # Options that take no value: of the engine, and of `run`, `create` and `pull`.
@@ -84,6 +85,9 @@ class _Script:
             if name == "act":
                 self._read_platforms(words[index + 1 :])
                 return
+            if name in _CLUSTERS:
+                self._read_flags(words[index + 1 :])
+                return
             if word.text in _WRAPPERS and depth < _DEPTH and index + 1 < len(words):
                 quoted = words[index + 1]
                 if len(quoted.text) > 1 and quoted.text[0] in "\"'" and quoted.text[0] == quoted.text[-1]:
@@ -119,10 +123,20 @@ class _Script:
             if before.text in ("-P", "--platform") and (found := _PLATFORM.match(image.text)):
                 self._name(image.cut(found.start(1)), f"{_FIELD} argument")
 
+    def _read_flags(self, words: list[Piece]) -> None:
+        """`--image=NAME`, as kubectl run and create have it."""
+        for index, word in enumerate(words):
+            if word.text.startswith("--image="):
+                self._name(unquoted(word.cut(len("--image="))), f"{_FIELD} argument")
+            elif word.text == "--image" and index + 1 < len(words):
+                self._name(unquoted(words[index + 1]), f"{_FIELD} argument")
+
     def _name(self, piece: Piece, field: str) -> None:
         text = piece.text
         if text in self._built or _name_alone(text) in map(_name_alone, self._built):
             self._findings.leave(piece, field, "is built by the same script")
+        elif "${{" in text:
+            self._findings.name(piece, field)
         elif "$" in text or "`" in text:
             made = expand(text, self._env.get).text
             found = likely_text(made) if made is not None else ""

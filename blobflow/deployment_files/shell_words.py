@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from blobflow.deployment_files.heredocs import HeredocEnds
 from blobflow.deployment_files.source_text import Piece, SourceText
 
 _TOKEN = re.compile(
@@ -39,6 +40,7 @@ def split_heredocs(script: SourceText) -> tuple[list[SourceText], list[Heredoc]]
     commands: list[SourceText] = []
     heredocs: list[Heredoc] = []
     lines = list(script.whole().lines())
+    ends = HeredocEnds(lines)
     begin = index = 0
     while index < len(lines):
         line = lines[index]
@@ -46,7 +48,7 @@ def split_heredocs(script: SourceText) -> tuple[list[SourceText], list[Heredoc]]
         if line.text.lstrip().startswith("#"):
             continue
         for found in _HEREDOC.finditer(line.text):
-            end = _end_of(lines, index, found.group(3), tabs=bool(found.group(1)))
+            end = ends.find(found.group(3), index, tabs=bool(found.group(1)))
             if end is None or len(heredocs) >= _MOST:
                 continue
             start = lines[index].start if index < len(lines) else line.end
@@ -55,14 +57,6 @@ def split_heredocs(script: SourceText) -> tuple[list[SourceText], list[Heredoc]]
             index, begin = end + 1, lines[end].end
     commands.append(script.part(begin, len(script.text)))
     return commands, heredocs
-
-
-def _end_of(lines: list[Piece], index: int, word: str, *, tabs: bool) -> int | None:
-    for following in range(index, min(len(lines), index + 20_000)):
-        text = lines[following].text
-        if (text.lstrip("\t") if tabs else text) == word:
-            return following
-    return None
 
 
 def commands_of(script: SourceText) -> Iterator[list[Piece]]:

@@ -128,11 +128,14 @@ class Piece(msgspec.Struct, frozen=True):
         return (self.cut(*found.span()) for found in _WORD.finditer(self.text))
 
     def lines(self) -> Iterator[Piece]:
-        """Its lines, without their ends."""
+        """Its lines, without their ends; what behind the last end is empty is none."""
+        text = self.text
         start = 0
-        for line in self.text.splitlines(keepends=True):
-            yield self.cut(start, start + len(line.rstrip("\r\n")))
-            start += len(line)
+        while start < len(text):
+            end = text.find("\n", start)
+            end = len(text) if end < 0 else end
+            yield self.cut(start, start + len(text[start:end].rstrip("\r")))
+            start = end + 1
 
     def part(self, kind: PartKind = "reference") -> tuple[NamePart, ...]:
         """What would be replaced in the file to replace this piece; nothing where it does not stand there as

@@ -40,7 +40,7 @@ def docker_files(request: NodeRequest) -> NodeFiles:
     if insecure := [host for host in mirrors if request.access_to(host).insecure]:
         document["insecure-registries"] = insecure
     return NodeFiles(
-        (NodeFile(_FILE, (json.dumps(document, indent=2) + "\n").encode()),),
+        (NodeFile(_FILE, (json.dumps(document, indent=2) + "\n").encode()),) if mirrors else (),
         certificates(request, _CA),
         tuple(refused),
         (

@@ -22,6 +22,7 @@ from blobflow.node_files.request import (
     NodeRequest,
     header,
 )
+from blobflow.node_files.yaml_text import yaml_text
 from blobflow.oci.reference import looks_like_host
 
 _FILE = "kyverno-mirror.yaml"
@@ -39,8 +40,6 @@ _FULL_NAME = (
 
 def kyverno_files(request: NodeRequest) -> NodeFiles:
     """One ClusterPolicy, for `kubectl apply -f`."""
-    import yaml
-
     first = msgspec.structs.replace(request, mirrors=request.mirrors[:1])
     refused = [
         f"a Kyverno policy rewrites to one mirror, and {mirror.rules[0]} as well"
@@ -53,6 +52,8 @@ def kyverno_files(request: NodeRequest) -> NodeFiles:
             refused.append(why)
         else:
             rules.append(each)
+    if not rules:
+        return NodeFiles((), (), tuple(refused))
     document = {
         "apiVersion": "kyverno.io/v1",
         "kind": "ClusterPolicy",
@@ -65,7 +66,7 @@ def kyverno_files(request: NodeRequest) -> NodeFiles:
     }
     login = "A login is for pods to name, as imagePullSecrets, or for their service accounts; not for here."
     text = header(_FILE, "Apply it with `kubectl apply -f`.", login)
-    text += yaml.safe_dump(document, sort_keys=False, width=1_000_000)
+    text += yaml_text([document])
     return NodeFiles((NodeFile(_FILE, text.encode()),), (), tuple(refused), tuple(_notes(first)))
 
 
@@ -77,8 +78,9 @@ def _refusal(each: MirroredImage | MirroredPrefix, before: Sequence[MirroredImag
             f"a name that begins with {host} is docker.io's to Kubernetes, and {each}; give the mirror a name"
             " with a dot or a port"
         )
+    pattern = re.compile(_pattern(each))
     for other in before:
-        if re.search(_pattern(each), other.targets[0]):
+        if pattern.search(other.targets[0]):
             return f"a Kyverno policy would rewrite what it has rewritten: {other}, and {each}"
     return ""
 

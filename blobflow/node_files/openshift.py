@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from blobflow.node_files.request import NodeFile, NodeFiles, NodeRequest, header
+from blobflow.node_files.yaml_text import yaml_text
 
 _FILE = "openshift-mirrors.yaml"
 _NAME = "blobflow"
@@ -18,8 +19,6 @@ _CA_NAME = "blobflow-registry-cas"
 
 def openshift_files(request: NodeRequest) -> NodeFiles:
     """One file for `oc apply -f`; nodes are drained and restarted as the machine config operator does it."""
-    import yaml
-
     kind = request.openshift_kind
     refused = [f"OpenShift gives no image another tag, and {each}" for each in request.renamed]
     refused += [
@@ -34,8 +33,10 @@ def openshift_files(request: NodeRequest) -> NodeFiles:
             "an ImageContentSourcePolicy always lets the source be asked, and --no-upstream rules it out;"
             " --openshift-kind idms can"
         )
+    if not any(each.source for each in request.prefixes):
+        return NodeFiles((), (), tuple(refused))
     documents = [*_mirror_sets(request), *_certificates(request)]
-    text = header(_FILE, *_comments(request)) + yaml.safe_dump_all(documents, sort_keys=False)
+    text = header(_FILE, *_comments(request)) + yaml_text(documents)
     return NodeFiles((NodeFile(_FILE, text.encode()),), (), tuple(refused), tuple(_notes(request)))
 
 

@@ -19,6 +19,7 @@ from blobflow.node_files.request import (
     certificates,
     header,
 )
+from blobflow.node_files.yaml_text import yaml_text
 
 _NESTED = "applies its rewrites in no order, so none may be inside another:"
 
@@ -34,8 +35,6 @@ def rke2_files(request: NodeRequest) -> NodeFiles:
 
 
 def _registries_yaml(request: NodeRequest, program: str) -> NodeFiles:
-    import yaml
-
     folder = f"etc/rancher/{program}"
     refused = [f"{program} gives no image another name, and {each}" for each in request.renamed]
     if request.by_digest:
@@ -53,7 +52,7 @@ def _registries_yaml(request: NodeRequest, program: str) -> NodeFiles:
         document["configs"] = configs
     path = f"{folder}/registries.yaml"
     login = "A login goes below `configs`, as HOST: {auth: …}, on the nodes alone; this file has none."
-    text = header(path, login) + yaml.safe_dump(document, sort_keys=False)
+    text = header(path, login) + yaml_text([document])
     files = [NodeFile(path, text.encode())]
     if not request.upstream:
         drop_in = f"{folder}/config.yaml.d/50-blobflow.yaml"
@@ -62,7 +61,7 @@ def _registries_yaml(request: NodeRequest, program: str) -> NodeFiles:
         files.append(NodeFile(drop_in, (header(drop_in, why_here) + line).encode()))
     where = f"on each node, and name them in {path} below configs, as tls: {{cert_file: …, key_file: …}}"
     notes = certificate_notes(request, where.replace("{", "{{").replace("}", "}}"))
-    return NodeFiles(tuple(files), certificates(request, ca), tuple(refused), tuple(notes))
+    return NodeFiles(tuple(files if mirrors else ()), certificates(request, ca), tuple(refused), tuple(notes))
 
 
 def _configs(request: NodeRequest, ca: str) -> dict[str, object]:

@@ -57,7 +57,7 @@ def _registries_conf(request: NodeRequest, reader: str, login: str) -> NodeFiles
     tables = ["\n".join(_table(each, request)) for each in request.prefixes if each.source]
     text = header(_FILE, login) + "\n" + "\n\n".join(tables) + "\n"
     return NodeFiles(
-        (NodeFile(_FILE, text.encode()),),
+        (NodeFile(_FILE, text.encode()),) if tables else (),
         certificates(request, _CA),
         tuple(refused),
         tuple(

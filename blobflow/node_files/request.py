@@ -133,8 +133,8 @@ class NodeFile(msgspec.Struct, frozen=True):
 
 
 class NodeFiles(msgspec.Struct, frozen=True):
-    """The files of a format. The first ones are what was asked for; `beside` are certificates, which are
-    copied where the files lead to.
+    """The files of a format: none where it can say nothing of what was asked. `beside`: certificates, copied
+    where the files lead to.
 
     `refused`: what the format can't say, a sentence each; the files are without it. `notes`: what has to be
     done besides, a sentence each.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from tests.deadlines import HANGS_AFTER
 from tools import imageset
 from tools.certificates import self_signed
 from tools.checkout import TOP
-from tools.processes import BLOBFLOW, Registry, environment, skopeo
+from tools.processes import BLOBFLOW, Process, Registry, environment, skopeo, start_warm
 
 
 def login(user: str, password: str = "s3cret") -> dict[str, str]:
@@ -36,7 +37,7 @@ def line(user: str, password: str = "s3cret", cost: int = 4) -> str:
 
 
 class Served:
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes], url: str) -> None:
+    def __init__(self, folder: Path, process: Process, url: str) -> None:
         self.host = url.partition("://")[2]
         self.process = process
         self._errors = folder / "err"
@@ -66,24 +67,20 @@ def until(true: Callable[[], bool]) -> None:
 @contextmanager
 def served(folder: Path, *options: str | Path) -> Iterator[Served]:
     """`blobflow serve` on a port of its own, that ends well."""
-    command = [*BLOBFLOW, "serve", "--listen", "127.0.0.1:0", "--root", str(folder / "root")]
-    with (folder / "err").open("wb") as err:
-        process = subprocess.Popen(
-            [*command, *map(str, options)],
-            stdout=subprocess.PIPE,
-            stderr=err,
-            cwd=TOP,
-            env=environment(folder),
-        )
-        assert process.stdout is not None
+    words = ["serve", "--listen", "127.0.0.1:0", "--root", str(folder / "root"), *map(str, options)]
+    command, kept = [*BLOBFLOW, *words], environment(folder)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as out, (folder / "err").open("wb") as err:
+        with os.fdopen(writing, "wb") as to:
+            warm = start_warm(command, kept, to, err)
+            process: Process = warm or subprocess.Popen(command, stdout=to, stderr=err, cwd=TOP, env=kept)
         try:
-            yield Served(folder, process, process.stdout.readline().decode().split()[3].rstrip(","))
+            yield Served(folder, process, out.readline().decode().split()[3].rstrip(","))
             process.terminate()
             assert process.wait(HANGS_AFTER) == 0
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
 
 
 @pytest.fixture

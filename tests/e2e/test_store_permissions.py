@@ -23,7 +23,7 @@ from blobflow.transports.store import Store
 from tests.e2e.conftest import MountsTmpfs
 from tests.scenarios.registries import blobs_of
 from tests.scenarios.serve import served, status
-from tools.processes import BLOBFLOW, Run, run
+from tools.processes import Run, blobflow
 
 SAMPLE = sample_set(5, images=2, architectures=("amd64",), layer_size=100_000)
 NAMES = [name.rpartition(":")[::2] for name in SAMPLE.images]
@@ -35,7 +35,7 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 def cli(tmp_path: Path) -> Callable[..., Run]:
     home = tmp_path / "home"
     home.mkdir()
-    return lambda *arguments: run([*BLOBFLOW, *map(str, arguments)], home)
+    return lambda *arguments: blobflow(*arguments, home=home)
 
 
 @pytest.fixture

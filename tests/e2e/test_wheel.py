@@ -143,9 +143,16 @@ def test_what_is_installed_works_without_the_checkout(installed: Path, tmp_path:
 @pytest.mark.parametrize("python", OTHER_PYTHONS)
 def test_other_pythons_that_are_here_install_it(wheel: Path, tmp_path: Path, python: Path) -> None:
     """With dependencies of their own, at the versions that CI tests with."""
-    run(python, "-m", "venv", tmp_path / "venv")
-    pip = (tmp_path / "venv" / "bin" / "pip", "--disable-pip-version-check", "install", "--quiet")
-    run(*pip, "--constraint", TOP / "tools" / "constraints.txt", wheel)
+    run(python, "-m", "venv", "--without-pip", tmp_path / "venv")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--python",
+        tmp_path / "venv" / "bin" / "python",
+    )
+    run(*pip, "install", "--quiet", "--no-compile", "--constraint", TOP / "tools" / "constraints.txt", wheel)
     home = {"HOME": str(tmp_path), "PYTHONPATH": ""}
     assert run(tmp_path / "venv" / "bin" / "blobflow", "--version", env=home) == "blobflow 0.1.0\n"
     run(tmp_path / "venv" / "bin" / "blobflow", "demo", cwd=tmp_path, env=home)

@@ -76,10 +76,11 @@ class WorkersHere:
             self.under_way -= 1
 
     async def _bring(self, carriage: Carriage, tell: Tell) -> Sequence[Arrival]:
+        error = self.fault(carriage)
         if self.lost is not None:
             raise self.lost
         worker = self.workers[len(self.carried) % len(self.workers)]
-        if (error := self.fault(carriage)) is not None:
+        if error is not None:
             arrivals: Sequence[Arrival] = [Arrival(each, error, worker.name) for each in carriage.targets]
         else:
             told = tell_nobody if self.silent else self._passing(tell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -48,9 +49,18 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted_server(
-    handler: Handler, *, host: str = "127.0.0.1", reads: bool = True, tls: ssl.SSLContext | None = None
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    reads: bool = True,
+    tls: ssl.SSLContext | None = None,
+    receive_bytes: int | None = None,
 ) -> AsyncIterator[ScriptedServer]:
-    """A server that gives every request to `handler`; `reads`: after its body has been read."""
+    """A server that gives every request to `handler`; `reads`: after its body has been read.
+
+    `receive_bytes`: the size of the system's receive buffers, which bounds what has left a client and was not
+    read here; None: as the system likes, which may be several MB.
+    """
 
     async def record(request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read() if reads else b""
@@ -59,8 +69,10 @@ async def scripted_server(
 
     runner = web.ServerRunner(web.Server(record, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, host, 0, ssl_context=tls)
-    await site.start()
+    listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if receive_bytes is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await web.SockSite(runner, listening, ssl_context=tls).start()
     name, port = runner.addresses[0][:2]
     server = ScriptedServer(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
     try:

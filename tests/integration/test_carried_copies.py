@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from blobflow.content import Site
+from blobflow.content import BlobReader, Site
 from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import Policy
-from blobflow.engine.transfer.carrying import Carriage
+from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved, Tell, tell_nobody
 from blobflow.errors import BlobflowError, ConnectionLost, DigestMismatch, EngineLost, NotFound
 from blobflow.events import StepDone, StepFailed
-from blobflow.oci import Digest
+from blobflow.oci import Descriptor, Digest, Reference
 from tests.deadlines import HANGS_AFTER
+from tests.fakes.carrier import WorkersHere
+from tests.fakes.memory_registry import MemoryPlace, MemoryRegistry
 from tests.scenarios.carried import Begun, mirrored, run_with, workers_here
 from tests.scenarios.hanging_targets import hang, until
 from tests.scenarios.mirror import MirrorScenario
@@ -299,30 +303,51 @@ async def test_a_target_that_is_done_does_not_wait_for_a_slow_one(bench: MirrorS
     assert bench.opened() == once(bench)
 
 
+class Forgetful(MemoryRegistry):
+    """A registry that loses one blob after it was pushed first."""
+
+    def __init__(self, name: str, loses: Digest) -> None:
+        super().__init__(name)
+        self.loses: Digest | None = loses
+
+    def at(self, site: Site) -> MemoryPlace:
+        return ForgetfulPlace(self, site)
+
+
+class ForgetfulPlace(MemoryPlace):
+    def __init__(self, registry: Forgetful, site: Site) -> None:
+        super().__init__(registry, site)
+        self._forgetful = registry
+
+    async def push(self, blob: Descriptor, body: BlobReader) -> None:
+        await super().push(blob, body)
+        if blob.digest == self._forgetful.loses:
+            self._forgetful.loses = None
+            del self._blobs()[blob.digest]
+
+
 async def test_a_blob_that_a_registry_says_it_lacks_is_carried_too(bench: MirrorScenario) -> None:
-    target = bench.target()
+    name = min(bench.blobs(), key=lambda each: sum(each in below for below in manifests(bench).values()))
+    target = bench.targets["target"] = Forgetful("target", Digest(name))
     async with workers_here(bench) as carrier:
         assert (await mirrored(bench, carrier)).ok
-        # The registry loses a blob and a manifest, and the survey is not told of the blob.
-        name = next(iter(bench.sample.images))
-        site = target.site(name.rpartition(":")[0])
-        lost = next(iter(target.blobs[site]))
-        del target.blobs[site][lost]
-        target.manifests[site].clear()
-        target.tags.clear()
-        has = type(target.at(site)).has
-        carrier.carried.clear()
-
-        async def says_all(place: object, content: object) -> bool:
-            return True
-
-        type(target.at(site)).has = says_all  # type: ignore[assignment]
-        try:
-            report = await mirrored(bench, carrier)
-        finally:
-            type(target.at(site)).has = has  # type: ignore[method-assign]
-    assert report.ok
+        carried = Counter(each.blob.digest for each in carrier.carried)
     bench.assert_whole(target)
+    assert carried == {each: 2 if each == name else 1 for each in bench.blobs()}
+    assert pushed(bench)[name] == 2
+
+
+async def test_later_runs_mount_what_workers_have_brought(bench: MirrorScenario) -> None:
+    target = bench.targets["target"] = MemoryRegistry("target", logins=lambda repository: "joe")
+    async with workers_here(bench) as carrier:
+        assert (await mirrored(bench, carrier)).ok
+    bench.forget_calls()
+    elsewhere = [
+        Pair(pair.source, Reference("target", f"two/{pair.target.repository}", pair.target.tag))
+        for pair in bench.pairs
+    ]
+    assert (await bench.mirror(pairs=elsewhere)).ok
+    assert (target.count("push"), bench.source.count("open")) == (0, 0)
 
 
 async def test_what_a_late_target_needs_is_read_at_one_that_has_it(bench: MirrorScenario) -> None:
@@ -358,3 +383,65 @@ async def test_what_lies_in_files_is_not_carried(bench: MirrorScenario) -> None:
         assert (await mirrored(bench, carrier)).ok
         assert not carrier.carried
     assert pushed(bench, layout.name) == once(bench)
+
+
+class Scripted(WorkersHere):
+    """A carrier that tells something of its own before the end, or leaves something out."""
+
+    def __init__(self, carrier: WorkersHere, *, first: str = "", says: bool = True) -> None:
+        super().__init__(carrier.workers, each=carrier.each)
+        self._first = first
+        self._says = says
+
+    async def carry(
+        self, carriage: Carriage, *, size_left: int, tell: Tell = tell_nobody
+    ) -> Sequence[Arrival]:
+        if self._first:
+            for target in carriage.targets:
+                tell(Moved(target, self._first, 1))
+            tell(Moved(Site("elsewhere", "app"), self._first))
+        if not self._says:
+            return ()
+        arrivals = await super().carry(carriage, size_left=size_left, tell=tell)
+        return (*arrivals, *arrivals, Arrival(Site("elsewhere", "app"), None, "w1"))
+
+
+async def test_a_copy_begins_again_where_its_worker_was_lost(bench: MirrorScenario) -> None:
+    target = bench.target()
+    seen = Begun()
+    async with workers_here(bench) as carrier:
+        run, services = run_with(bench, Scripted(carrier, first="lost"), observe=seen)
+        report = await run.execute(services)
+    assert report.ok
+    bench.assert_whole(target)
+    began = Counter(each.worker for each in seen.copies)
+    assert began["lost"] == began["w1"] + began["w2"] == len(bench.blobs())
+    assert sum(isinstance(each, StepDone) and each.kind == "copy" for each in seen.events) == len(
+        bench.blobs()
+    )
+    assert {each.worker for each in report.run.workers} == {"w1", "w2"}
+
+
+async def test_a_carrier_that_says_nothing_fails_its_images_and_ends_the_run(bench: MirrorScenario) -> None:
+    bench.target()
+    async with workers_here(bench) as carrier:
+        report = await asyncio.wait_for(mirrored(bench, Scripted(carrier, says=False)), HANGS_AFTER)
+    assert {image.status for image in report.images} == {"failed"}
+    assert all("nobody said what became of blob" in image.error for image in report.images)
+
+
+async def test_a_carrier_that_is_lost_under_a_put_that_waits_ends_the_run(bench: MirrorScenario) -> None:
+    name = min(bench.blobs(), key=lambda each: sum(each in below for below in manifests(bench).values()))
+    bench.targets["target"] = Forgetful("target", Digest(name))
+    async with workers_here(bench) as carrier:
+
+        def fault(carriage: Carriage) -> BlobflowError | None:
+            if sum(each.blob.digest == name for each in carrier.carried) == 2:
+                carrier.lost = EngineLost("the scheduler is gone")
+            return None
+
+        carrier.fault = fault
+        run, services = run_with(bench, carrier)
+        with pytest.raises(EngineLost, match="the scheduler is gone"):
+            await asyncio.wait_for(run.execute(services), HANGS_AFTER)
+    assert run.report().images

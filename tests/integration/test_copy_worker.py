@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blobflow.client import Client
 from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved
 from blobflow.engine.transfer.copy_worker import CopyWorker, WorkerStopped
 from blobflow.errors import BlobflowError, ConnectionLost, Denied
 from blobflow.events import Retrying
-from blobflow.oci import Descriptor, digest_of
+from blobflow.oci import Descriptor, digest_of, parse_digest
+from blobflow.oci.sample_images import sample_set
+from blobflow.settings import Settings
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.hanging_targets import until
 from tests.scenarios.mirror import MirrorScenario
+from tests.scenarios.registries import fill, registries
+from tools.registry.faults import Fault, Stall
 
 SOURCE = Site("source", "app")
 
@@ -225,3 +231,35 @@ async def test_it_stays_small_however_much_it_brings(bench: MirrorScenario) -> N
         await bring(blobs[10:], worker)
         await until(lambda: held(*parts) < after_ten + 10)  # and not 50 blobs and 100 copies more
         assert not list(worker.moved())
+
+
+async def test_a_cancelled_carriage_leaves_no_upload_session_behind(tmp_path: Path) -> None:
+    sample = sample_set(3, images=1)
+    name = max(sample.blobs, key=lambda digest: len(sample.blobs[digest]))
+    blob = Descriptor("application/octet-stream", parse_digest(name), len(sample.blobs[name]))
+    repository = next(iter(sample.images)).rpartition(":")[0]
+    reached, until_then = asyncio.Event(), asyncio.Event()
+    stall = Fault("PUT", f"digest={name}", act=Stall(after=1000, until=until_then, reached=reached))
+    async with (
+        registries(tmp_path, ("source", "target"), [stall]) as [source, target],
+        Client(Settings(cache_dir=tmp_path / "cache")) as client,
+        client.services() as services,
+        CopyWorker(services, "w1") as worker,
+    ):
+        fill(source.store, sample)
+        carriage = Carriage(blob, Site(source.host, repository), (Site(target.host, "app"),))
+        task = asyncio.create_task(worker.bring(carriage))
+        await asyncio.wait_for(reached.wait(), HANGS_AFTER)
+        [(digest, moved)] = worker.moved()
+        assert (digest, moved.target, moved.worker) == (name, carriage.targets[0], "w1")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        journal = target.journal
+        async with asyncio.timeout(HANGS_AFTER):
+            await journal.until(lambda seen: seen.count("DELETE", "/blobs/uploads/") == 1)
+        assert journal.count("POST", status=202) == 1
+        until_then.set()
+        [arrival] = await worker.bring(carriage)
+        assert arrival.error is None
+        assert (journal.uploads_of(name), source.journal.reads(name)) == (1, 2)

@@ -12,32 +12,33 @@ import hashlib
 import json
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.deadlines import HANGS_AFTER
 from tools.checkout import TOP
+from tools.processes import BLOBFLOW, Process, start_warm
 
 
 class Child:
-    """One run of blobflow. `events`: what it told so far on standard error, each a JSON object."""
+    """One run of blobflow, which tells `errors` what it does. `events`: what it told so far, each a JSON
+    object."""
 
-    def __init__(self, process: Process, report: Path) -> None:
+    def __init__(self, process: Process, errors: asyncio.StreamReader, report: Path) -> None:
         self.process = process
         self.events: list[dict[str, Any]] = []
+        self._errors = errors
         self._report = report
         self._changed = asyncio.Event()
         self._following = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
+        async for line in self._errors:
             self.events.append(json.loads(line))
             self._changed.set()
-        await self.process.wait()
+        await asyncio.to_thread(self.process.wait)
         self._changed.set()
 
     async def ended(self) -> int:
@@ -57,7 +58,7 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing if it has ended."""
-        # Not by its own send_signal: that reaps a child that has just ended, and its waiter gets 255.
+        # Not by its own send_signal, which may wait for it beside the thread that does.
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
@@ -95,21 +96,27 @@ async def child(
     report = home / "report.json"
     report.unlink(missing_ok=True)
     places = [word for target in targets for word in ("--to", target)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "blobflow", "sync", "--from", source, *places),
-        *("--images", str(home / "images.txt"), "--report", str(report), "--log-format", "json"),
-        *arguments,
-        cwd=TOP,
-        env=_environment(home),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=PIPE,
-        limit=1 << 20,
+    words = ["sync", "--from", source, *places, "--images", str(home / "images.txt")]
+    words += ["--report", str(report), "--log-format", "json", *arguments]
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as errors, Path(os.devnull).open("wb") as out:
+        process = _started([*BLOBFLOW, *words], _environment(home), out, errors)
+    told = asyncio.StreamReader(limit=1 << 20)
+    following, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(told), os.fdopen(reading, "rb", buffering=0)
     )
-    running = Child(process, report)
+    running = Child(process, told, report)
     try:
         yield running
     finally:
         await running.leave()
+        following.close()
+
+
+def _started(command: list[str], environment: dict[str, str], out: IO[bytes], errors: IO[bytes]) -> Process:
+    return start_warm(command, environment, out, errors) or subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=TOP, env=environment
+    )
 
 
 def _environment(home: Path) -> dict[str, str]:

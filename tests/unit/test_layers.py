@@ -181,9 +181,7 @@ ROOMS = {
     ),
     "deployment_files": Room((*WORDS, "bounded_file", "file_errors"), ("msgspec", "yaml")),
     "mirror_places": Room((*WORDS, "engine.pairs"), ("msgspec",)),
-    "node_files": Room(
-        (*WORDS, "mirror_places", "toml_lines", "settings", "transports.registry"), ("msgspec", "yaml")
-    ),
+    "node_files": Room((*WORDS, "mirror_places"), ("msgspec", "yaml")),
     "cluster": Room(
         (*SEAM, "engine", "transports", "environment", "composition", "settings", "version"),
         ("msgspec", "dask", "distributed"),

@@ -37,7 +37,7 @@ _FORMATS = {"json": "--json", "lines": "--plain", "list": "--plain", "plain": "-
 
 @click.command("images", cls=Verb)
 @show_first("plain", "as_json", "lock", "output", "platform", "custom_resources", "strict", *COMMON)
-@click.argument("files", metavar="FILE|DIR|-...", nargs=-1, required=True)
+@click.argument("files", type=click.Path(), metavar="FILE|DIR|-...", nargs=-1, required=True)
 @click.option("--plain", is_flag=True, help="Print the names alone, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
 @click.option(

@@ -11,8 +11,9 @@ import msgspec
 
 from blobflow.cli.options.bundle import BundleOptions, bundle_options
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
+from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.option_group import hide_options, show_first, was_typed
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 @bundle_options
 @hide_options("dry_run")
 @run_options
+@engine_options
 @target_connection_options
 def verb(
     files: tuple[str, ...],
@@ -59,6 +61,7 @@ def verb(
     arch_tags: bool,
     bundle: BundleOptions,
     run: RunOptions,
+    engine: EngineOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Bring what archives hold to a registry, each name as one multi-platform image.
@@ -85,6 +88,7 @@ def verb(
     listed = None if images is None else _read_listed(images, any_host=any_host)
     known = None if piped else parse_archives(files)
     outputs = BundleOutputs(bundle, places)
+    idle = engine.resolve(connection.config) is not None and was_typed("engine")
 
     async def work(client: Client, begin: RunRecorder) -> Sequence[str]:
         from blobflow.operations.airgap.load import load
@@ -103,7 +107,7 @@ def verb(
         await outputs.begin(client, inputs)
         if places:
             await load(client, inputs, aim, begin, wanted=wanted, policy=begin.policy)
-        return ()
+        return ("what archives hold is uploaded from here: --engine carried nothing of it",) if idle else ()
 
     hosts = Hosts(targets=frozenset(place.host for place in places))
     with outputs:

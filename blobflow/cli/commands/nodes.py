@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from blobflow.cli.options.connection import ConnectionOptions, connection_option
 from blobflow.cli.options.images import SelectionOptions, selection_options
 from blobflow.cli.options.nodes import NodeOptions, node_options
 from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.param_types import FILE
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 
@@ -25,9 +27,18 @@ if TYPE_CHECKING:
     *("ca", "plain_http", "quiet"),
 )
 @selection_options
+@click.option(
+    "--from-report",
+    "report",
+    type=FILE,
+    metavar="FILE",
+    help="Of the images that a run brought to their places, by the JSON report that it wrote.",
+)
 @node_options
 @connection_options_without_logins
-def verb(selection: SelectionOptions, nodes: NodeOptions, connection: ConnectionOptions) -> None:
+def verb(
+    selection: SelectionOptions, report: Path | None, nodes: NodeOptions, connection: ConnectionOptions
+) -> None:
     """Print what points machines at a mirror: the configuration of a container runtime, or a policy.
 
     \b
@@ -50,7 +61,7 @@ def verb(selection: SelectionOptions, nodes: NodeOptions, connection: Connection
         settings = run_settings(connection, hosts=hosts)
         return run_one_shot(settings, connection.output, lambda client: select_tags(client, searches))
 
-    selected = mirrors_of(selection, find_tags)
+    selected = mirrors_of(selection, find_tags, report)
     defaults = selected.request.hosts if selected.request else {}
     settings = run_settings(connection, host_defaults=defaults)
     made = make_node_files(selected.mirrors, nodes, settings)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from blobflow.cli.inputs.report_file import read_report
 from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines, write_stdout
-from blobflow.cli.runtime.files import check_writable, input_name, write_atomic
+from blobflow.cli.runtime.files import check_writable, write_atomic
 from blobflow.cli.verb import VerbFamily
-from blobflow.errors import InvalidConfig, UsageError
+from blobflow.errors import UsageError
 
 if TYPE_CHECKING:
     from blobflow.cli.output.report_files import ReportForm
-    from blobflow.engine.results.report import Report
 
 _DIFFERENT = 1
 _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
@@ -35,7 +34,7 @@ def show(file: Path) -> None:
     """Print the summary of a report: what the run printed when it ended, and what failed."""
     from blobflow.cli.output.report_text import digest_lines, failure_lines, run_lines, summary_lines
 
-    report = _read_report(file)
+    report = read_report(file)
     with ignore_closed_pipe():
         print_lines(*run_lines(report), *digest_lines(report), *summary_lines(report), *failure_lines(report))
 
@@ -74,7 +73,7 @@ def diff(before: Path, after: Path, as_json: bool, exit_code: bool) -> None:
 
     if str(before) == str(after) == "-":
         raise UsageError("only one of two reports can come from stdin")
-    old, new = _read_report(before), _read_report(after)
+    old, new = read_report(before), read_report(after)
     difference = compare_reports(old, new)
     with ignore_closed_pipe():
         if as_json:
@@ -103,24 +102,9 @@ def _convert(file: Path, form: ReportForm, out: Path | None) -> None:
 
     if out is not None:
         check_writable(out, "--out")
-    report = _read_report(file)
+    report = read_report(file)
     if out is not None:
         write_atomic(out, render_report(report, form))
     else:
         with ignore_closed_pipe():
             write_stdout(render_report(report, form), nl=False)
-
-
-def _read_report(file: Path) -> Report:
-    """The report of a file, or of stdin for `-`; of one that is too long no more than shows that is read."""
-    from blobflow.reportfile import MAX_REPORT_BYTES, load_report
-
-    try:
-        if str(file) == "-":
-            content = sys.stdin.buffer.read(MAX_REPORT_BYTES + 1)
-        else:
-            with file.open("rb") as opened:
-                content = opened.read(MAX_REPORT_BYTES + 1)
-    except OSError as error:
-        raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
-    return load_report(content, input_name(file))

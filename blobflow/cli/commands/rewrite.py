@@ -29,7 +29,7 @@ _STDIN = "-"
 
 @click.command("rewrite", cls=Verb)
 @show_first("mirror", "spec", "digest", "lock", "in_place", "output", "kustomize", "strict", "quiet")
-@click.argument("files", metavar="FILE|DIR|-...", nargs=-1, required=True)
+@click.argument("files", type=click.Path(), metavar="FILE|DIR|-...", nargs=-1, required=True)
 @click.option(
     "--to", "mirror", type=PLACE, metavar="HOST[/prefix]", help="The mirror: where `sync --to` brought them."
 )
@@ -88,14 +88,18 @@ def verb(
         work.add_digests(lock, connection)
     if kustomize:
         made, left = work.kustomize()
+        matched = []
         print_lines(*made)
     else:
         rewritten = work.rewrite()
         left = [each for file in rewritten for each in file.left]
+        matched = [each for file in rewritten for each in file.matched]
         _write(rewritten, files, in_place=in_place, output=output)
         if not connection.output.quiet:
             print_lines(_summary(rewritten), err=True)
-    _tell(work.found, files, left, connection, strict=strict)
+    _tell(work.found, files, connection, [*map(_matched_sentence, matched)], left)
+    if strict and work.found.untold:
+        raise RunIncomplete(f"{count_text(len(work.found.untold), 'place')} can't be told")
 
 
 def _check_options(files: Sequence[str], *, in_place: bool, output: Path | None, kustomize: bool) -> None:
@@ -140,21 +144,24 @@ def _summary(rewritten: Sequence[RewrittenFile]) -> str:
     return f"{count_text(replaced, 'image')} replaced in {changed} of {count_text(len(rewritten), 'file')}"
 
 
+def _matched_sentence(matched: tuple[NamedImage, str]) -> str:
+    image, by = matched
+    return f"{image.path} line {image.line}: {image.written} stays: {by} replaces images of that name"
+
+
 def _tell(
     found: FoundImages,
     files: Sequence[str],
-    left: Sequence[tuple[NamedImage, str]],
     connection: ConnectionOptions,
-    *,
-    strict: bool,
+    matched: Sequence[str],
+    left: Sequence[tuple[NamedImage, str]],
 ) -> None:
     """Say what stays as it is. Raises RunIncomplete where an image does that should not."""
     from blobflow.cli.inputs.collected import passed_over, untold_sentence
 
-    print_warnings([*passed_over(found, files), *map(untold_sentence, found.untold)], connection.output)
+    untold = map(untold_sentence, found.untold)
+    print_warnings([*passed_over(found, files), *matched, *untold], connection.output)
     for image, why in left:
         print_lines(f"left: {image.path} line {image.line}: {image.written} {why}", err=True)
     if left:
         raise RunIncomplete(f"{len(left)} of {count_text(len(found.images), 'image')} stay as they are")
-    if strict and found.untold:
-        raise RunIncomplete(f"{count_text(len(found.untold), 'place')} can't be told")

@@ -124,8 +124,6 @@ def verb(
         check_plan(preview.planned, connection.output, may_skip_all=may_skip_all(request, platforms))
         return
 
-    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
-
     def once(on_report: Callable[[Report], None]) -> None:
         nonlocal request
         now = request if own is None else due_part(request, own.take_due(time.time()))
@@ -144,6 +142,7 @@ def verb(
         request = anew
 
     check_request(request, platforms)
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     run_scheduled(schedule, connection.output, once, reread, own)
 
 

@@ -7,11 +7,13 @@ list, are rules by themselves: `--from HOST --to MIRROR` for all of a registry, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from blobflow.cli.inputs.expansion import expand, repository_pair
+from blobflow.cli.inputs.report_file import read_report
 from blobflow.cli.inputs.requests import (
     ImageRequest,
     MirrorRequest,
@@ -19,14 +21,17 @@ from blobflow.cli.inputs.requests import (
     parse_registry_prefix,
 )
 from blobflow.cli.inputs.selection import read_request
+from blobflow.cli.inputs.spec_formats import detect_format
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.runtime.files import input_name, read_text
 from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
-from blobflow.oci import Reference
+from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import transport_of
 
 if TYPE_CHECKING:
+    from blobflow.engine.results.report import Report
     from blobflow.operations.tags.search import ChosenTags, TagSearch
 
 # Finds the tags that rules choose, at their registries.
@@ -40,19 +45,26 @@ class SelectedMirrors(msgspec.Struct, frozen=True):
     request: MirrorRequest | None = None
 
 
-def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirrors:
-    """The mirrors of a selection. `find_tags` is called only where a tag decides where an image goes.
+def mirrors_of(
+    selection: SelectionOptions, find_tags: FindTags, report: Path | None = None
+) -> SelectedMirrors:
+    """The mirrors of a selection, or of the run of a report. `find_tags` is called only where a tag decides
+    where an image goes.
 
-    Raises UsageError as `read_request`, and what `find_tags` does.
+    Raises UsageError as `read_request`, and as `read_report`; and what `find_tags` does.
     """
+    if report is not None:
+        if selection != SelectionOptions():
+            raise UsageError("--from-report says which images and where they are; leave all else of that out")
+        return SelectedMirrors(mirrors_of_report(read_report(report)))
     places = msgspec.structs.replace(selection, source=None, targets=(), scoped=False)
+    if len(set(selection.targets)) < len(selection.targets):
+        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
     if places != SelectionOptions():
-        request = read_request(selection)
+        request = _read_request(selection)
         return SelectedMirrors(mirrors_of_request(request, find_tags), request)
     if not selection.targets:
         raise UsageError("say where the images are: a SPEC, or --to HOST[/prefix]")
-    if len(set(selection.targets)) < len(selection.targets):
-        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
     if selection.source is None:
         if selection.scoped:
             raise UsageError("--scoped keeps the host of --from; give that too")
@@ -60,6 +72,56 @@ def mirrors_of(selection: SelectionOptions, find_tags: FindTags) -> SelectedMirr
     source = str(parse_registry_prefix(selection.source))
     under = [f"{target}/{source}" if selection.scoped else target for target in selection.targets]
     return SelectedMirrors(tuple(places_under(source, target) for target in under))
+
+
+def _read_request(selection: SelectionOptions) -> MirrorRequest:
+    """The request; with --to a spec's is at those of its targets alone, in that order, or where it has none
+    at these."""
+    others = selection.source or selection.images  # which no spec goes with
+    if selection.spec is None or not selection.targets or others or str(selection.spec) == "-":
+        return read_request(selection)
+    form = selection.spec_format
+    if form == "auto":
+        form = detect_format(read_text(selection.spec), input_name(selection.spec))
+    if form == "skopeo":
+        return read_request(selection)
+    wanted = tuple(map(parse_registry_prefix, selection.targets))
+    bare = msgspec.structs.replace(selection, targets=(), spec_format=form)
+    request = read_request(bare, needs_targets=False)
+    own = {*request.targets, *(target for image in request.images for target in image.targets)}
+    for target in wanted if own else ():
+        if target not in own:
+            has = ", ".join(sorted(map(str, own)))
+            raise UsageError(f"--to {target} is no target of {selection.spec}, which has {has}")
+    images = [
+        msgspec.structs.replace(image, targets=tuple(each for each in wanted if each in image.targets))
+        for image in request.images
+        if not image.targets or set(wanted) & set(image.targets)
+    ]
+    targets = [each for each in wanted if not own or each in request.targets]
+    return msgspec.structs.replace(request, images=tuple(images), targets=tuple(targets))
+
+
+def mirrors_of_report(report: Report) -> tuple[MirrorPlaces, ...]:
+    """The mirrors that a run filled, as far as it did: the hosts of its targets, in the report's order.
+
+    Raises UsageError for a report of nothing that is there, and as `places_of_pairs`.
+    """
+    from blobflow.operations.airgap.load import ARCHIVES
+
+    hosts: dict[str, list[Pair]] = {}
+    for image in report.images:
+        if image.status in ("done", "present"):
+            if image.source.startswith(ARCHIVES):
+                raise UsageError(
+                    f"{image.source} came from an archive, and the report has no registry that nodes know it"
+                    " by; give the spec or list that the archive was made of"
+                )
+            pair = Pair(parse_reference(image.source), parse_reference(image.target))
+            hosts.setdefault(pair.target.host, []).append(pair)
+    if not hosts:
+        raise UsageError("the report is of a run that brought no image to its place")
+    return tuple(map(places_of_pairs, hosts.values()))
 
 
 def mirrors_of_request(request: MirrorRequest, find_tags: FindTags) -> tuple[MirrorPlaces, ...]:

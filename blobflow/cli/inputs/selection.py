@@ -14,25 +14,34 @@ if TYPE_CHECKING:
     from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 
 
-def read_request(selection: SelectionOptions) -> MirrorRequest:
-    """What the arguments ask for. Raises UsageError for half of one form, or both at once."""
+def read_request(selection: SelectionOptions, *, needs_targets: bool = True) -> MirrorRequest:
+    """What the arguments ask for. `needs_targets`: see `parse_spec`.
+
+    Raises UsageError for half of one form, or both at once.
+    """
     from blobflow.cli.inputs.requests import MirrorRequest, parse_registry_prefix, repository_request
 
     targets = tuple(parse_registry_prefix(target) for target in selection.targets)
+    if [*map(str, (selection.spec, selection.images)), *selection.images_from].count("-") > 1:
+        raise UsageError("stdin can be read once; give it for one of SPEC, --images and --images-from")
     if selection.spec:
         from blobflow.cli.inputs.spec_formats import read_spec
 
         if selection.source or selection.images:
             raise UsageError("give either a spec file or --from, --to and --images, not both")
-        if selection.images_from and str(selection.spec) == "-" and "-" in selection.images_from:
-            raise UsageError("the spec and --images-from can't both be stdin")
         if selection.any_host:
             raise UsageError(
                 "--any-host is about the lines of --images; in a spec an image's host is its source"
             )
         text, name = read_text(selection.spec), input_name(selection.spec)
         request = read_spec(
-            text, name, targets, selection.spec_format, scoped=selection.scoped, environ=os.environ
+            text,
+            name,
+            targets,
+            selection.spec_format,
+            scoped=selection.scoped,
+            needs_targets=needs_targets,
+            environ=os.environ,
         )
         return _with_files(request, selection)
     if selection.source and targets and not (selection.images or selection.images_from):

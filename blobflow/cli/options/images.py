@@ -39,10 +39,11 @@ spec_format_option = click.option(
 
 images_from_option = click.option(
     "--images-from",
+    type=click.Path(),
     multiple=True,
     metavar="FILE|DIR|-",
     help="Images that deployment files or a lock file name; Kubernetes, Helm, Compose, CI, Dockerfiles, "
-    "lists, and folders of them. What can't be told is warned about. Repeatable; - is stdin.",
+    "lists and folders of them. What can't be told is warned about. Repeatable; - is stdin.",
 )
 custom_resources_option = click.option(
     "--custom-resources",

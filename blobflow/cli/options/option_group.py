@@ -135,6 +135,12 @@ def _parameters(command: Command) -> list[str]:
     return [parameter.name or "" for parameter in _declared(command)]
 
 
+def was_typed(option: str) -> bool:
+    """Whether the command line under way has an option, and not the environment alone."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
 def was_given(option: str) -> bool:
     """Whether the command under way was given an option, and did not take its default."""
     context = click.get_current_context(silent=True)

@@ -59,6 +59,7 @@ with its line, and asks no registry.
     - {image: rancher/coredns-coredns, tags: [1.8.3], target: dns/coredns}
     - {image: library/alpine, tags: {semver: ">=3.18 <4", newest: 3}, rename: {tag: "{tag}-here"}}
     - {image: library/nginx:stable, backup: "{{tag}}-old", every: 6h}
+  collect: [manifests/, charts/*/values.yaml]
 
 The first line tells editors where the schema is: `blobflow config schema --of spec > blobflow-spec.json`.
 
@@ -87,6 +88,11 @@ Of an image:
 
 All but image, tags, target and rename may be in `defaults` too, and an image's own go before those. A key
 that is not known is an error.
+
+`collect` has deployment files whose images are part of the set, under the defaults: a file, a folder or a
+pattern each, relative to the spec's folder, or {path: ..., custom-resources: true}. What can't be told from
+them is warned about. --images-from FILE takes such files beside a spec or a list; `blobflow images` shows
+what they name, and pins it with --lock.
 
 Instead of a spec: --from HOST --to HOST --images LIST, one repository:tag or repository@digest a line. If a
 name there has a host, it must be --from's (in layouts and archives it is part of the name); --any-host drops

@@ -105,7 +105,8 @@ class CopyWorker:
 
         `tell` is called as a copy begins, and with each arrival at once. On cancel the copies are stopped and
         awaited, their upload sessions given up or journaled, before CancelledError goes on; others go on.
-        Raises WorkerStopped.
+        What a registry is still to be told of that has been told when the services close. Raises
+        WorkerStopped.
         """
         if self._running is None or self._closed:
             raise WorkerStopped(f"worker {self.name} does not run")

@@ -1,8 +1,9 @@
 """Runs the steps of a plan, each as a task.
 
-`step_states` says which steps may run, `admission` which of them start now, `staging` which blobs go through
-the store, and `retry` what is retried. A step that fails is recorded, and the rest goes on. Only cancellation
-and bugs raise.
+`step_states` says which steps may run, `admission` which of them start now, `ways` which blobs go through the
+store, and `retry` what is retried. Where there is a carrier, `carried` hands it the copies between registries
+instead, and all else is done here. A step that fails is recorded, and the rest goes on. Only cancellation,
+bugs and the loss of a carrier raise.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+import msgspec
+
 from blobflow.content import Allowance, BlobStream, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
 from blobflow.oci import Descriptor, Digest
@@ -72,6 +74,7 @@ class Registries:
         self._mirrors: dict[str, tuple[str, ...]] = {}
         self._health = MirrorHealth(clock, observer)
         self._written: set[Site] = set()
+        self._part = 1.0
 
     def source(self, site: Site) -> Source:
         """The repository as a Source: asked at its registry's mirrors first, if it has any.
@@ -97,11 +100,13 @@ class Registries:
         found = self._hosts.get(host)
         return found[0].allowance if found is not None else None
 
-    def change_limits(self, *, bytes_per_second: float = 0) -> None:
-        """Ask `access` anew for the limits of the hosts in use, and keep those from now on: others may have
-        their part of them. Rates are changed where they were limited from the start."""
+    def change_limits(self, *, bytes_per_second: float = 0, part: float = 1.0) -> None:
+        """Ask `access` anew for the limits of hosts, and keep those from now on: others may have their part
+        of them. Rates are changed where they were limited from the start. `part`: of the requests a second,
+        this process sends so much."""
+        self._part = part
         for host, (client, _) in self._hosts.items():
-            client.change_limits(self._access(host))
+            client.change_limits(self._limited(host))
         for limit in (self._reading, self._writing):
             if limit is not None and bytes_per_second > 0:
                 limit.rate = bytes_per_second
@@ -151,10 +156,15 @@ class Registries:
                 found.append(Mirror(place.registry, partial(self._reader, there, fail_fast=True)))
         return found
 
+    def _limited(self, host: str) -> HostAccess:
+        access = self._access(host)
+        rate = access.requests_per_second * self._part
+        return msgspec.structs.replace(access, requests_per_second=rate)
+
     def _host(self, host: str) -> tuple[HostClient, BlobPusher]:
         found = self._hosts.get(host)
         if found is None:
-            access = self._access(host)
+            access = self._limited(host)
             self._mirrors[host] = access.mirrors
             client = HostClient(
                 host,

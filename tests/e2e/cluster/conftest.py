@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.deadlines import HANGS_AFTER
 from tests.e2e.cluster.gate import Gate, Gates, gates
 from tests.scenarios.child_process import Child, child
 from tools import imageset
@@ -38,6 +40,13 @@ class Source:
         """A new gate before it."""
         return self.ways.to(self.registry.host)
 
+    def make_known(self, target: Registry) -> None:
+        """Put an older, small image into each repository that a set goes to: docker-registry 2.8.2 knows no
+        repository without a manifest, and blobs that lie in one are uploaded again."""
+        path = self._folder / "older"
+        imageset.push(imageset.synthetic(path, seed=1, images=3, layer_size=4096).path, target.host, PREFIX)
+        target.forget()
+
     def fill(self, images: int = 3) -> Layout:
         """A new set, whose requests are counted from now on."""
         seed = next(SEEDS)
@@ -59,27 +68,29 @@ class Field:
         self.scheduler = made.start_scheduler()
         self._names = (f"worker-{number}" for number in itertools.count(1))
 
-    def start_scheduler(self) -> None:
-        """Again, at the same address."""
-        self.scheduler = self.cluster.start_scheduler()
-
     def have(self, number: int) -> list[str]:
-        """Exactly so many workers that live, all gates open: their names."""
+        """A scheduler, and exactly so many workers that live, all gates open: their names."""
         for gate in self.gates.values():
             gate.release()
+        if self.scheduler.process.poll() is not None:
+            self.scheduler = self.cluster.start_scheduler()
+            self.cluster.stop(*self.workers.values())
+            self.workers.clear()
         for name, part in list(self.workers.items()):
             if part.process.poll() is not None or len(self.workers) > number:
                 self.kill(name)
         self.add(number - len(self.workers))
         return list(self.workers)
 
-    def add(self, number: int, *arguments: str | Path) -> list[str]:
-        """So many workers more."""
+    def add(self, number: int, *, hold: int | None = None) -> list[str]:
+        """So many workers more; at their gates they stand after `hold` bytes, if that is said."""
         names = [next(self._names) for _ in range(number)]
         for name in names:
             gate = self.gates[name] = self.filled.way()
+            if hold is not None:
+                gate.hold_after(hold)
             proxies = {self.source.host: gate.host}
-            self.workers[name] = self.cluster.start_worker(name, *arguments, proxies=proxies, wait=False)
+            self.workers[name] = self.cluster.start_worker(name, proxies=proxies, wait=False)
         self.cluster.wait_for(*(self.workers[name] for name in names))
         return names
 
@@ -142,9 +153,22 @@ def read_again(source: Registry, layout: Layout) -> Counter[str]:
     return read - Counter(layout.blobs.keys())
 
 
-def open_sessions(registry: Registry) -> list[Path]:
-    """The uploads that docker-registry still keeps."""
-    return list(registry.root.glob("docker/registry/v2/repositories/**/_uploads/*"))
+def open_sessions(registry: Registry) -> int:
+    """How many uploads were begun since `forget`, and neither ended nor given up.
+
+    By the log: docker-registry 2.8.2 keeps the folder of an upload that was deleted, too.
+    """
+    asked = registry.requests()
+    ended = sum(r.method == "PUT" and r.status == 201 and "/blobs/uploads/" in r.path for r in asked)
+    given_up = sum(r.method == "DELETE" and r.status == 204 and "/blobs/uploads/" in r.path for r in asked)
+    return asked.opened_uploads() - ended - given_up
+
+
+async def until_closed(registry: Registry) -> None:
+    """Wait until every upload has ended or was given up, also those of a run that is gone."""
+    async with asyncio.timeout(HANGS_AFTER):
+        while await asyncio.to_thread(open_sessions, registry):
+            await asyncio.sleep(0.1)
 
 
 def told(run: Child) -> str:

@@ -85,7 +85,7 @@ class Gate:
         self._tasks.add(task)
         place, _, port = self._to.rpartition(":")
         try:
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):  # `close` cancels, and nobody else
                 there, back = await asyncio.open_connection(place, int(port))
                 up = asyncio.create_task(self._pump_up(reader, back))
                 try:

@@ -131,7 +131,7 @@ def sentences(run: Run) -> list[str]:
 
 def test_a_worker_without_a_scheduler_ends_with_a_sentence(home: Path) -> None:
     address = f"127.0.0.1:{reserve_port()}"
-    run = blobflow("worker", f"dask://{address}", "--wait", "1", home=home)
+    run = blobflow("worker", f"dask://{address}", "--patience", "1", home=home)
     assert run.code == 4, run.err
     (sentence,) = sentences(run)
     assert address in sentence

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tools.checkout import TOP
 from tools.processes import BLOBFLOW, Process, environment, listening
+from tools.processes import blobflow as run_blobflow
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _RSA = ("-newkey", "rsa:2048", "-nodes")
@@ -179,7 +180,10 @@ def blobflow(
     *arguments: str | Path, home: Path, given: str = "", variables: Mapping[str, str] | None = None
 ) -> Told:
     """Run blobflow as a process of its own, with `given` on its stdin and some more `variables`."""
-    return _told([*BLOBFLOW, *map(str, arguments)], home, given, variables or {})
+    if given:
+        return _told([*BLOBFLOW, *map(str, arguments)], home, given, variables or {})
+    done = run_blobflow(*arguments, home=home, variables=variables)
+    return Told(done.code, done.out, done.err)
 
 
 def skopeo(verb: str, *arguments: str | Path, home: Path, given: str = "") -> Told:

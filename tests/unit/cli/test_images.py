@@ -399,8 +399,9 @@ def test_nothing_is_collected_twice_or_from_nothing(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match="empty: no image is named there"):
         chosen("empty")
-    with pytest.raises(UsageError, match="can't both be stdin"):
-        read_request(SelectionOptions(spec=Path("-"), images_from=("-",)))
+    for more in ({"spec": Path("-")}, {"images": Path("-")}):
+        with pytest.raises(UsageError, match="stdin can be read once"):
+            chosen("-", **more)
     with pytest.raises(BlobflowError, match="1 place"):
         (folder / "untold.yaml").write_text("services: {a: {image: '${A}'}}\n")
         chosen("untold.yaml")

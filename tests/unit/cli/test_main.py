@@ -46,7 +46,7 @@ VERBS = (
     *("images", "rewrite", "warm"),
     *("inspect", "digest", "referrers", "config", "ls", "tags", "repos", "ratelimit"),
     *("push", "attach", "pull", "tag", "rm"),
-    *("login", "logout", "probe", "serve", "index", "cache", "bench", "demo"),
+    *("login", "logout", "probe", "serve", "worker", "index", "cache", "bench", "demo"),
     *("completion", "help"),
 )
 HEAVY = ("aiohttp", "yarl", "rich", "yaml", "msgspec", "uvloop", "asyncio", "xxhash", "sqlite3")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.cli.inputs.mirrors import mirrors_of
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.engine.results.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
 from blobflow.oci.tag_selection.rules import TagRules
+from blobflow.operations.airgap.load import ARCHIVES
 from blobflow.operations.tags.search import ChosenTags, TagSearch
 from tools.certificates import self_signed
 
@@ -62,6 +65,22 @@ def test_a_spec_says_where_its_images_are_at_all_its_targets_in_order() -> None:
         'location = "two.example.com:5000"',
     ]
     assert done.stdout.count("insecure = true") == 2, "the target that the spec gives as http://"
+
+
+def mirrors_at(text: str, *targets: str) -> list[str]:
+    selection = SelectionOptions(spec=spec(text), targets=targets)
+    return [mirror.rules[0].target for mirror in mirrors_of(selection, no_tags).mirrors]
+
+
+def test_of_a_specs_targets_those_count_that_are_named() -> None:
+    assert mirrors_at(SPEC) == ["one.example.com/mirror", "two.example.com:5000"]
+    assert mirrors_at(SPEC, "two.example.com:5000", "one.example.com/mirror") == [
+        *("two.example.com:5000", "one.example.com/mirror")
+    ]
+    assert mirrors_at(SPEC, "two.example.com:5000") == ["two.example.com:5000"]
+    with pytest.raises(UsageError, match=r"m\.example is no target of mirror\.yaml, which has one\.example"):
+        mirrors_at(SPEC, "m.example")
+    assert mirrors_at(SPEC.replace(", targets: [one.example.com/mirror", "} #"), "m.example") == ["m.example"]
 
 
 def test_what_a_format_can_not_say_is_left_out_on_request() -> None:
@@ -122,6 +141,43 @@ def test_a_registry_is_asked_for_tags_only_where_a_tag_decides_the_place() -> No
     assert str(mirror.place_of(parse_reference("quay.io/team/tool:1.1"))) == "m.example/team/tool:1.1-x"
 
 
+def report(*images: tuple[str, str, Status]) -> Path:
+    records = [ImageRecord(source, target, "", "", (), status) for source, target, status in images]
+    file = Path("run.json")
+    file.write_bytes(msgspec.json.encode(Report(Totals(), tuple(records))))
+    return file
+
+
+def test_a_report_says_where_a_run_put_its_images() -> None:
+    """Also where it read them from a bundle, under the names that they had."""
+    bundle = "oci-archive:bundle.tar:docker.io/library/nginx:1"
+    told = report(
+        (bundle, "one.example.com/mirror/library/nginx:1", "done"),
+        ("quay.io/a/b:1", "one.example.com/other:1", "failed"),
+        ("docker.io/rancher/pause:3", "two.example.com/rancher/pause:3", "present"),
+    )
+    first, second = mirrors_of(SelectionOptions(), no_tags, told).mirrors
+    assert str(first.place_of(parse_reference("nginx:1"))) == "one.example.com/mirror/library/nginx:1"
+    assert first.place_of(parse_reference("quay.io/a/b:1")) is None
+    assert str(second.place_of(parse_reference("rancher/pause:3"))) == "two.example.com/rancher/pause:3"
+
+    done = run("--from-report", told, "--format", "containerd")
+    assert (done.exit_code, done.stdout.count("[host.")) == (0, 2)
+    done = run("--from-report", told, "--to", "m.example", "--format", "containerd")
+    assert (done.exit_code, "leave all else" in done.stderr) == (2, True)
+
+
+def test_a_report_of_a_run_that_failed_has_no_mirror() -> None:
+    done = run("--from-report", report(("a.example/a:1", "m.example/a:1", "failed")), "--format", "k3s")
+    assert (done.exit_code, "brought no image to its place" in done.stderr) == (2, True)
+
+
+def test_a_report_of_load_does_not_say_what_nodes_pull() -> None:
+    told = report((f"{ARCHIVES}/library/nginx:1", "m.example/library/nginx:1", "done"))
+    done = run("--from-report", told, "--format", "k3s")
+    assert (done.exit_code, "no registry that nodes know it by" in done.stderr) == (2, True)
+
+
 def test_the_files_are_written_as_they_belong_on_a_node_with_certificates(tmp_path: Path) -> None:
     tls = self_signed(tmp_path / "tls")
     done = run(
@@ -180,8 +236,18 @@ def test_what_can_be_said_is_told_without_what_can_not() -> None:
     assert "warning: left out: containerd mirrors whole registries alone" in done.stderr
 
 
-def test_where_nothing_is_left_it_is_an_error() -> None:
-    done = run("--from", "quay.io/a", "--to", "m.example/b", "--format", "containerd", "--partial")
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("containerd", ["--from", "quay.io/a", "--to", "m.example/b"]),
+        ("docker", ["--from", "quay.io", "--to", "m.example"]),
+        ("podman", ["--to", "m.example"]),
+        ("openshift", ["--to", "m.example"]),
+        ("kyverno", ["--from", "quay.io", "--to", "registry/mirror"]),
+    ],
+)
+def test_where_nothing_is_left_it_is_an_error(form: str, words: list[str]) -> None:
+    done = run(*words, "--format", form, "--partial")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "nothing is left" in done.stderr
 

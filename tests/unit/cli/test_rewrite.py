@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from blobflow import mirror_places
 from blobflow.cli import cli
 from blobflow.cli.inputs.expansion import expand
 from blobflow.cli.inputs.lock_file import LockedImage, lock_lines, make_lock
@@ -300,6 +301,7 @@ def test_places_are_those_that_sync_brings_images_to(folder: Path) -> None:
                 pair.target.tag,
             )
             assert place.digest == pair.source.digest
+            assert mirror_places.places_below(mirror).place_of(pair.source) == place
 
 
 def test_from_says_which_part_of_a_registry_is_mirrored(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from blobflow.deployment_files import find, formats, yaml_tree
 from blobflow.deployment_files.find import find_images
+from blobflow.deployment_files.source_text import SourceText
 from blobflow.errors import InvalidConfig, UsageError
 
 POD = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n    - image: registry.example.com/app:1\n"
@@ -36,7 +37,7 @@ def refused(text: str, name: str = "file.yaml") -> str:
 
 
 def read(name: str, text: str) -> None:
-    source = formats.SourceText(name, text)
+    source = SourceText(name, text)
     formats.Reading(source, custom_resources=True, env=dict).read()
 
 
@@ -105,7 +106,7 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         ("alpine:3\nregistry.example.com/b:1\n", "docker.io/library/alpine:3"),
         ("jobs:\n  a:\n    runs-on: x\n    container: alpine:3\n", "docker.io/library/alpine:3"),
         ("a:\n  image: alpine:3\n  script: [x]\n", "docker.io/library/alpine:3"),
-        ("spec:\n  template: {spec: {containers: [{image: alpine:3}]}}\n", "docker.io/library/alpine:3"),
+        ("spec:\n  template:\n    spec:\n      containers: [{image: a:3}]\n", "docker.io/library/a:3"),
         ("steps:\n  - image: alpine:3\n", "docker.io/library/alpine:3"),
         ("image:\n  repository: alpine\n  tag: 3\n", "docker.io/library/alpine:3"),
         ("#!/bin/bash\ndocker run alpine:3\n", "docker.io/library/alpine:3"),
@@ -185,7 +186,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_read_in_a_folder(tmp_path: Path) ->
 
 
 def test_a_million_aliases_end_in_a_sentence() -> None:
-    assert refused("a: &a x\nb:\n" + "- *a\n" * 1_000_000).endswith("has over 100000 aliases")
+    assert refused("a: &a x\nb: [" + "*a, " * 1_000_000 + "]").endswith("has over 100000 aliases")
 
 
 def test_aliases_that_stand_for_ever_more_are_read_once() -> None:
@@ -210,7 +211,7 @@ def test_mappings_that_merge_each_other_without_end_are_bounded() -> None:
         ("a: *b\n", "file.yaml line 1 has an alias that names no anchor before it: *b"),
         ("a: \x01\n", "file.yaml has a character that YAML forbids"),
         ("a: b: c\n", "file.yaml line 1 is not YAML"),
-        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200)), "nested over 100"),
+        ("a0: &a0 x\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 120)), "nested over 100"),
     ],
 )  # fmt: skip
 def test_what_no_reader_should_follow_is_refused(text: str, sentence: str) -> None:

@@ -21,12 +21,12 @@ NAMES = (
     "a.json",
     "x",
 )
-SIZE = 1 << 16  # of what is repeated; what is quadratic takes minutes for it
+SIZE = 1 << 14  # of what is repeated; what is quadratic takes minutes for it
 REPEATED = (
     *("a", " ", "\n", "\t", "-", "- ", "$", "${", "${A:-", "$A", "{{", "{{ a }}\n", "'", '"', "\\", "#", ":"),
-    *("a: ", "/", "@", "image: a/b:1\n", "FROM a:1\n", "COPY --from=a b c\n", "RUN <<A\n", "docker run "),
-    *("$(", "`", "A=$B\n", "<<A\n", "if [ \"$A\" != b ]\n", "image: {", "x=(", "- image: $A\n"),
-    *("- &a x\n- *a\n", "a: |\n  b\n", "\r", "\u2028"),
+    *("/", "@", "a: ", "image: a/b:1\n", "FROM a:1\n", "COPY --from=a b c\n", "RUN <<A\n", "docker run "),
+    *("$(", "`", "A=$B\n", "<<A\n", 'if [ "$A" != b ]\n', "image: {", "x=(", "- image: $A\n", "\r", "\u2028"),
+    *("- &a x\n- *a\n", "a: |\n  b\n"),
 )  # fmt: skip
 
 

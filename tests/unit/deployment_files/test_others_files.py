@@ -1,4 +1,4 @@
-"""Deployment files that others wrote, with lists made by hand: all they name is found, and nothing else."""
+"""Deployment files of others, with lists made by hand: all that they name is found, and nothing else."""
 
 from __future__ import annotations
 

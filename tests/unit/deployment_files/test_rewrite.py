@@ -57,9 +57,21 @@ OTHERS = [
     ("Dockerfile", "FROM alpine:3 AS a\nFROM a\n", "FROM M/library/alpine:3 AS a\nFROM a\n"),
     ("Dockerfile", "ARG V=3\nFROM alpine:$V\n", "ARG V=3\nFROM M/library/alpine:$V\n"),
     (
+        "Dockerfile",
+        'ARG V=3\nARG A="b/c:1" D=e:$V\nFROM $A\nFROM ${A} AS x\nFROM ${D}\nFROM ${F:-g/h:2}\n',
+        'ARG V=3\nARG A="M/b/c:1" D=M/library/e:$V\nFROM $A\nFROM ${A} AS x\nFROM ${D}\nFROM ${F:-M/g/h:2}\n',
+    ),
+    (
         "compose.yaml",
         "services:\n  a: {image: 'b/c:${T:-1}'}\n",
         "services:\n  a: {image: 'M/b/c:${T:-1}'}\n",
+    ),
+    (
+        "compose.yaml",
+        "services:\n  a: {image: '${A:-b/c:1}'}\n  b: {image: '${B-d/e:${T:-1}}'}\n"
+        "  c: {image: '${C:-${D:-f}}'}\n",
+        "services:\n  a: {image: '${A:-M/b/c:1}'}\n  b: {image: '${B-M/d/e:${T:-1}}'}\n"
+        "  c: {image: '${C:-${D:-M/library/f}}'}\n",
     ),
     (
         ".github/workflows/ci.yml",
@@ -165,6 +177,12 @@ def test_what_has_no_place_for_a_digest_is_left_with_why(tmp_path: Path) -> None
     made = rewritten(tmp_path, "Dockerfile", b"ARG V=3\nFROM alpine:$V\n", digest=True)
     assert made.content == made.before
     assert [why for _, why in made.left] == ["has no place for a digest there"]
+
+
+def test_a_default_that_makes_another_name_as_well_leaves_the_file_alone(tmp_path: Path) -> None:
+    made = rewritten(tmp_path, "Dockerfile", b"ARG A=b/c:1\nFROM $A\nFROM $A-slim\n")
+    assert made.content == made.before
+    assert len(made.left) == 2
 
 
 def test_what_is_put_together_from_variables_is_left_with_why(tmp_path: Path) -> None:
@@ -291,3 +309,44 @@ def test_no_images_make_no_change(tmp_path: Path) -> None:
     file.write_bytes(b"a: 1\n")
     (made,) = rewrite_files(FoundImages((), (), (str(file),)), place)
     assert (made.content, made.changed) == (b"a: 1\n", False)
+
+
+BASE = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: web:1\n  - image: nginx:1\n"
+
+
+def kustomized(folder: Path, overlay: str) -> dict[str, RewrittenFile]:
+    """What becomes of a base with two images under an overlay."""
+    for name, text in (
+        ("base/kustomization.yaml", "resources: [pod.yaml]\n"),
+        ("base/pod.yaml", BASE),
+        ("other/pod.yaml", BASE),
+        ("overlay/kustomization.yaml", f"resources:\n- ../base\n{overlay}"),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    made = rewrite_files(find_images([str(folder)]), place)
+    return {str(Path(each.path).relative_to(folder)): each for each in made}
+
+
+def test_names_that_kustomize_matches_stay_so_that_it_still_does(tmp_path: Path) -> None:
+    made = kustomized(tmp_path, "images:\n- {name: web, newName: quay.io/shop/web, newTag: v2}\n")
+    assert made["base/pod.yaml"].content.decode() == BASE.replace("nginx:1", f"{MIRROR}/library/nginx:1")
+    ((image, by),) = made["base/pod.yaml"].matched
+    assert (image.written, by) == ("web:1", str(tmp_path / "overlay" / "kustomization.yaml"))
+    assert f"newName: {MIRROR}/shop/web," in made["overlay/kustomization.yaml"].content.decode()
+    assert "image: web:1" not in made["other/pod.yaml"].content.decode()
+    assert [file.left for file in made.values()] == [()] * 4
+
+
+def test_an_entry_without_a_new_name_is_told(tmp_path: Path) -> None:
+    made = kustomized(tmp_path, "images:\n- {name: nginx, newTag: v2}\n")
+    assert "image: nginx:1\n" in made["base/pod.yaml"].content.decode()
+    ((_, why),) = made["overlay/kustomization.yaml"].left
+    assert why == "is only matched by its name there; give the entry a newName"
+
+
+def test_kustomizations_may_be_in_a_circle(tmp_path: Path) -> None:
+    made = kustomized(
+        tmp_path, "- ../overlay\n- .\n- https://example.com/base\nimages: [{name: web, newTag: x}, 1]\n"
+    )
+    assert [image.written for image, _ in made["base/pod.yaml"].matched] == ["web:1"]

@@ -298,6 +298,30 @@ def test_what_the_schedule_is_told_shrinks_with_the_window_and_never_to_nothing(
     assert limits_of(limiter_of(32)) == (32, 16)
 
 
+async def test_with_fewer_connections_what_is_over_them_ends_before_more_begins() -> None:
+    limiter = limiter_of(4)
+    held = [limiter.try_acquire(PermitKind.READ) for _ in range(4)]
+    limiter.resize(2, 0)
+    assert limits_of(limiter) == (2, 3)
+    for permit in held[:2]:
+        assert permit is not None
+        permit.release()
+        assert limiter.try_acquire(PermitKind.READ) is None
+    assert held[2] is not None
+    held[2].release()
+    assert limiter.try_acquire(PermitKind.READ) is not None
+
+
+async def test_with_more_connections_those_who_wait_are_let_in() -> None:
+    limiter = limiter_of(1)
+    first, second = await acquiring(limiter, PermitKind.WRITE, PermitKind.WRITE)
+    await asyncio.sleep(0)
+    assert (first.done(), second.done()) == (True, False)
+    limiter.resize(2, 0)
+    await asyncio.sleep(0)
+    assert second.done()
+
+
 def answered(limiter: HostLimiter, seconds: float, times: int = 200) -> None:
     """Answers that took so long, while the whole window was in use."""
     held = []

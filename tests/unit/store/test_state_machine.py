@@ -28,9 +28,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from blobflow.content import BlobReader, BlobStream, Chunk
 from blobflow.errors import (
@@ -45,6 +53,10 @@ from blobflow.oci import Descriptor, Digest, digest_of
 from blobflow.transports.store import Store, StoreCache, Writer, gc, inventory
 from blobflow.transports.store.blob_commit import BlobCommit
 from tests.fakes.registry import Opened
+
+# Runs of the machine, of 50 steps each.
+SHORT = 100
+LONG = 1500
 
 CONTENTS = [bytes((n * 7 + i) % 251 for i in range(size)) for n, size in enumerate((700, 5_000, 20_000))]
 BLOBS = [Descriptor("application/octet-stream", digest_of(content), len(content)) for content in CONTENTS]
@@ -621,11 +633,24 @@ class StoreMachine(RuleBasedStateMachine):
         self.close_store(0)
 
 
-TestAnyInterleaving = StoreMachine.TestCase
-TestAnyInterleaving.settings = settings(
-    max_examples=300,
-    stateful_step_count=50,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(SHORT, id="short"),
+        pytest.param(LONG, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(7200)]),
+    ],
 )
+def test_a_store_keeps_its_promises_in_any_interleaving(runs: int) -> None:
+    """The short form plays the same runs each time, the long one others."""
+    run_state_machine_as_test(
+        StoreMachine,
+        settings=settings(
+            max_examples=runs,
+            stateful_step_count=50,
+            derandomize=runs == SHORT,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -1,0 +1,255 @@
+"""Whole runs whose blobs workers of a Dask cluster carry, all of it in this process: by counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from blobflow import Client, Pair, Settings
+from blobflow.cluster import connecting, remote
+from blobflow.cluster.terms import Versions
+from blobflow.cluster.worker_side import PLUGIN
+from blobflow.errors import ConnectFailed, EngineLost
+from blobflow.events import Event, StepStarted, Warned, WorkersChanged
+from blobflow.oci.sample_images import sample_set
+from blobflow.transports.registry import HostSettings
+from blobflow.transports.registry.http.proxies import single_proxy
+from tests.deadlines import HANGS_AFTER
+from tests.scenarios.dask_cluster import DaskCluster, dask_cluster
+from tests.scenarios.limited_registry import pairs_of
+from tests.scenarios.registries import blobs_of, fill, registries
+from tools.ports import reserve_port
+from tools.registry.faulty import Corrupt, Fault, JournallingRegistry, Stall
+from tools.registry.journal import Exchange
+
+SMALL = sample_set(31, images=3, architectures=("amd64", "arm64"), layer_size=20_000)
+
+
+class Field:
+    """A source that has the set, targets, a cluster, and what runs have told."""
+
+    def __init__(
+        self,
+        source: JournallingRegistry,
+        target: JournallingRegistry,
+        cluster: DaskCluster,
+        root: Path,
+    ) -> None:
+        self.source = source
+        self.targets = [target]
+        self.cluster = cluster
+        self.events: list[Event] = []
+        self._root = root
+
+    @asynccontextmanager
+    async def client(self, **settings: Any) -> AsyncIterator[Client]:
+        own = Settings(cache_dir=self._root / "coordinator", **settings)
+        async with Client(own, observer=self.events.append, engine=self.cluster.engine) as client:
+            yield client
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for target in self.targets for pair in pairs_of(SMALL, self.source.host, target.host)]
+
+    async def mirror(self, **settings: Any) -> Any:
+        async with self.client(**settings) as client:
+            return await client.mirror(self.pairs)
+
+    def told(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+@pytest.fixture
+async def field(tmp_path: Path) -> AsyncIterator[Field]:
+    async with (
+        registries(tmp_path, ("source", "target")) as (source, target),
+        dask_cluster(tmp_path / "cluster") as cluster,
+    ):
+        fill(source.store, SMALL)
+        yield Field(source, target, cluster, tmp_path)
+
+
+def reads(registry: JournallingRegistry) -> Counter[str]:
+    return Counter(each.blob[1] for each in registry.journal if each.method == "GET" and each.blob)
+
+
+def uploads(registry: JournallingRegistry) -> Counter[str]:
+    return Counter(each.completes[1] for each in registry.journal if each.completes)
+
+
+def at_once(exchanges: Iterable[Exchange]) -> list[int]:
+    """How many exchanges were under way when each began, itself included, in their order."""
+    marks = [mark for each in exchanges for mark in ((each.begun, 1), (each.ended or each.begun, -1))]
+    under_way, found = 0, []
+    for _, step in sorted(marks):
+        under_way += step
+        if step > 0:
+            found.append(under_way)
+    return found
+
+
+def sessions_left(registry: JournallingRegistry) -> int:
+    """Upload sessions that were opened, and neither completed nor deleted."""
+    uploads = [each for each in registry.journal if "/blobs/uploads/" in each.path]
+    opened = sum(each.method == "POST" and each.status == 202 for each in uploads)
+    deleted = sum(each.method == "DELETE" and each.status == 204 for each in uploads)
+    return opened - deleted - sum(each.method == "PUT" and each.status == 201 for each in uploads)
+
+
+def worker_of(field: Field, digest: str) -> str:
+    """The last worker that began with a blob."""
+    return [e.worker for e in field.told(StepStarted) if e.kind == "copy" and e.digest == digest][-1]
+
+
+def stalled(registry: JournallingRegistry) -> str:
+    """The blob whose download does not get on."""
+    (digest,) = (each.blob[1] for each in registry.journal if each.ended is None and each.blob)
+    return digest
+
+
+async def test_each_blob_is_read_once_and_uploaded_once_by_some_worker(field: Field) -> None:
+    for name in ("one", "two"):
+        await field.cluster.add(name)
+    report = await field.mirror()
+    assert report.ok
+    assert reads(field.source) == uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    workers = {event.worker for event in field.told(StepStarted) if event.kind == "copy"}
+    assert workers == {"one", "two"}
+    assert [event.workers for event in field.told(WorkersChanged)] == [2]
+    assert report.totals.requests == len(list(field.source.journal)) + len(list(field.targets[0].journal))
+    assert sum(each.bytes for each in report.run.workers) == sum(map(len, SMALL.blobs.values()))
+
+
+async def test_two_targets_read_a_blob_once(field: Field, tmp_path: Path) -> None:
+    async with registries(tmp_path, ("other",)) as (other,):
+        field.targets.append(other)
+        for name in ("one", "two"):
+            await field.cluster.add(name)
+        report = await field.mirror()
+        assert report.ok
+        assert reads(field.source) == uploads(other) == dict.fromkeys(SMALL.blobs, 1)
+
+
+async def test_the_connections_of_a_host_are_those_of_all_workers_together(field: Field) -> None:
+    for name in ("one", "two", "three"):
+        await field.cluster.add(name)
+    hosts = {field.source.host: HostSettings(connections=2)}
+    report = await field.mirror(hosts=hosts)
+    assert report.ok
+    assert max(at_once(each for each in field.source.journal if each.blob)) == 2
+    workers = {event.worker for event in field.told(StepStarted) if event.kind == "copy"}
+    assert len(workers) == 2, "the third one has no connection to the source"
+
+
+async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> None:
+    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    field.source.faults.add(Fault("GET", "/blobs/", act=stall))
+    for name in ("one", "two"):
+        await field.cluster.add(name)
+    async with asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(field.mirror(concurrency=2))
+        await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+        digest = stalled(field.source)
+        killed = worker_of(field, digest)
+        await field.cluster.kill(killed)
+        stall.until.set()
+    assert run.result().ok
+    assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
+    assert worker_of(field, digest) != killed
+
+
+async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Field) -> None:
+    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=stall))
+    worker = await field.cluster.add("one")
+    run = asyncio.create_task(field.mirror())
+    await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    stall.until.set()
+    assert worker.plugins[PLUGIN].runs == 0
+    assert not uploads(field.targets[0])
+    assert not sessions_left(field.targets[0])
+
+
+async def test_a_lost_scheduler_ends_the_run_with_a_sentence_and_the_next_run_goes_on(
+    field: Field, tmp_path: Path
+) -> None:
+    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    field.source.faults.add(Fault("GET", "/blobs/", nth=4, act=stall))
+    await field.cluster.add("one")
+    run = asyncio.create_task(field.mirror(concurrency=1))
+    await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+    await field.cluster.scheduler.close()
+    with pytest.raises(EngineLost, match=r"is gone.*the same command goes on") as lost:
+        await run
+    stall.until.set()
+    assert lost.value.exit_code == 4
+    async with dask_cluster(tmp_path / "next") as field.cluster:
+        await field.cluster.add("one")
+        assert (await field.mirror()).ok
+    assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    assert sum((reads(field.source) - Counter(SMALL.blobs.keys())).values()) <= 1
+
+
+async def test_a_worker_that_comes_late_is_waited_for(field: Field) -> None:
+    async with field.client() as client, asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(client.mirror(field.pairs))
+        # A wait tells nobody that it begins.
+        while not any("waiting for" in each.what for each in client.meter.waits.now()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        while field.cluster.scheduler.adaptive_target() < 1:  # noqa: ASYNC110  it is asked every second
+            await asyncio.sleep(0.05)
+        await field.cluster.add("late")
+    assert run.result().ok
+    assert not client.meter.waits.now()
+
+
+async def test_a_worker_that_can_not_reach_the_source_is_named_once_and_others_go_on(field: Field) -> None:
+    nowhere = single_proxy("http://127.0.0.1:9", "proxy")
+    cut_off = {field.source.host: HostSettings(proxies=nowhere)}
+    await field.cluster.add("astray", settings=lambda own: msgspec.structs.replace(own, hosts=cut_off))
+    await field.cluster.add("fine")
+    report = await field.mirror(retry_times=0)
+    assert report.ok
+    assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    (warned,) = [event.message for event in field.told(Warned)]
+    assert "worker astray" in warned
+    assert field.source.host in warned
+
+
+async def test_a_poisoned_blob_fails_its_images_alone_and_the_error_names_the_worker(field: Field) -> None:
+    await field.cluster.add("one")
+    name = next(iter(SMALL.images))
+    others = set().union(*(blobs_of(SMALL, each) for each in SMALL.images if each != name))
+    digest = next(iter(blobs_of(SMALL, name) - others))
+    field.source.faults.add(Fault("GET", digest, times=0, act=Corrupt(at=0)))
+    report = await field.mirror(retry_times=0)
+    assert [image.status for image in report.images] == ["failed", "done", "done"]
+    assert "worker one" in report.images[0].error
+    assert digest in report.images[0].error
+
+
+async def test_workers_of_another_version_end_the_run_with_a_sentence_that_names_them(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await field.cluster.add("old")
+    monkeypatch.setattr(remote, "versions_here", lambda: Versions("9.9.9", "3.11"))
+    with pytest.raises(EngineLost, match=r"worker old has blobflow .*, and this is 9\.9\.9"):
+        await field.mirror()
+
+
+async def test_nobody_at_the_address_is_a_sentence(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
+    field.cluster.engine = f"dask://127.0.0.1:{reserve_port()}"
+    with pytest.raises(ConnectFailed, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1"):
+        await field.mirror()

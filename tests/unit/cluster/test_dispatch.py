@@ -1,0 +1,126 @@
+"""Which worker gets a carriage: the least laden that has room, within the limits of hosts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from blobflow.cluster.dispatch import AHEAD, Dispatch
+from blobflow.cluster.members import Member
+from blobflow.cluster.shares import share_out
+from blobflow.content import Site
+from blobflow.engine.transfer.carrying import Carriage
+from blobflow.settings import Settings
+from blobflow.transports.registry import HostSettings
+from blobflow.waits import Waits
+from tests.fakes.registry import blob_of
+
+
+def carriage(size: int = 10, source: str = "from") -> Carriage:
+    return Carriage(blob_of(bytes(size)), Site(source, "app"), (Site("to", "app"),))
+
+
+class Crew:
+    """Workers, and what hands them carriages."""
+
+    def __init__(self, names: str, settings: Settings = Settings()) -> None:  # noqa: B008  frozen
+        self.members = [Member(name, name, 8, at) for at, name in enumerate(names.split())]
+        self.settings = settings
+        self.waits = Waits()
+        self.dispatch = Dispatch(lambda: self.members, settings, self.waits, "dask://scheduler")
+        self.share()
+
+    def share(self) -> None:
+        shares = share_out(self.settings, [each.address for each in self.members])
+        for each in self.members:
+            each.fit, each.shares = True, shares[each.address]
+
+    async def give(self, *carriages: Carriage, not_at: tuple[str, ...] = ()) -> list[str]:
+        """Who gets them, of those that are given to anybody at once."""
+        asked = [asyncio.create_task(self.dispatch.worker_for(each, not_at)) for each in carriages]
+        await asyncio.sleep(0)
+        given = [each.result().name for each in asked if each.done()]
+        for each in asked:
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return given
+
+
+async def test_the_worker_with_the_fewest_bytes_is_next() -> None:
+    crew = Crew("a b c")
+    assert await crew.give(carriage(50), carriage(30), carriage(10), carriage(5), carriage(5)) == [
+        "a",
+        "b",
+        "c",
+        "c",
+        "c",
+    ]
+
+
+async def test_connections_that_were_set_are_never_exceeded() -> None:
+    crew = Crew("a b", Settings(hosts={"from": HostSettings(connections=3)}))
+    given = await crew.give(*(carriage() for _ in range(9)))
+    assert sorted(given) == ["a", "a", "b"]
+    assert await crew.give(carriage(source="elsewhere")) == ["b"]
+
+
+async def test_a_worker_without_a_connection_gets_nothing_of_that_host() -> None:
+    crew = Crew("a b c", Settings(concurrency=1))
+    assert await crew.give(carriage(), carriage()) == ["a"]
+
+
+async def test_who_came_late_gets_no_more_than_others_have_left() -> None:
+    crew = Crew("a", Settings(concurrency=2))
+    assert await crew.give(carriage(), carriage()) == ["a", "a"]
+    crew.members.append(Member("b", "b", 8, 1))
+    crew.share()
+    assert await crew.give(carriage()) == []
+    crew.dispatch.ended(crew.members[0], carriage())
+    assert await crew.give(carriage()) == ["b"]
+
+
+@pytest.mark.parametrize("state", ["rests", "leaves"])
+async def test_a_worker_that_rests_or_leaves_gets_nothing(state: str) -> None:
+    crew = Crew("a b")
+    setattr(crew.members[0], state, True)
+    assert await crew.give(carriage(), carriage()) == ["b", "b"]
+
+
+async def test_what_failed_at_one_goes_to_another_and_in_the_end_to_anybody() -> None:
+    crew = Crew("a b")
+    assert await crew.give(carriage(), not_at=("a",)) == ["b"]
+    crew.members[1].away_from.add("from")
+    assert await crew.give(carriage()) == ["a"]
+    crew.members[0].away_from.add("from")
+    assert len(await crew.give(carriage())) == 1
+
+
+async def test_it_is_said_that_there_is_no_worker_as_long_as_there_is_none() -> None:
+    crew = Crew("")
+    waiting = asyncio.create_task(crew.dispatch.worker_for(carriage(), ()))
+    await asyncio.sleep(0)
+    assert [wait.what for wait in crew.waits.now()] == ["waiting for a worker of dask://scheduler"]
+    assert crew.dispatch.wanting == 1
+    crew.members.append(Member("a", "a", 8, 0))
+    crew.share()
+    crew.dispatch.serve()
+    assert (await waiting).name == "a"
+    assert not crew.waits.now()
+    assert crew.dispatch.wanting == 0
+
+
+async def test_one_that_is_cancelled_while_it_waits_takes_nobodys_place() -> None:
+    crew = Crew("a", Settings(concurrency=1))
+    assert await crew.give(carriage(), carriage(), carriage()) == ["a"]
+    crew.dispatch.ended(crew.members[0], carriage())
+    assert crew.members[0].carriages == 0
+    assert await crew.give(carriage()) == ["a"]
+
+
+async def test_capacity_follows_the_workers() -> None:
+    crew = Crew("a b", Settings(concurrency=4))
+    assert crew.dispatch.capacity() == AHEAD + 2 * 3
+    crew.members.pop()
+    crew.share()
+    assert crew.dispatch.capacity() == AHEAD + 5
