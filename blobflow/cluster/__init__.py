@@ -2,10 +2,15 @@
 
     address           what --engine says: a scheduler, or local:N
     terms  shares     what of a run travels to workers, and how the limits of hosts are shared out to them
+    coordinator       a cluster that is connected, with the carrier of one run
+    when_needed       the same, once something is to be carried: local workers
     connecting        the connection to a scheduler, or workers of our own; foreign errors become sentences
     members           the coordinator's view of the workers: who is there, fit for work, and has how much
     remote            what the coordinator asks of one worker, beside the tasks
     carrier           the `Carrier`: hands carriages to workers, and again where one died
+    dispatch  trip    which worker gets a carriage, and when; what became of one over all that had it
+    demand            what tells an adaptive cluster that more workers would be worth it
+    security  extra   certificates; what is said where Dask is not installed
     progress          figures and news of workers, and how they become the run's
     tasks             the functions that run in workers
     worker_side       all of blobflow in one worker

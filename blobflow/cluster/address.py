@@ -71,11 +71,12 @@ def parse_scheduler(
     if named_files and not (ca and cert and key):
         raise UsageError("an engine's certificates go together: --engine-ca, --engine-cert and --engine-key")
     encrypted = scheme == _TLS or named_files
-    where = host if _has_port(host) else f"{host}:{DEFAULT_PORT}"
+    where = host if has_port(host) else f"{host}:{DEFAULT_PORT}"
     return Engine(f"{_TLS if encrypted else 'tcp://'}{where}", ca=ca, cert=cert, key=key)
 
 
-def _has_port(host: str) -> bool:
+def has_port(host: str) -> bool:
+    """Whether `HOST[:PORT]` has a port."""
     return ":" in host.rpartition("]")[2]
 
 

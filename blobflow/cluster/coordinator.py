@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from blobflow.cluster.members import Members
 from blobflow.cluster.progress import RunFigures
 from blobflow.cluster.remote import RemoteRun
 from blobflow.cluster.terms import terms_of
+from blobflow.cluster.when_needed import CarrierWhenNeeded
 from blobflow.cluster.worker_side import topic_of
 from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Carrier
@@ -55,8 +57,18 @@ async def open_carrier(
     them any more, and the meter has all that they counted.
 
     Raises ConnectFailed, UntrustedPeer and InvalidConfig where nobody lets us in, and EngineLost where no
-    worker can work for this run. Where there is none yet, one is waited for.
+    worker can work for this run. Where there is none yet, one is waited for. Local ones start with the first
+    carriage.
     """
+    opening = partial(_open, engine, settings, observe, meter, hosts)
+    async with CarrierWhenNeeded(opening, hosts.known) if engine.local else opening() as carrier:
+        yield carrier
+
+
+@asynccontextmanager
+async def _open(
+    engine: Engine, settings: Settings, observe: Observer, meter: Meter, hosts: RunHosts
+) -> AsyncIterator[Carrier]:
     async with AsyncExitStack() as stack:
         with meter.waits.begin("connect", str(engine)):
             client = await stack.enter_async_context(connected(engine, settings))

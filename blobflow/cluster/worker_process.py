@@ -69,7 +69,7 @@ class WorkerProcess:
         host, port = self._place.listen or (None, 0)
         with TemporaryDirectory(prefix="blobflow-worker-") as folder, worker_configuration(), quiet_logs():
             await self._find_scheduler(security)
-            worker = _EndingWorker(
+            worker: Any = _EndingWorker(
                 self._engine.address,
                 nthreads=self._place.connections,
                 name=name,

@@ -105,7 +105,8 @@ def sessions_left(registry: JournallingRegistry) -> int:
 
 def worker_of(field: Field, digest: str) -> str:
     """The last worker that began with a blob."""
-    return [e.worker for e in field.told(StepStarted) if e.kind == "copy" and e.digest == digest][-1]
+    workers = [e.worker for e in field.told(StepStarted) if e.kind == "copy" and e.digest == digest]
+    return str(workers[-1])
 
 
 def stalled(registry: JournallingRegistry) -> str:
@@ -149,17 +150,18 @@ async def test_the_connections_of_a_host_are_those_of_all_workers_together(field
 
 
 async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> None:
-    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Stall(after=1, until=until, reached=reached)
     field.source.faults.add(Fault("GET", "/blobs/", act=stall))
     for name in ("one", "two"):
         await field.cluster.add(name)
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(field.mirror(concurrency=2))
-        await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+        await asyncio.wait_for(reached.wait(), HANGS_AFTER)
         digest = stalled(field.source)
         killed = worker_of(field, digest)
         await field.cluster.kill(killed)
-        stall.until.set()
+        until.set()
     assert run.result().ok
     assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
     assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
@@ -167,15 +169,16 @@ async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> N
 
 
 async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Field) -> None:
-    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Stall(after=1, until=until, reached=reached)
     field.source.faults.add(Fault("GET", "/blobs/", times=0, act=stall))
     worker = await field.cluster.add("one")
     run = asyncio.create_task(field.mirror())
-    await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+    await asyncio.wait_for(reached.wait(), HANGS_AFTER)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    stall.until.set()
+    until.set()
     assert worker.plugins[PLUGIN].runs == 0
     assert not uploads(field.targets[0])
     assert not sessions_left(field.targets[0])
@@ -184,15 +187,16 @@ async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Fi
 async def test_a_lost_scheduler_ends_the_run_with_a_sentence_and_the_next_run_goes_on(
     field: Field, tmp_path: Path
 ) -> None:
-    stall = Stall(after=1, until=asyncio.Event(), reached=asyncio.Event())
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Stall(after=1, until=until, reached=reached)
     field.source.faults.add(Fault("GET", "/blobs/", nth=4, act=stall))
     await field.cluster.add("one")
     run = asyncio.create_task(field.mirror(concurrency=1))
-    await asyncio.wait_for(stall.reached.wait(), HANGS_AFTER)
+    await asyncio.wait_for(reached.wait(), HANGS_AFTER)
     await field.cluster.scheduler.close()
     with pytest.raises(EngineLost, match=r"is gone.*the same command goes on") as lost:
         await run
-    stall.until.set()
+    until.set()
     assert lost.value.exit_code == 4
     async with dask_cluster(tmp_path / "next") as field.cluster:
         await field.cluster.add("one")

@@ -60,9 +60,11 @@ class DaskCluster:
 @contextlib.asynccontextmanager
 async def dask_cluster(root: Path) -> AsyncIterator[DaskCluster]:
     """A cluster on loopback, without pages."""
-    quiet = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+    quiet: dict[str, Any] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
     with dask.config.set(quiet):
-        async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+        async with Scheduler(
+            host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0"
+        ) as scheduler:
             cluster = DaskCluster(scheduler, root)
             try:
                 yield cluster

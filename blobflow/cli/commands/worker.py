@@ -26,7 +26,7 @@ def verb(scheduler: str, options: WorkerVerbOptions) -> None:
     \b
       blobflow worker tls://scheduler.example.com --engine-ca ca.pem --engine-cert w.pem --engine-key w.key
     """
-    from blobflow.cluster.address import parse_scheduler
+    from blobflow.cluster.address import has_port, parse_scheduler
     from blobflow.cluster.extra import with_extra
 
     engine = parse_scheduler(
@@ -34,7 +34,10 @@ def verb(scheduler: str, options: WorkerVerbOptions) -> None:
     )
     with with_extra("a worker"):
         from blobflow.cluster.worker_process import WorkerPlace, WorkerProcess
-    listen = parse_listen_address(options.listen) if options.listen else None
+    listen = None
+    if options.listen:
+        said = options.listen if has_port(options.listen) else f"{options.listen}:0"
+        listen = parse_listen_address(said)
     place = WorkerPlace(
         options.name, options.store, options.connections, listen, options.patience, options.grace
     )

@@ -46,7 +46,7 @@ def test_a_worker_keeps_its_own_logins_and_takes_how_hosts_are_spoken_to() -> No
     here = settings.hosts["here"]
     assert here.credentials == Credentials("worker", "own")
     assert (here.connections, here.http, here.mirrors) == (3, True, ("mirror.example.com",))
-    assert (settings.retry_times, settings.cache, settings.plain_http) == (2, "off", {"there"})
+    assert (settings.retry_times, settings.cache, settings.plain_http) == (2, "off", frozenset({"there"}))
 
 
 def test_certificates_are_verified_unless_one_of_the_two_was_told_not_to() -> None:
