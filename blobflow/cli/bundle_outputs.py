@@ -48,6 +48,7 @@ class BundleOutputs:
         if options.rewrite_digests and options.rewrite is None:
             raise UsageError("--rewrite-digests is about the files of --rewrite DIR; give that, too")
         self._stack = ExitStack()
+        self._scratch = Path()
         self._written: ExtractedFiles | None = None
         self._deployments: ExtractedFiles | None = None
         self._origins: Mapping[ImageName, Reference] = {}
@@ -74,8 +75,8 @@ class BundleOutputs:
         if options.files_to is not None:
             self._written = await extract_files(client, inputs, options.files_to)
         if options.rewrite is not None:
-            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="blobflow-")))
-            self._deployments = await extract_files(client, inputs, folder, deployments_alone=True)
+            self._scratch = Path(self._stack.enter_context(TemporaryDirectory(prefix="blobflow-")))
+            self._deployments = await extract_files(client, inputs, self._scratch, deployments_alone=True)
             if not self._deployments.files:
                 raise UsageError(
                     "no deployment files are in the bundle; `save --images-from` puts them there"
@@ -139,7 +140,8 @@ class BundleOutputs:
 
         images = [LoadedImage(self._origins[name], self._loaded[name]) for name in names]
         loaded = LoadedPlaces(images, places, self._places[0], with_digests=self._options.rewrite_digests)
-        rewrite_deployments(self._deployments, self._options.rewrite, loaded.place_of, output)
+        folder = self._options.rewrite
+        rewrite_deployments(self._deployments, self._scratch, folder, loaded.place_of, output)
 
 
 def parse_nodes(text: str) -> NodeOptions:

@@ -62,7 +62,7 @@ class LoadedPlaces:
         there = (repository, image.digest) in self._digests if image.digest else tagged is not None
         place = self._places.place_of(image) if there else None
         if place is None:
-            raise UsageError("is not in the bundle")
+            raise UsageError("is not among the images that were loaded")
         if self._with_digests and tagged is not None and not place.digest:
             return msgspec.structs.replace(place, digest=tagged.digest)
         return place
@@ -73,23 +73,26 @@ def _repository(reference: Reference) -> str:
 
 
 def rewrite_deployments(
-    deployments: ExtractedFiles, folder: Path, place_of: PlaceOf, output: OutputOptions
+    deployments: ExtractedFiles, top: Path, folder: Path, place_of: PlaceOf, output: OutputOptions
 ) -> None:
-    """Write the files below `folder`, with the images that `place_of` has places for, and say what stays.
+    """Write the files that are below `top` below `folder` instead, with the images that `place_of` has places
+    for, and say what stays.
 
     Raises RunIncomplete where an image does that should not; UsageError, StorageError.
     """
-    files = deployments.files
-    titles = {str(each.path): each.file.title for each in files}
-    top = files[0].path.parents[len(files[0].file.parts) - 1]
-    work = Rewriting([*titles], deployments.custom_resources, place_of)
+
+    def shown(path: str) -> str:
+        """As the file was called where it was saved."""
+        return Path(path).relative_to(top).as_posix()
+
+    work = Rewriting([str(each.path) for each in deployments.files], deployments.custom_resources, place_of)
     rewritten = work.rewrite()
     write_below(folder, rewritten, [str(top)])
-    untold = (msgspec.structs.replace(each, path=titles[each.path]) for each in work.found.untold)
+    untold = (msgspec.structs.replace(each, path=shown(each.path)) for each in work.found.untold)
     print_warnings(map(untold_sentence, untold), output)
     left = [each for file in rewritten for each in file.left]
     for image, why in left:
-        print_lines(f"left: {titles[image.path]} line {image.line}: {image.written} {why}", err=True)
+        print_lines(f"left: {shown(image.path)} line {image.line}: {image.written} {why}", err=True)
     if not output.quiet:
         replaced = sum(file.replaced for file in rewritten)
         where = f"{count_text(replaced, 'image')} replaced in {count_text(len(rewritten), 'file')}"

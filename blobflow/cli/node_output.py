@@ -76,7 +76,7 @@ def _certificates_in(file: Path) -> bytes:
 
 def write_node_files(made: NodeFiles, options: NodeOptions, *, quiet: bool) -> None:
     """Print the files, or write them below the folder of the options and print where each is; then, to
-    stderr, what was left out and what else is to be done.
+    stderr, what else is to be done.
 
     Raises UsageError for a file that is there and that blobflow did not make, before any is written;
     StorageError.
@@ -91,13 +91,17 @@ def write_node_files(made: NodeFiles, options: NodeOptions, *, quiet: bool) -> N
             _write(options.output / each.path, each)
         if not quiet:
             print_lines(*(str(options.output / each.path) for each in files))
-    lines = [f"warning: left out: {each}" for each in made.refused]
     if not quiet:
-        lines += [f"note: {each}" for each in made.notes]
-        if made.beside and options.output is None:
-            lines.append("note: the certificates that these name are written with them by --output DIR")
-    if lines:
-        print_lines(*lines, err=True)
+        lines = [f"note: {each}" for each in notes_of(made, options)]
+        if lines:
+            print_lines(*lines, err=True)
+
+
+def notes_of(made: NodeFiles, options: NodeOptions) -> Sequence[str]:
+    """What else is to be done, a sentence each."""
+    if made.beside and options.output is None:
+        return (*made.notes, "the certificates that these name are written with them by --output DIR")
+    return made.notes
 
 
 def _check_replaceable(path: Path, file: NodeFile) -> None:

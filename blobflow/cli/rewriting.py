@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from blobflow.bounded_file import read_stream
 from blobflow.cli.inputs.image_digests import Digests, asked_digests, locked_digests, with_digest
 from blobflow.cli.inputs.mirror_place import PlaceOf
@@ -35,6 +37,21 @@ class Rewriting:
         self._place_of = place_of
         self.found = find_images(files, stdin=self._stdin, custom_resources=custom_resources)
         self._places = {name: self._placed(name) for name in {each.reference for each in self.found.images}}
+
+    @property
+    def shared_places(self) -> list[str]:
+        """A sentence for each place that images of several repositories have. `sync` brings no two to it that
+        differ, so what is there is either of them, or not there."""
+        names: dict[Reference, set[str]] = {}
+        for name, place in self._places.items():
+            if isinstance(place, Reference) and place.tag and _repository(place) != _repository(name):
+                tagged = msgspec.structs.replace(place, digest="")
+                names.setdefault(tagged, set()).add(f"{_repository(name)}:{name.tag}")
+        return [
+            f"{place} is the place of {' and of '.join(sorted(several))}; a spec can give one another name"
+            for place, several in sorted(names.items())
+            if len(several) > 1
+        ]
 
     def _placed(self, name: Reference) -> Reference | UsageError:
         try:
@@ -85,6 +102,10 @@ class Rewriting:
                 placed.append((image, place))
         entries, more = kustomize_images(placed)
         return kustomize_lines(entries), [*left, *more]
+
+
+def _repository(image: Reference) -> str:
+    return f"{image.host}/{image.repository}"
 
 
 def joined(files: Sequence[RewrittenFile]) -> bytes:

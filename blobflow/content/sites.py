@@ -229,6 +229,15 @@ class Expects(Protocol):
 
 
 @runtime_checkable
+class KeepsUploads(Protocol):
+    """A Sink that keeps the upload that a refused mount has begun, for the push of that blob."""
+
+    def drop_upload(self, blob: Descriptor) -> None:
+        """That blob is pushed by somebody else: what was kept for it is given up, in the background."""
+        ...
+
+
+@runtime_checkable
 class Selective(Protocol):
     """A Sink that holds images of some kinds alone: an archive for docker."""
 

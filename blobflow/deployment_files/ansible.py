@@ -10,8 +10,9 @@ import re
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.contract import PartKind
-from blobflow.deployment_files.findings import Findings, likely_text, words_of
+from blobflow.deployment_files.findings import Findings, is_bare, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object
+from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
 
@@ -29,6 +30,7 @@ _PULLING = frozenset(
     ["docker_image", "docker_image_pull", "podman_image", "docker_image_info", "docker_image_export"]
 )
 _OBJECTS = frozenset(("k8s", "kubernetes"))
+_COMMANDS = frozenset(("command", "shell"))
 _COMPOSE = frozenset(("docker_compose", "docker_compose_v2"))
 _PLAY_KEYS = frozenset(
     ["hosts", "tasks", "roles", "import_playbook", "import_tasks", "include_tasks", "block", "pre_tasks"]
@@ -47,6 +49,7 @@ _ENDS = (
     ("_repository", "_tag"),
     ("_image", "_tag"),
     ("_image", "_image_tag"),
+    ("image", "image_version"),
     ("_name", "_tag"),
 )
 
@@ -92,6 +95,10 @@ def read_playbook(findings: Findings, document: Node, objects: ObjectReader) -> 
                 for name in ("definition", "resource_definition"):
                     if (definition := value.get(name)) and is_object(definition):
                         objects.read(definition)
+            elif module in _COMMANDS:
+                command = value.scalar("cmd") if isinstance(value, MappingNode) else value
+                if isinstance(command, Scalar):
+                    read_script(findings, command.piece)
             elif module in _COMPOSE and isinstance(value, MappingNode):
                 definition = value.get("definition")
                 if isinstance(definition, MappingNode) and is_compose(definition):
@@ -165,18 +172,20 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
             if "{{" in value.value and words_of(name)[-1] == "image":
                 made = likely_text(_filled(value.value, texts))
                 findings.name(value.piece, "ansible variable", reason=_REASON, likely=made)
-            else:
+            elif is_likely_image(value.value.strip()):
                 read_image_key(findings, name, value, "ansible variable")
     for _, each in mapping.pairs:
         if isinstance(each, MappingNode | ListNode):
             for nested in _mappings(each):
                 for key, inner in nested.pairs:
-                    if isinstance(inner, Scalar):
+                    if isinstance(inner, Scalar) and not is_bare(inner.value):
                         read_image_key(findings, key.value, inner, "ansible variable")
 
 
 def _read_pair(findings: Findings, name: Scalar, tag: Scalar, texts: dict[str, str]) -> None:
-    if "{{" in name.value + tag.value:
+    if tag.is_null or not tag.value.strip():
+        findings.leave(name.piece, "ansible variable", "has an empty tag: the role puts one in")
+    elif "{{" in name.value + tag.value:
         filled = f"{_filled(name.value, texts) or name.value}:{_filled(tag.value, texts) or tag.value}"
         written = f"{name.value} + {tag.value}"
         findings.leave(name.piece, "ansible variable", _REASON, likely_text(filled), written=written)

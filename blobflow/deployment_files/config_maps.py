@@ -35,7 +35,7 @@ def _read_value(
     text = value.strip().text
     if not text:
         return
-    if len(text.split(maxsplit=1)) == 1:
+    if "\n" not in text:
         if of_images and is_likely_image(text):
             findings.name(value, _FIELD)
         else:

@@ -8,16 +8,19 @@ become an image.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from blobflow.deployment_files.containers import read_container, read_image_key
 from blobflow.deployment_files.findings import Findings, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.helm_values import read_nested_values, read_values
 from blobflow.deployment_files.image_parts import read_parts
 from blobflow.deployment_files.shell_script import read_script
-from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
+from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
+from blobflow.errors import InvalidConfig
 
 _STEPS = {"steps": "step", "sidecars": "sidecar", "stepTemplate": "stepTemplate", "container": "container"}
 # Values of a chart: as text, or as a mapping.
+_LIKE_OBJECT = re.compile(r"(?m)^[ \t]*kind:[ \t]*\w")
 _VALUES = ("values", "valuesContent", "valuesObject", "valuesInline")
 # Tekton's and Argo's parameters in a field: $(params.image), {{inputs.parameters.image}}.
 _PARAMETER = re.compile(
@@ -25,16 +28,31 @@ _PARAMETER = re.compile(
 )
 
 
-def read_custom_resource(findings: Findings, document: MappingNode) -> None:
-    """Every image that a custom resource names by common fields."""
+def read_custom_resource(
+    findings: Findings, document: MappingNode, read_object: Callable[[Node], None]
+) -> None:
+    """Every image that a custom resource names by common fields. `read_object` reads an object that stands in
+    a text, as in Argo's manifests."""
     parameters = _Parameters(document)
 
     def visit(mapping: MappingNode) -> None:
         for key, value in mapping.pairs:
-            _read_field(findings, mapping, key.value, value, parameters)
+            if isinstance(value, Scalar) and "\n" in value.value and _LIKE_OBJECT.search(value.value):
+                _read_object(value, read_object)
+            else:
+                _read_field(findings, mapping, key.value, value, parameters)
 
     each_mapping(document, visit)
     parameters.read(findings)
+
+
+def _read_object(value: Scalar, read_object: Callable[[Node], None]) -> None:
+    try:
+        documents = compose(value.piece.source)
+    except InvalidConfig:
+        return  # a template, or text about objects
+    for document in documents:
+        read_object(document)
 
 
 def _read_field(

@@ -18,7 +18,7 @@ from blobflow.printable import first_of, one_line
 MAX_BYTES = 16 * 1024**2
 # Files of all folders, and bytes of an `.env`.
 MAX_FILES = 100_000
-_MAX_ENV = 1024**2
+MAX_ENV = 1024**2
 # What the stream is called.
 STDIN = "stdin"
 # Folders whose files are not what is deployed. Hidden ones are left out but for those of CI systems.
@@ -142,7 +142,7 @@ class _Search:
             beside = Path(folder, ".env")
             if beside.is_file():
                 try:
-                    text = decode(read_beginning(beside, _MAX_ENV), str(beside))
+                    text = decode(read_beginning(beside, MAX_ENV), str(beside))
                 except (OSError, InvalidConfig) as error:
                     reason = getattr(error, "strerror", None) or error
                     self._passed_over.append((str(beside), f"can't be read: {reason}"))

@@ -28,6 +28,7 @@ _FILLED_IN = (
 )
 # A variable with a default, and nothing around it.
 _DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^\\]*)\}")
+_BRACES = re.compile(r"\{\{[^{}]*\}\}")
 _DIGEST = re.compile(r"@sha(?:256|512):[0-9a-f]{64}")
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 # Names of settings about images that are not the image's name.
@@ -188,7 +189,8 @@ class Findings:
             return True
         if not text or not names_an_image(name):
             return False
-        if is_filled_in(text) or cut_off:
+        filled_in = is_filled_in(text) and " " not in (around := _BRACES.sub("", text))
+        if cut_off or (filled_in and (words_of(name)[-1] == "image" or "/" in around)):
             self.name(piece, field)
             return True
         bare = words_of(name)[-1] == "image" and text.lower() not in _NO_NAMES and not text.isdigit()

@@ -81,7 +81,7 @@ class Reading:
         if _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
             read_dockerfile(self.findings, self._source)
         elif _SHELL.match(text) or name.endswith((".sh", ".bash")):
-            read_shell_lists(self.findings, self._source)
+            read_shell_lists(self.findings, self._source, self._objects)
         elif _YAML.search(name) or _KUSTOMIZATION.search(name):
             return self._read_yaml()
         elif name.endswith(".tpl"):
@@ -175,7 +175,7 @@ class Reading:
                     read_image_key(self.findings, key.value, value, "image")
 
         each_mapping(document, visit)
-        if len(self.findings.images) + len(self.findings.untold) == before and _has_parts(document):
+        if _has_parts(document):
             read_values(self.findings, document)
         return len(self.findings.images) + len(self.findings.untold) > before
 

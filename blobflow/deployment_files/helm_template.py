@@ -18,6 +18,8 @@ _OF_CONTAINERS = re.compile(r"\.[\w.]*(?:[cC]ontainers|sidecars)\b")
 _OF_IMAGE = re.compile(
     r"[iI]mage\b(?!\.(?:tag|pullPolicy|pullSecrets|version))|[iI]mage\.(?:repository|name)\b"
 )
+_BLOCK = re.compile(r"\{\{-?[ \t]*(?:with|range)\b")
+_LOOKED_BACK = 10
 _ARGUMENT = re.compile(r"[ \t]*- [\"']?--?([\w.-]+)=(.*?)[\"']?[ \t]*\Z")
 _COMMENT = re.compile(r"[ \t]+#.*\Z")
 _REASON = "is a template of Helm, which values fill in"
@@ -69,14 +71,13 @@ def _takes_containers(lines: list[Piece], index: int) -> bool:
         if key.group(2):
             return "{{" in key.group(2)
         following = next((line.text for line in lines[index + 1 : index + 4] if not _control(line.text)), "")
-        return "{{" in following and not following.lstrip().startswith("- name")
+        return "{{" in following and re.match(r"[ \t]*- (?!\{\{)", following) is None
     if "{{" not in text or not _OF_CONTAINERS.search(text):
         return False
     if "toYaml" in text or "tpl " in text or "include " in text or "tplvalues" in text:
-        before = next((line.text for line in lines[index - 1 :: -1] if not _control(line.text)), "")
-        return not (index and _CONTAINER_KEY.match(before)) and not _opens_containers(lines, index - 1)
+        return not _CONTAINER_KEY.match(_before(lines, index)) and not _opens_containers(lines, index - 1)
     following = lines[index + 1].text if index + 1 < len(lines) else ""
-    is_block = re.search(r"\{\{-?[ \t]*(?:with|range)\b", text) is not None
+    is_block = _BLOCK.search(text) is not None and not _CONTAINER_KEY.match(_before(lines, index))
     return is_block and "{{" in following and "toYaml" in following
 
 
@@ -85,7 +86,13 @@ def _opens_containers(lines: list[Piece], index: int) -> bool:
     if index < 0:
         return False
     text = lines[index].text
-    return re.search(r"\{\{-?[ \t]*(?:with|range)\b", text) is not None and bool(_OF_CONTAINERS.search(text))
+    return _BLOCK.search(text) is not None and bool(_OF_CONTAINERS.search(text))
+
+
+def _before(lines: list[Piece], index: int) -> str:
+    """The nearest line before one that is more than control; of the few that are looked at."""
+    nearest = reversed(lines[max(index - _LOOKED_BACK, 0) : index])
+    return next((line.text for line in nearest if not _control(line.text)), "")
 
 
 def _control(text: str) -> bool:

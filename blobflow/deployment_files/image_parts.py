@@ -11,8 +11,8 @@ from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
 from blobflow.oci.reference import looks_like_host
 
-_REPOSITORY = ("repository", "repo")
-_TAGS = ("tag", "imageTag")
+_REPOSITORY = ("repository", "repo", "imageRepository")
+_TAGS = ("tag", "imageTag", "image_tag", "image_version")
 _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 # What YAML reads as a number whose end it drops: 1.10 is 1.1 to a chart.
@@ -34,7 +34,7 @@ def read_parts(findings: Findings, mapping: MappingNode, key: str, field: str, r
     if not name:
         return False
     parts: Parts = []
-    host = mapping.scalar("registry")
+    host = mapping.scalar("registry", "imageRegistry")
     if host and not _has_host(name[0].value):
         parts.append(("registry", host.piece))
     parts += [("repository" if parts or len(name) > 1 else "name", each.piece) for each in name]
@@ -93,9 +93,13 @@ def _name_of(mapping: MappingNode, key: str) -> list[Scalar]:
         if image and "/" not in image.value and ":" not in image.value:
             return [repository, image]
         known = _says_image(key) or any(mapping.get(each) for each in _COMPANIONS)
+        known = known or mapping.get("imageRepository") is not None
         return [repository] if known else []
     name = image or (mapping.scalar("name") if _says_image(key) else None)
-    has_more = any(mapping.scalar(each) for each in (*_TAGS, "registry", *_DIGESTS))
+    if name is None and mapping.get("imageTag"):
+        name = mapping.scalar("imageName")
+    has_more = any(mapping.get(each) for each in _TAGS)
+    has_more = has_more or any(mapping.scalar(each) for each in ("registry", *_DIGESTS))
     return [name] if name and has_more else []
 
 

@@ -80,12 +80,13 @@ class ObjectReader:
 
     def _read_custom(self, document: MappingNode, kind: str) -> None:
         if self._custom_resources:
-            read_custom_resource(self._findings, document)
+            read_custom_resource(self._findings, document, self._read_nested)
             return
         others = Findings(self._findings.path)
         walk_pods(others, document)
         known = len(others.images) + len(others.untold)
-        read_custom_resource(others, document)
+        nested = ObjectReader(others, custom_resources=True)
+        read_custom_resource(others, document, nested._read_nested)
         if len(others.images) + len(others.untold) > known:
             self.left.add(kind)
 

@@ -12,7 +12,7 @@ from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Sca
 from blobflow.errors import InvalidConfig
 
 _PATCHES = ("patches", "patchesStrategicMerge", "patchesJson6902")
-_ELSEWHERE = "which is in the resources, not here"
+_ELSEWHERE = "which is in the resources"
 
 
 def read_kustomization(findings: Findings, document: MappingNode, objects: ObjectReader) -> None:
@@ -101,9 +101,8 @@ def read_operations(findings: Findings, operations: ListNode) -> None:
             findings.name(value.piece, "patch")
         elif isinstance(value, MappingNode):
             parent = path.rstrip("/0123456789-").rpartition("/")[2]
-            image = value.scalar("image")
-            if image and parent in CONTAINER_LISTS:
-                findings.name(image.piece, CONTAINER_LISTS[parent])
+            if image := value.scalar("image"):
+                findings.name(image.piece, CONTAINER_LISTS.get(parent, "patch"))
             walk_pods(findings, value)
         elif isinstance(value, ListNode):
             for item in value.items:

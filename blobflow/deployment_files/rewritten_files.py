@@ -4,15 +4,16 @@ should, before anybody gets it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
 import msgspec
 
-from blobflow.bounded_file import read_bounded
+from blobflow.bounded_file import read_beginning, read_bounded
 from blobflow.deployment_files.contract import FoundImages, NamedImage
+from blobflow.deployment_files.find import MAX_ENV, find_images
 from blobflow.deployment_files.find import STDIN as STDIN_NAME
-from blobflow.deployment_files.find import find_images
 from blobflow.deployment_files.kustomize_matches import matched_images
 from blobflow.deployment_files.rewrite import check_rewritten, rewrite_text, rewritten_bytes
 from blobflow.deployment_files.source_text import decode
@@ -129,11 +130,21 @@ def _read_again(
                 else:
                     copy.parent.mkdir(parents=True)
                     copy.write_bytes(file.content)
+                    _copy_environment(Path(file.path), copy)
                     found = find_images([str(copy)], custom_resources=custom_resources)
                 check_rewritten(before[file.path], found.images, goals[file.path])
             except UsageError as error:
                 wrong[file.path] = error.message.replace(str(copy), file.path)
     return wrong
+
+
+def _copy_environment(file: Path, copy: Path) -> None:
+    """Put an `.env` that stands beside a file beside its copy, too: what a Compose file names depends on it.
+    One that can't be read is passed over there as here."""
+    beside = file.with_name(".env")
+    if beside.is_file():
+        with suppress(OSError):
+            copy.with_name(".env").write_bytes(read_beginning(beside, MAX_ENV))
 
 
 def _left_alone(file: RewrittenFile, named: Sequence[NamedImage], wrong: str) -> RewrittenFile:

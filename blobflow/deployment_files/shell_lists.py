@@ -10,9 +10,12 @@ from bisect import bisect_right
 
 from blobflow.deployment_files.findings import Findings, is_filled_in, is_surely_image, likely_text
 from blobflow.deployment_files.interpolation import expand
+from blobflow.deployment_files.kubernetes import ObjectReader
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.shell_words import commands_of, split_heredocs, unquoted
 from blobflow.deployment_files.source_text import Piece, SourceText
+from blobflow.deployment_files.yaml_tree import compose
+from blobflow.errors import InvalidConfig
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)\Z", re.DOTALL)
 _ARRAY = re.compile(r"(?m)^[ \t]*(?:[a-z]+[ \t]+)?[A-Za-z_]\w*\+?=\(([^()]*)\)")
@@ -21,6 +24,7 @@ _LIKE_IMAGE = re.compile(
     r"(?:[\w.-]|(?P<variable>\$\{?\w++(?::?-[\w./-]*+)?+\}?+))"
     r"(?:[\w./-]|:(?=\d++/)|\$\{?\w++(?::?-[\w./-]*+)?+\}?+)*/[^\s:]+[:@][^\s\"'\\|;&<>()]+\Z"
 )
+_LIKE_OBJECT = re.compile(r"(?m)^kind:[ \t]*\w")
 _IF = re.compile(r"[ \t]*if\b")
 _END_IF = re.compile(r"[ \t]*fi\b")
 _ELSE = re.compile(r"[ \t]*(?:else|elif)\b")
@@ -29,12 +33,15 @@ _COMPARED = re.compile(
 )
 
 
-def read_shell_lists(findings: Findings, source: SourceText) -> None:
-    """The images of lists that a script has in it, and of its commands."""
+def read_shell_lists(findings: Findings, source: SourceText, objects: ObjectReader) -> None:
+    """The images of lists and Kubernetes objects that a script has in it, and of its commands."""
     known = _Variables(source)
     commands, heredocs = split_heredocs(source)
     for heredoc in heredocs:
-        _read_lines(findings, heredoc.body.whole(), known, "shell here-document")
+        if _LIKE_OBJECT.search(heredoc.body.text):
+            _read_objects(heredoc.body, objects)
+        else:
+            _read_lines(findings, heredoc.body.whole(), known, "shell here-document")
     for part in commands:
         for words in commands_of(part):
             for word in words:
@@ -45,6 +52,15 @@ def read_shell_lists(findings: Findings, source: SourceText) -> None:
             for word in part.whole().cut(*array.span(1)).words():
                 _read_item(findings, unquoted(word), known, "shell array")
     read_script(findings, source.whole())
+
+
+def _read_objects(body: SourceText, objects: ObjectReader) -> None:
+    try:
+        documents = compose(body)
+    except InvalidConfig:
+        return  # the shell makes YAML of it
+    for document in documents:
+        objects.read(document)
 
 
 def _read_assignment(findings: Findings, value: Piece, known: _Variables) -> None:

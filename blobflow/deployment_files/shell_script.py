@@ -6,10 +6,10 @@ import itertools
 import re
 from collections.abc import Mapping
 
-from blobflow.deployment_files.dockerfile import read_dockerfile
+from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
 from blobflow.deployment_files.findings import Findings, likely_text, reference_or_reason
 from blobflow.deployment_files.interpolation import expand
-from blobflow.deployment_files.shell_words import commands_of, split_heredocs, unquoted
+from blobflow.deployment_files.shell_words import Heredoc, commands_of, split_heredocs, unquoted
 from blobflow.deployment_files.source_text import Piece, SourceText
 
 _ENGINES = frozenset(("docker", "podman", "nerdctl"))
@@ -70,10 +70,7 @@ class _Script:
             for words in commands_of(part):
                 self._read_command(words, depth)
         for heredoc in heredocs:
-            if (
-                "dockerfile" in heredoc.opening.text.lower()
-                or "containerfile" in heredoc.opening.text.lower()
-            ):
+            if _is_dockerfile(heredoc):
                 read_dockerfile(self._findings, heredoc.body, f"{_FIELD} ")
 
     def _read_command(self, words: list[Piece], depth: int) -> None:
@@ -144,6 +141,14 @@ class _Script:
             self._findings.leave(piece, field, reason, found)
         elif text and not isinstance(reference_or_reason(text), str):
             self._findings.name(piece, field)
+
+
+def _is_dockerfile(heredoc: Heredoc) -> bool:
+    """Whether a here-document becomes a Dockerfile: by the name of the file, or the command that reads it."""
+    opening = heredoc.opening.text.lower()
+    if "dockerfile" in opening or "containerfile" in opening:
+        return True
+    return any(word in opening for word in ("docker", "podman", "build")) and is_dockerfile(heredoc.body.text)
 
 
 def _name_alone(text: str) -> str:

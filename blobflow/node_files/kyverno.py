@@ -8,12 +8,12 @@ first. The expressions are RE2's; they have no backslash and no `$(`, which Kyve
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from blobflow.mirror_places import PlaceRule
 from blobflow.node_files.request import (
     MirroredImage,
     MirroredPrefix,
@@ -78,11 +78,21 @@ def _refusal(each: MirroredImage | MirroredPrefix, before: Sequence[MirroredImag
             f"a name that begins with {host} is docker.io's to Kubernetes, and {each}; give the mirror a name"
             " with a dot or a port"
         )
-    pattern = re.compile(_pattern(each))
     for other in before:
-        if pattern.search(other.targets[0]):
+        if _is_for(each, other):
             return f"a Kyverno policy would rewrite what it has rewritten: {other}, and {each}"
     return ""
+
+
+def _is_for(each: MirroredImage | MirroredPrefix, before: MirroredImage | MirroredPrefix) -> bool:
+    """Whether a rule is for what another has rewritten."""
+    target = before.targets[0]
+    if isinstance(each, MirroredImage):
+        return target == each.source
+    if isinstance(before, MirroredImage):  # its tag is not of its repository's name
+        target = target.rpartition("@")[0] or target.rpartition(":")[0]
+    rule = PlaceRule(each.source, each.targets[0], each.exact)
+    return rule.target_of(target) is not None
 
 
 def _rule(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from blobflow.node_files.request import NodeFile, NodeFiles, NodeRequest, header
+from blobflow.node_files.request import MirroredPrefix, NodeFile, NodeFiles, NodeRequest, header
 from blobflow.node_files.yaml_text import yaml_text
 
 _FILE = "openshift-mirrors.yaml"
@@ -26,6 +26,11 @@ def openshift_files(request: NodeRequest) -> NodeFiles:
         for each in request.prefixes
         if not each.source
     ]
+    refused += [
+        f"OpenShift names no registry by an address of IPv6, and {each}"
+        for each in request.prefixes
+        if _is_ipv6(each)
+    ]
     if request.by_digest and kind == "itms":
         refused.append("an ImageTagMirrorSet is for pulls by tag alone, and --by-digest rules these out")
     if kind == "icsp" and not request.upstream:
@@ -33,17 +38,25 @@ def openshift_files(request: NodeRequest) -> NodeFiles:
             "an ImageContentSourcePolicy always lets the source be asked, and --no-upstream rules it out;"
             " --openshift-kind idms can"
         )
-    if not any(each.source for each in request.prefixes):
+    if not _said(request):
         return NodeFiles((), (), tuple(refused))
     documents = [*_mirror_sets(request), *_certificates(request)]
     text = header(_FILE, *_comments(request)) + yaml_text(documents)
     return NodeFiles((NodeFile(_FILE, text.encode()),), (), tuple(refused), tuple(_notes(request)))
 
 
+def _is_ipv6(each: MirroredPrefix) -> bool:
+    return "[" in "".join((each.source, *each.targets))
+
+
+def _said(request: NodeRequest) -> list[MirroredPrefix]:
+    """What the mirror sets can name."""
+    return [each for each in request.prefixes if each.source and not _is_ipv6(each)]
+
+
 def _mirror_sets(request: NodeRequest) -> Iterator[dict[str, Any]]:
-    prefixes = [each for each in request.prefixes if each.source]
     mirrors: list[dict[str, Any]] = [
-        {"source": each.source, "mirrors": list(each.targets)} for each in prefixes
+        {"source": each.source, "mirrors": list(each.targets)} for each in _said(request)
     ]
     kind = request.openshift_kind
     if kind == "icsp":

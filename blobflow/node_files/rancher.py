@@ -102,9 +102,7 @@ def _parts(parts: Sequence[MirroredPrefix], request: NodeRequest) -> tuple[dict[
     for each in sorted(parts, key=lambda part: part.source):
         above = next((other for other in said if each.source.startswith(f"{other.source}/")), None)
         if above is not None:
-            why.append(
-                f"applies its rewrites in no order, so none may be inside another: {each}, and {above}"
-            )
+            why.append(f"{_NESTED} {each}, and {above}")
         elif [target.partition("/")[0] for target in each.targets] != hosts or len(_paths(each)) > 1:
             why.append(f"has one set of rewrites for all mirrors of a registry, and {each}")
         else:

@@ -28,7 +28,7 @@ _CA = "etc/containers/certs.d/{host}/ca.crt"
 def podman_files(request: NodeRequest) -> NodeFiles:
     """A drop-in of registries.conf.d for podman, skopeo and buildah."""
     return _registries_conf(
-        request, "podman", "A login is kept by `podman login`, in an auth.json, and not in here."
+        request, "podman", "A mirror's login is kept by `podman login`, in an auth.json, and not in here."
     )
 
 
@@ -37,7 +37,7 @@ def crio_files(request: NodeRequest) -> NodeFiles:
     return _registries_conf(
         request,
         "CRI-O",
-        "A login is a pod's imagePullSecrets, or the global_auth_file of crio.conf, and not in here.",
+        "A mirror's login goes into the file that crio.conf names as global_auth_file, and not in here.",
     )
 
 

@@ -73,6 +73,15 @@ def parse_image_name(text: str) -> ImageName | None:
     return ImageName(with_official(path), tag, digest)
 
 
+def path_at_mirror(names: Sequence[str], origin: str) -> str:
+    """The repository that `sync` would bring an image to, which a bundle calls by these names and says to be
+    from `origin`: as the first name has it, with nothing put under `library/`. "" where no origin is said."""
+    try:
+        return split_name(names[0])[1] if names and origin else ""
+    except InvalidReference:
+        return ""
+
+
 def host_of(text: str) -> str:
     """The host of an archive's name for an image, docker.io if it has none. Raises InvalidReference."""
     return split_name(text)[0] or DOCKER_HUB

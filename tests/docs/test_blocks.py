@@ -21,6 +21,7 @@ from blobflow.cli.inputs.skopeo import parse_skopeo
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.spec_formats import detect_format
 from blobflow.config_file import parse_config
+from blobflow.deployment_files.find import find_images
 from blobflow.engine.results.report import Report
 from blobflow.server.auth.access_rules import parse_access
 from blobflow.signatures.policy_file import parse_policy
@@ -77,6 +78,8 @@ def check_yaml(text: str) -> None:
         elif "apiVersion" in document:
             if OTHERS not in document["apiVersion"]:
                 kubernetes(document)
+        elif "services" in document:  # Compose's, whose images are found
+            assert find_images(["-"], stdin=text.encode()).images
         else:
             spec(text)
 

@@ -23,7 +23,7 @@ from tools.documentation.documents import DOCS, blocks_of, name_of
 from tools.documentation.world import World, serving_world
 
 PAGES = sorted((DOCS / "coming-from").glob("*.md"))
-OTHERS = ("skopeo", "regsync", "regctl", "crane", "oras", "docker", "manifest-tool", "hauler")
+OTHERS = ("skopeo", "regsync", "regctl", "crane", "oras", "docker", "manifest-tool", "hauler", "zarf", "oc")
 # A row: theirs, ours, and what differs.
 _ROW = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \| (.*?) ?\|$", re.MULTILINE)
 

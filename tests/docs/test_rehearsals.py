@@ -23,6 +23,7 @@ from tools.documentation.documents import DOCS, blocks_of, documents, name_of
 EXPECTED = (
     "can't read",
     "there is no archive",
+    "there is no file or folder",
     "there is no configuration file in use",
     "there is no group",
     "there is no terminal",

@@ -152,6 +152,9 @@ def test_what_is_deployed_comes_from_the_mirror_by_the_digests_that_were_locked(
     result = done("sync", "--images-from", "images.lock", "--to", f"{mirror.host}/hub")
     assert f"{host}/shop/web:2 is now {moved}; it is locked to {digests['shop/web:2']}" in result.stderr
 
+    right = done("verify", "--images-from", "images.lock", "--to", f"{mirror.host}/hub", "--verify", "blobs")
+    assert right.stdout.count("right: ") == 4
+
     done("rewrite", "deploy/pod.yaml", "deploy/values.yaml", "--to", f"{mirror.host}/hub", "-o", "tags")
     done("rewrite", "deploy", "--to", f"{mirror.host}/hub", "-o", "mirrored")
     names = done("images", "mirrored", "--plain").stdout.split()

@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import re2  # type: ignore[import-untyped]
@@ -24,6 +25,12 @@ def text_of(made: NodeFiles) -> str:
     """The content of the only file."""
     [file] = made.files
     return file.content.decode()
+
+
+@cache
+def documents_of(text: str) -> list[Any]:
+    """Read once, however many images are looked for."""
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def by_containerd(made: NodeFiles, image: Reference) -> list[str]:
@@ -68,7 +75,7 @@ def by_registries_conf(made: NodeFiles, image: Reference) -> list[str]:
 def by_mirror_sets(made: NodeFiles, image: Reference) -> list[str]:
     """As OpenShift reads its mirror sets, and hands them to registries.conf."""
     entries: list[dict[str, Any]] = []
-    for document in yaml.safe_load_all(text_of(made)):
+    for document in documents_of(text_of(made)):
         if document["kind"] in ("ImageDigestMirrorSet", "ImageContentSourcePolicy") and image.digest:
             [listed] = document["spec"].values()
             entries += listed
@@ -86,7 +93,7 @@ def by_mirror_sets(made: NodeFiles, image: Reference) -> list[str]:
 
 def by_rancher(made: NodeFiles, image: Reference) -> list[str]:
     """The URLs of its manifest at k3s and RKE2. At most one rewrite may fit a name, as they have no order."""
-    document = yaml.safe_load(made.files[0].content)
+    document = documents_of(made.files[0].content.decode())[0]
     mirror = document["mirrors"].get(image.host, document["mirrors"].get("*"))
     own = "registry-1.docker.io" if image.host == "docker.io" else image.host
     found = []
@@ -105,13 +112,13 @@ def by_rancher(made: NodeFiles, image: Reference) -> list[str]:
             found.append(f"{root}/{repository}/manifests/{image.name}")
     if len(made.files) == 1:
         return [*found, f"https://{own}/v2/{image.repository}/manifests/{image.name}"]
-    assert yaml.safe_load(made.files[1].content) == {"disable-default-registry-endpoint": True}
+    assert documents_of(made.files[1].content.decode())[0] == {"disable-default-registry-endpoint": True}
     return found
 
 
 def by_kyverno(made: NodeFiles, written: str) -> str:
     """The image of a pod that the policy has let in."""
-    document = yaml.safe_load(text_of(made))
+    document = documents_of(text_of(made))[0]
     results = {_admitted(rule, written) for rule in document["spec"]["rules"]}
     [result] = results  # all lists of containers are treated alike
     return result

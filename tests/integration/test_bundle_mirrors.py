@@ -123,7 +123,7 @@ def test_what_is_not_in_the_bundle_is_left_and_told(place: Place) -> None:
     assert "example.com/not/there:1" in saved.stderr
     made = place.folder / "made"
     done = blobflow("load", bundle, "--to", place.target, "--rewrite", str(made), code=3)
-    assert "left: b.yaml line 3: example.com/not/there:1 is not in the bundle" in done.stderr
+    assert "left: b.yaml line 3: example.com/not/there:1 is not among the images that" in done.stderr
     assert f"{place.target}/{FIRST}" in (made / "app.yaml").read_text()
     assert (made / "b.yaml").read_text() == OTHER
 
@@ -145,3 +145,24 @@ def test_a_locked_image_is_taken_as_it_is_locked_where_files_name_it_too(place: 
     assert set(found) == {f"{place.source}/{FIRST}", "files/deployments:latest"}
     said = found[f"{place.source}/{FIRST}"]["annotations"]["io.blobflow.bundle.source"]
     assert said == f"{place.source}/{FIRST}@{SAMPLE.images[FIRST].digest}"
+
+
+def test_a_bundle_that_does_not_say_where_images_were_is_loaded_by_its_names(place: Place) -> None:
+    """As earlier versions wrote them, and as `sync` writes an archive."""
+    bundle = str(place.folder / "b.tar")
+    blobflow("sync", "--from", place.source, "--to", f"oci-archive:{bundle}", "--images", str(place.list))
+    assert "io.blobflow.bundle.source" not in json.dumps(index_of(Path(bundle)))
+    blobflow("load", bundle, "--to", f"{place.target}/m", "--nodes", f"podman:{place.folder / 'node'}")
+    [conf] = (place.folder / "node").rglob("*.conf")
+    assert f'prefix = "{place.source}"' in conf.read_text() and f"{place.target}/m" in conf.read_text()
+
+
+def test_single_words_of_other_registries_are_where_sync_has_them_too(place: Place, tmp_path: Path) -> None:
+    bundle = str(tmp_path / "b.tar")
+    blobflow("copy", f"{place.source}/{FIRST}", f"{place.target}/pause:3.9")
+    (tmp_path / "one.txt").write_text("pause:3.9")
+    blobflow("save", "--from", place.target, "--images", str(tmp_path / "one.txt"), "-o", bundle)
+    blobflow("load", bundle, "--to", f"{place.target}/m")
+    for name in ("m/pause", "m/library/pause"):
+        found = blobflow("digest", f"{place.target}/{name}:3.9").stdout.strip()
+        assert found == SAMPLE.images[FIRST].digest

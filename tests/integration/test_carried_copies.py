@@ -388,10 +388,13 @@ async def test_what_lies_in_files_is_not_carried(bench: MirrorScenario) -> None:
 class Scripted(WorkersHere):
     """A carrier that tells something of its own before the end, or leaves something out."""
 
-    def __init__(self, carrier: WorkersHere, *, first: str = "", says: bool = True) -> None:
+    def __init__(
+        self, carrier: WorkersHere, *, first: str = "", says: bool = True, cancels: bool = False
+    ) -> None:
         super().__init__(carrier.workers, each=carrier.each)
         self._first = first
         self._says = says
+        self._cancels = cancels
 
     async def carry(
         self, carriage: Carriage, *, size_left: int, tell: Tell = tell_nobody
@@ -400,6 +403,8 @@ class Scripted(WorkersHere):
             for target in carriage.targets:
                 tell(Moved(target, self._first, 1))
             tell(Moved(Site("elsewhere", "app"), self._first))
+        if self._cancels:
+            raise asyncio.CancelledError  # of a future that somebody else cancelled
         if not self._says:
             return ()
         arrivals = await super().carry(carriage, size_left=size_left, tell=tell)
@@ -422,10 +427,14 @@ async def test_a_copy_begins_again_where_its_worker_was_lost(bench: MirrorScenar
     assert {each.worker for each in report.run.workers} == {"w1", "w2"}
 
 
-async def test_a_carrier_that_says_nothing_fails_its_images_and_ends_the_run(bench: MirrorScenario) -> None:
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_a_carrier_that_says_nothing_fails_its_images_and_ends_the_run(
+    bench: MirrorScenario, cancels: bool
+) -> None:
     bench.target()
     async with workers_here(bench) as carrier:
-        report = await asyncio.wait_for(mirrored(bench, Scripted(carrier, says=False)), HANGS_AFTER)
+        silent = Scripted(carrier, says=False, cancels=cancels)
+        report = await asyncio.wait_for(mirrored(bench, silent), HANGS_AFTER)
     assert {image.status for image in report.images} == {"failed"}
     assert all("nobody said what became of blob" in image.error for image in report.images)
 
@@ -445,3 +454,21 @@ async def test_a_carrier_that_is_lost_under_a_put_that_waits_ends_the_run(bench:
         with pytest.raises(EngineLost, match="the scheduler is gone"):
             await asyncio.wait_for(run.execute(services), HANGS_AFTER)
     assert run.report().images
+
+
+async def test_a_carrier_that_is_lost_ends_a_run_that_waits_for_late_targets(bench: MirrorScenario) -> None:
+    bench.target("one")
+    bench.target("two")
+    hang(bench, "resolve", name="late")
+    here = set(sorted(bench.blobs())[::2])
+    async with workers_here(bench) as carrier:
+        carrier.refuses = lambda carriage: carriage.blob.digest in here  # staged, and kept for the late one
+        carrier.gate.clear()
+        carrier.lost = EngineLost("the scheduler is gone")
+        run, services = run_with(bench, carrier, patience=0)
+        running = asyncio.create_task(run.execute(services))
+        await until(lambda: sum(bench.opened().values()) == len(here) and carrier.under_way > 0)
+        await until(lambda: here <= pushed(bench, "two").keys() & pushed(bench, "one").keys())
+        carrier.gate.set()
+        with pytest.raises(EngineLost, match="the scheduler is gone"):
+            await asyncio.wait_for(running, HANGS_AFTER)

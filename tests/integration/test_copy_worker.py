@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from blobflow.client import Client
 from blobflow.content import Site
+from blobflow.engine.execution import run_of_pairs
+from blobflow.engine.pairs import Pair
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved
 from blobflow.engine.transfer.copy_worker import CopyWorker, WorkerStopped
 from blobflow.errors import BlobflowError, ConnectionLost, Denied
 from blobflow.events import Retrying
-from blobflow.oci import Descriptor, digest_of, parse_digest
+from blobflow.oci import Descriptor, Reference, digest_of, parse_digest
 from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
 from tests.deadlines import HANGS_AFTER
+from tests.fakes.carrier import WorkersHere
 from tests.scenarios.hanging_targets import until
 from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.registries import fill, registries
-from tools.registry.faults import Fault, Stall
+from tools.registry.faults import Fault, RefuseMount, Stall
 
 SOURCE = Site("source", "app")
 
@@ -263,3 +267,31 @@ async def test_a_cancelled_carriage_leaves_no_upload_session_behind(tmp_path: Pa
         [arrival] = await worker.bring(carriage)
         assert arrival.error is None
         assert (journal.uploads_of(name), source.journal.reads(name)) == (1, 2)
+
+
+async def test_what_a_refused_mount_has_begun_is_given_up_at_once_as_a_worker_uploads(tmp_path: Path) -> None:
+    sample = sample_set(7, images=3, architectures=("amd64",), layer_size=1024)
+    refuse = Fault("POST", "mount=", times=1000, act=RefuseMount())
+    own = Settings(cache_dir=tmp_path / "coordinator")
+    async with (
+        registries(tmp_path, ("source", "target"), [refuse]) as [source, target],
+        Client(Settings(cache_dir=tmp_path / "worker")) as elsewhere,
+        elsewhere.services() as theirs,
+        CopyWorker(theirs, "w1") as worker,
+        Client(own) as client,
+        client.services() as services,
+    ):
+        fill(source.store, sample)
+        pairs = [
+            Pair(Reference(source.host, name, tag), Reference(target.host, name, tag))
+            for name, _, tag in (each.rpartition(":") for each in sample.images)
+        ]
+        carrier = WorkersHere([worker])
+        report = await run_of_pairs(pairs).execute(msgspec.structs.replace(services, carrier=carrier))
+        assert report.ok
+        journal = target.journal
+        refused = journal.count("POST", "mount=", status=202)
+        assert refused > 0 and len(carrier.carried) > len(sample.blobs)
+        async with asyncio.timeout(HANGS_AFTER):  # and not only when the client closes
+            await journal.until(lambda seen: seen.count("DELETE", "/blobs/uploads/") == refused)
+        assert all(source.journal.reads(name) == 1 for name in sample.blobs)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,6 +236,7 @@ HEAVY = (
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the package, by its name without `blobflow.`; the package itself is ""."""
     files = sorted((TOP / "blobflow").rglob("*.py"))

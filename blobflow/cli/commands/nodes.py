@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions, connection_options_without_logins
-from blobflow.cli.options.images import SelectionOptions, selection_options
-from blobflow.cli.options.nodes import NodeOptions, node_options
+from blobflow.cli.options.nodes import NodeOptions, NodeSelection, node_options, node_selection_options
 from blobflow.cli.options.option_group import show_first
-from blobflow.cli.options.param_types import FILE
+from blobflow.cli.output.warnings import print_warnings
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from blobflow.cli.inputs.requests import ImageRequest
     from blobflow.operations.tags.search import ChosenTags, TagSearch
+
+
+_PRUNED = (
+    "images of which some platforms are mirrored may have an index of their own there, with another digest:"
+    " by the digest of their source's they are found in no mirror"
+)
 
 
 @click.command("nodes", cls=Verb)
 @show_first(
-    *("source", "targets", "images", "form", "output", "by_digest", "no_upstream", "partial"),
+    *("sources", "targets", "images", "form", "output", "by_digest", "no_upstream", "partial"),
     *("ca", "plain_http", "quiet"),
 )
-@selection_options
-@click.option(
-    "--from-report",
-    "report",
-    type=FILE,
-    metavar="FILE",
-    help="Of the images that a run brought to their places, by the JSON report that it wrote.",
-)
+@node_selection_options
 @node_options
 @connection_options_without_logins
-def verb(
-    selection: SelectionOptions, report: Path | None, nodes: NodeOptions, connection: ConnectionOptions
-) -> None:
+def verb(selection: NodeSelection, nodes: NodeOptions, connection: ConnectionOptions) -> None:
     """Print what points machines at a mirror: the configuration of a container runtime, or a policy.
 
     \b
@@ -52,7 +49,7 @@ def verb(
     config.toml); logins are never written. What a format can't say is an error that names it.
     """
     from blobflow.cli.inputs.mirrors import mirrors_of
-    from blobflow.cli.node_output import make_node_files, write_node_files
+    from blobflow.cli.node_output import make_node_files, notes_of, write_node_files
 
     def find_tags(searches: Sequence[TagSearch]) -> Mapping[TagSearch, Sequence[ChosenTags]]:
         from blobflow.operations.tags.select import select_tags
@@ -61,8 +58,20 @@ def verb(
         settings = run_settings(connection, hosts=hosts)
         return run_one_shot(settings, connection.output, lambda client: select_tags(client, searches))
 
-    selected = mirrors_of(selection, find_tags, report)
+    selected = mirrors_of(selection, find_tags)
     defaults = selected.request.hosts if selected.request else {}
     settings = run_settings(connection, host_defaults=defaults)
     made = make_node_files(selected.mirrors, nodes, settings)
-    write_node_files(made, nodes, quiet=connection.output.quiet)
+    if selected.request is not None and any(_may_be_pruned(image) for image in selected.request.images):
+        made = msgspec.structs.replace(made, notes=(*made.notes, _PRUNED))
+    said = selected.request.warnings if selected.request else ()
+    output, events = connection.output, connection.output.log_format == "json"
+    print_warnings((*said, *(f"left out: {each}" for each in made.refused)), output)
+    write_node_files(made, nodes, quiet=output.quiet or events)
+    if events:
+        print_warnings(notes_of(made, nodes), output)
+
+
+def _may_be_pruned(image: ImageRequest) -> bool:
+    """Whether its root in the mirror may be another than at its source."""
+    return bool(image.choice.platforms) and image.choice.index != "keep"

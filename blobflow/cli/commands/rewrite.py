@@ -43,7 +43,11 @@ _STDIN = "-"
 @click.option(
     "--spec", type=FILE, metavar="SPEC", help="Where the images are by a spec, with its renamed ones."
 )
-@click.option("--digest", is_flag=True, help="Write digests; without --lock the mirror is asked for them.")
+@click.option(
+    "--digest",
+    is_flag=True,
+    help="Write digests beside the tags; those of the mirror now, unless --lock has them.",
+)
 @click.option("--lock", type=FILE, metavar="LOCK", help="Write the digests of this lock file.")
 @click.option(
     "-i", "--in-place", is_flag=True, help="Replace the files themselves, each whole or not at all."
@@ -97,7 +101,7 @@ def verb(
         _write(rewritten, files, in_place=in_place, output=output)
         if not connection.output.quiet:
             print_lines(_summary(rewritten), err=True)
-    _tell(work.found, files, connection, [*map(_matched_sentence, matched)], left)
+    _tell(work.found, files, connection, [*work.shared_places, *map(_matched_sentence, matched)], left)
     if strict and work.found.untold:
         raise RunIncomplete(f"{count_text(len(work.found.untold), 'place')} can't be told")
 

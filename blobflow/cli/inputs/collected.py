@@ -20,13 +20,15 @@ from blobflow.cli.inputs.image_list import requests_of
 from blobflow.cli.inputs.lock_file import parse_lock
 from blobflow.cli.inputs.platforms import parse_platforms
 from blobflow.cli.inputs.requests import CollectedPath, ImageRequest, MirrorRequest, RegistryPrefix
+from blobflow.cli.options.command_line import without_secrets
+from blobflow.cli.output.units import count_text
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
 from blobflow.deployment_files.lock_mark import LOOKED_AT, is_lock
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.file_errors import errors_located_at
 from blobflow.oci import Reference
 from blobflow.oci.platform_choice import PlatformChoice
-from blobflow.printable import one_line
+from blobflow.printable import first_of, one_line
 
 STDIN = "-"
 # What stdin is called as a file, and how it is said of one that it may have more.
@@ -61,8 +63,9 @@ class Collected(msgspec.Struct, frozen=True):
 def untold_sentence(untold: UntoldImage) -> str:
     """What is known of a place whose image can't be told."""
     likely = f"; that would be {untold.likely}" if untold.likely else ""
+    (written,) = without_secrets((untold.written,))
     return (
-        f"{untold.path} line {untold.line}: {one_line(untold.written)!r} ({untold.field}) can't be told: it"
+        f"{untold.path} line {untold.line}: {one_line(written)!r} ({untold.field}) can't be told: it"
         f" {untold.reason}{likely}"
     )
 
@@ -260,8 +263,16 @@ def _name(image: ImageRequest) -> _Name:
 def _with(
     request: MirrorRequest, more: Sequence[ImageRequest], collected: Collected, *, custom_resources: bool
 ) -> MirrorRequest:
-    """The request with further images. Its own keep their names at the targets; a tag that it names is pinned
-    where that is locked, and else a digest of it comes beside the tag, not under it."""
+    """The request with further images, but for those that are named at a target already, as in files that
+    were rewritten. Its own keep their names at the targets; a tag that it names is pinned where that is
+    locked, and else a digest of it comes beside the tag, not under it. Raises UsageError where none is left.
+    """
+    is_there = [any(target.holds(each.origin) for target in request.targets) for each in more]
+    there = [each for each, found in zip(more, is_there, strict=True) if found]
+    more = [each for each, found in zip(more, is_there, strict=True) if not found]
+    warnings = [*collected.warnings, *([_there_already(there, request.targets)] if there else [])]
+    if there and not more and not request.images:
+        raise UsageError(warnings[-1])
     locked = {_name(image): image for image in more if image.locked}
     images = [
         msgspec.structs.replace(image, digest=locked[_name(image)].digest, locked=True)
@@ -279,10 +290,16 @@ def _with(
     return msgspec.structs.replace(
         request,
         images=tuple(images),
-        warnings=(*request.warnings, *collected.warnings),
+        warnings=(*request.warnings, *warnings),
         collected=tuple(dict.fromkeys((*request.collected, *collected.files))),
         custom_resources=request.custom_resources or custom_resources,
     )
+
+
+def _there_already(images: Sequence[ImageRequest], targets: Sequence[RegistryPrefix]) -> str:
+    names = first_of([str(each.origin) for each in images], 3)
+    what = f"{count_text(len(images), 'image')} named in files: {names}"
+    return f"nothing is brought to {first_of([*map(str, targets)], 3)} that is there by its name: {what}"
 
 
 def with_collected(request: MirrorRequest, folder: Path) -> MirrorRequest:

@@ -30,12 +30,14 @@ def locked_digests(lock: Path, place_of: PlaceOf, places: Iterable[Reference]) -
     text, name = read_text(lock), input_name(lock)
     if not is_lock(text):
         raise UsageError(f"{name} is no lock file; `blobflow images --lock` makes one")
-    digests: dict[Reference, str] = {}
+    digests: dict[Reference, str | UsageError] = {}
     for image in parse_lock(text, name)[0].images:
         try:
-            digests[_tagged(place_of(image.name))] = image.digest
+            place = _tagged(place_of(image.name))
         except UsageError:  # it has no place in this mirror, so no file gets it either
             continue
+        if digests.setdefault(place, image.digest) != image.digest:
+            digests[place] = UsageError(f"has several digests in {name}, whose images have one place")
     missing = UsageError(f"is not in {name}")
     return {place: digests.get(place, missing) for place in map(_tagged, places)}
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 
 import msgspec
+import yaml
 
 from blobflow.cli.inputs.yaml_nodes import compose, line_of, node_at, to_struct
 from blobflow.errors import InvalidConfig
@@ -91,6 +92,7 @@ def parse_lock(text: str, name: str) -> tuple[Lock, list[int]]:
     Raises InvalidConfig or InvalidReference with file and line; for several errors InvalidFile.
     """
     node, errors = compose(text, name, "a lock file", "lock and images"), FileErrors()
+    _refuse_aliases(node, name)
     found = to_struct(node, name, Lock, errors)
     if found is None:
         errors.check()
@@ -104,6 +106,21 @@ def parse_lock(text: str, name: str) -> tuple[Lock, list[int]]:
             _check(each)
     errors.check()
     return found, lines
+
+
+def _refuse_aliases(root: yaml.Node, name: str) -> None:
+    """Raise InvalidConfig for aliases, by which a small file may have more in it than any memory."""
+    met: set[int] = set()
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        if id(node) in met:
+            raise InvalidConfig(f"{name} has an alias of line {line_of(node)}; a lock file has none")
+        met.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            todo += [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            todo += node.value
 
 
 def _check(image: LockedImage) -> None:

@@ -32,9 +32,7 @@ def check_mirror(place: RegistryPrefix) -> RegistryPrefix:
 
 def is_at(image: Reference, mirror: RegistryPrefix) -> bool:
     """Whether an image is named in the mirror already."""
-    return image.host == mirror.host and (
-        not mirror.prefix or image.repository.startswith(f"{mirror.prefix}/")
-    )
+    return mirror.holds(image)
 
 
 def places_below(mirror: RegistryPrefix, source: RegistryPrefix | None = None) -> PlaceOf:

@@ -7,7 +7,6 @@ list, are rules by themselves: `--from HOST --to MIRROR` for all of a registry, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +22,7 @@ from blobflow.cli.inputs.requests import (
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.inputs.spec_formats import detect_format
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.options.nodes import NodeSelection
 from blobflow.cli.runtime.files import input_name, read_text
 from blobflow.engine.pairs import Pair
 from blobflow.errors import UsageError
@@ -45,33 +45,42 @@ class SelectedMirrors(msgspec.Struct, frozen=True):
     request: MirrorRequest | None = None
 
 
-def mirrors_of(
-    selection: SelectionOptions, find_tags: FindTags, report: Path | None = None
-) -> SelectedMirrors:
-    """The mirrors of a selection, or of the run of a report. `find_tags` is called only where a tag decides
-    where an image goes.
+def mirrors_of(selection: NodeSelection, find_tags: FindTags) -> SelectedMirrors:
+    """The mirrors of a selection. `find_tags` is called only where a tag decides where an image goes.
 
     Raises UsageError as `read_request`, and as `read_report`; and what `find_tags` does.
     """
-    if report is not None:
-        if selection != SelectionOptions():
+    if selection.report is not None:
+        if selection != NodeSelection(report=selection.report):
             raise UsageError("--from-report says which images and where they are; leave all else of that out")
-        return SelectedMirrors(mirrors_of_report(read_report(report)))
-    places = msgspec.structs.replace(selection, source=None, targets=(), scoped=False)
-    if len(set(selection.targets)) < len(selection.targets):
-        raise UsageError("a mirror is given twice with --to; the order of the first one counts")
-    if places != SelectionOptions():
-        request = _read_request(selection)
+        return SelectedMirrors(mirrors_of_report(read_report(selection.report)))
+    for places, option in ((selection.targets, "--to"), (selection.sources, "--from")):
+        if len(set(places)) < len(places):
+            raise UsageError(f"a place is given twice with {option}; give it once")
+    if selection.names_images:
+        request = _read_request(selection.as_of_sync)
         return SelectedMirrors(mirrors_of_request(request, find_tags), request)
     if not selection.targets:
         raise UsageError("say where the images are: a SPEC, or --to HOST[/prefix]")
-    if selection.source is None:
-        if selection.scoped:
-            raise UsageError("--scoped keeps the host of --from; give that too")
-        return SelectedMirrors(tuple(places_below(target) for target in selection.targets))
-    source = str(parse_registry_prefix(selection.source))
-    under = [f"{target}/{source}" if selection.scoped else target for target in selection.targets]
-    return SelectedMirrors(tuple(places_under(source, target) for target in under))
+    if selection.any_host:
+        raise UsageError("--any-host is about the lines of --images")
+    if selection.scoped and not selection.sources:
+        raise UsageError("--scoped keeps the host of --from; give that too")
+    return SelectedMirrors(tuple(_places_at(target, selection) for target in selection.targets))
+
+
+def _places_at(target: str, selection: NodeSelection) -> MirrorPlaces:
+    """What is below the sources, or every registry, below a target."""
+    if not selection.sources:
+        return places_below(target)
+    sources = {str(parse_registry_prefix(source)) for source in selection.sources}
+    return MirrorPlaces(
+        tuple(
+            rule
+            for source in sorted(sources, key=lambda each: (-each.count("/"), each))
+            for rule in places_under(source, f"{target}/{source}" if selection.scoped else target).rules
+        )
+    )
 
 
 def _read_request(selection: SelectionOptions) -> MirrorRequest:

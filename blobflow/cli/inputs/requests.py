@@ -46,6 +46,10 @@ class RegistryPrefix(msgspec.Struct, frozen=True, order=True):
             )
         return Reference(self.host, check_repository(repository), tag=tag, digest=digest)
 
+    def holds(self, image: Reference) -> bool:
+        """Whether an image is named as one of this registry, or below this prefix of it."""
+        return image.host == self.host and (not self.prefix or image.repository.startswith(f"{self.prefix}/"))
+
     def __str__(self) -> str:
         between = ":" if transport_of(self.host) else "/"
         return f"{self.host}{between}{self.prefix}" if self.prefix else self.host

@@ -246,6 +246,10 @@ def _state_text(image: BundledImage, name: str) -> str:
         text += f", {size_text(sum(image.missing.values()))} of it missing"
     if image.referrers:
         text += f", with {count_text(len(image.referrers), 'referrer')}"
-    if (origin := image.origins.get(name, "")) and full_name(origin) != full_name(name):
+    origin = image.origins.get(name, "")
+    tagged = (
+        full_name(origin.partition("@")[0]) if ":" in origin.partition("@")[0].rpartition("/")[2] else origin
+    )
+    if origin and tagged != full_name(name):
         text += f", from {origin}"
     return text

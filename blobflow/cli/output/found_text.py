@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blobflow.cli.options.command_line import without_secrets
 from blobflow.cli.output.units import count_text, table
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def found_document(found: FoundImages, pins: Mapping[Reference, Pin] | None = No
                 "file": each.path,
                 "line": each.line,
                 "field": each.field,
-                "written": each.written,
+                "written": without_secrets((each.written,))[0],
                 "reason": each.reason,
                 "likely": each.likely,
             }

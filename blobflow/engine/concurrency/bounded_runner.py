@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sized
 from typing import Any, TypeVar
 
 from blobflow.events import PhaseCount
@@ -34,10 +34,12 @@ class BoundedRunner:
         *,
         count: PhaseCount | None = None,
     ) -> None:
-        """`count`: how far this is, of all that count there."""
+        """`items` stay as many as they are; `count`: how far this is, of all that count there."""
         if count is not None:
             items = list(items)
             count.total += len(items)
+        # No more tasks than items: a run over a set that is current asks twenty times about a few things.
+        width = min(self._width, len(items)) if isinstance(items, Sized) else self._width
         waiting = iter(items)
 
         async def work() -> None:
@@ -46,7 +48,7 @@ class BoundedRunner:
                 if count is not None:
                     count.done += 1
 
-        await run_together(work() for _ in range(self._width))
+        await run_together(work() for _ in range(width))
 
 
 async def run_alongside(other: Coroutine[Any, Any, None], work: Coroutine[Any, Any, Item]) -> Item:

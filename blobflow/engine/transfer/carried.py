@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from blobflow.content import Site
 from blobflow.engine.plan.steps import Copy
 from blobflow.engine.targets.mount_origins import BATCH, OriginRecorder
-from blobflow.engine.transfer.carrying import Arrival, Carriage, Carrier, Moved
+from blobflow.engine.transfer.carrying import Arrival, Carriage, Carrier, Moved, Tell, tell_nobody
 from blobflow.engine.transfer.schedule import AT_LAST
 from blobflow.engine.transfer.step_reports import StepReports
 from blobflow.engine.transfer.step_states import StepState, StepStates
@@ -101,7 +101,7 @@ class CarriedCopies:
         for source in dict.fromkeys((self._nearest(step.blob.digest, [step]), step.source)):
             carriage = Carriage(step.blob, source, (step.target,))
             try:
-                arrivals = await self._carrier.carry(carriage, size_left=self._size_left + step.blob.size)
+                arrivals = await self._hand_over(carriage, self._size_left + step.blob.size)
             except BlobflowError as lost:
                 self._lose(lost)
                 raise
@@ -191,10 +191,23 @@ class CarriedCopies:
                 self._changed()
 
         carriage = Carriage(journey.blob, source, journey.targets)
-        for arrival in await self._carrier.carry(carriage, size_left=size_left, tell=tell):
+        for arrival in await self._hand_over(carriage, size_left, tell):
             tell(arrival)
         if not retried:
             journey.give_up(_unsaid(journey.blob.digest))
+
+    async def _hand_over(
+        self, carriage: Carriage, size_left: int, tell: Tell = tell_nobody
+    ) -> Sequence[Arrival]:
+        """What the carrier says. A cancellation that is none of ours (libraries pass on those of others) must
+        not be taken for the run's: then nothing was said."""
+        try:
+            return await self._carrier.carry(carriage, size_left=size_left, tell=tell)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return ()
 
     def _nearest(self, digest: Digest, copies: Iterable[Copy]) -> Site:
         """Where a blob is read: at a target that has it by now, best of the same registry; else where the

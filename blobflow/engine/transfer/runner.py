@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import assert_never
 
-from blobflow.content import Attaches, BlobReader, Site
+from blobflow.content import Attaches, BlobReader, KeepsUploads, Site
 from blobflow.engine.plan.step_images import StepImages
 from blobflow.engine.plan.steps import Attach, Backup, Copy, Mount, Plan, Put, Step
 from blobflow.engine.services import Services
@@ -167,6 +167,7 @@ class Transfer:
                 self._changed.clear()
                 self._update()
                 if self.step_states.finished and (self._loss is not None or not self._more):
+                    self.no_more()
                     break
                 self._start_what_fits()
                 await self._changed.wait()
@@ -318,6 +319,10 @@ class Transfer:
                 return "done"
             self._recorder.refused(step)
         await self._staging.find_held({step.blob.digest: step.blob})
+        if self._is_carried(Copy(step.blob, step.source, step.target)):
+            sink = self._services.sink_at(step.target)
+            if isinstance(sink, KeepsUploads):
+                sink.drop_upload(step.blob)
         return "refused"
 
     async def _is_granted(self, step: Mount, permits: StepPermits) -> bool:

@@ -19,7 +19,14 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
-from blobflow.errors import NoSuchFile, NotFound, UnsupportedContent, UsageError, error_side
+from blobflow.errors import (
+    InvalidReference,
+    NoSuchFile,
+    NotFound,
+    UnsupportedContent,
+    UsageError,
+    error_side,
+)
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest, parse_reference
 from blobflow.oci.index_grouping import (
@@ -30,6 +37,7 @@ from blobflow.oci.index_grouping import (
     group_images,
     host_of,
     parse_image_name,
+    path_at_mirror,
 )
 from blobflow.oci.local_reference import DOCKER_ARCHIVE, OCI_ARCHIVE, transport_of
 from blobflow.oci.platform_choice import prune_index
@@ -66,13 +74,13 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Find(msgspec.Struct, frozen=True):
-    """An image under one of its names in an archive. `origin`: the reference that it had before, `path`: its
-    repository at a mirror; "" where they are not known."""
+    """An image under one of its names in an archive. `origin`: the reference that it had before, None where
+    that is not known. `path`: its repository at a mirror, if that is not what its name says."""
 
     input: ArchiveInput
     called: str
     root: Descriptor
-    origin: str = ""
+    origin: Reference | None = None
     path: str = ""
 
     @property
@@ -218,7 +226,7 @@ class _Gathering:
         others = {name: said for name, said in self._others.items() if name not in groups}
         all_claimed = {name: tuple(dict.fromkeys(each.claimed for each in found[name])) for name in groups}
         first = {name: found[name][0] for name in groups}
-        origins = {name: parse_reference(find.origin) for name, find in first.items() if find.origin}
+        origins = {name: find.origin for name, find in first.items() if find.origin}
         paths = {name: find.path for name, find in first.items() if find.path not in ("", name.path)}
         return Loaded(groups, children, tuple(self._notes), others, all_claimed, origins, paths)
 
@@ -247,7 +255,7 @@ class _Gathering:
         found: dict[ImageName, _Find] = {}
         origins = await archive.origins()
         for number, called in (await archive.names()).items():
-            origin = origins.get(number, "")
+            said = origins.get(number, "")
             names = _names(called, wanted or {})
             if not names and wanted is None:
                 raise UsageError(_unnamed(item, number, called))
@@ -256,8 +264,7 @@ class _Gathering:
                     self._others.setdefault(name, f"{item.label} has {text}")
                 elif wanted is None or name in wanted:
                     root = await archive.resolve(f"@{number}")
-                    path = split_name(called[0])[1] if origin else ""
-                    find = _Find(item, text, root, origin or _told_origin(item, text), path)
+                    find = _Find(item, text, root, _origin(item, text, said), path_at_mirror(called, said))
                     held = found.setdefault(name, find)
                     if held.root.digest != root.digest:
                         raise UnsupportedContent(_twice(item, name, held.called, text))
@@ -359,10 +366,15 @@ def _names(called: Iterable[str], hosts: Mapping[ImageName, str]) -> dict[ImageN
     return found
 
 
-def _told_origin(item: ArchiveInput, text: str) -> str:
-    """The reference that a name stands for where nothing else is said. Without a host it is docker.io's in
-    docker's own archives alone."""
-    return full_name(text) if split_name(text)[0] or transport_of(item.place) == DOCKER_ARCHIVE else ""
+def _origin(item: ArchiveInput, text: str, said: str) -> Reference | None:
+    """The reference that an image had, as a bundle `said`, or as its name there is one: without a host it is
+    docker.io's in docker's own archives alone."""
+    if not said and (split_name(text)[0] or transport_of(item.place) == DOCKER_ARCHIVE):
+        said = full_name(text)
+    try:
+        return parse_reference(said) if said else None
+    except InvalidReference as error:
+        raise UnsupportedContent(f"{item.label} says where {text} was, and {error.message}") from None
 
 
 def _is_at(text: str, host: str) -> bool:

@@ -56,6 +56,8 @@ async def save(client: Client, pairs: Sequence[Pair], bundle: Bundle, begin: Sta
     report of the run that `begin` makes; what is wrong with a file is raised.
     """
     with TemporaryDirectory(prefix="blobflow-") as scratch:
+        if bundle.files:
+            client.observer(PhaseStarted("files", len(bundle.files)))
         files = await in_thread(make_bundled_files, bundle.files, Path(scratch))
         files += await in_thread(make_deployments, bundle.deployments, bundle.custom_resources)
         _check_names(files, pairs)

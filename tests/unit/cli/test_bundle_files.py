@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from blobflow import cli
 from blobflow.oci import digest_of, media, parse_reference
 from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, TITLE, make_artifact
-from blobflow.oci.bundle import FILES_TYPE, FORMAT, file_names
+from blobflow.oci.bundle import FILES_TYPE, FORMAT, SOURCE, file_names
 from blobflow.oci.descriptor import Descriptor
 from blobflow.operations.airgap import bundled_files
 from tests.fakes.archives import tar_of
@@ -80,6 +80,13 @@ def index_of(bundle: Path) -> Any:
         content = tar.extractfile("index.json")
         assert content is not None
         return json.load(content)
+
+
+def members_of(bundle: Path) -> list[tuple[str, bytes]]:
+    """What is in a bundle but for its index."""
+    with tarfile.open(bundle) as tar:
+        files = [(each.name, tar.extractfile(each)) for each in tar if each.name != "index.json"]
+        return [(name, file.read()) for name, file in files if file is not None]
 
 
 def tree(top: Path) -> dict[str, bytes]:
@@ -438,6 +445,17 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     Path("there/way").symlink_to(tmp_path / "elsewhere")
     assert "there/way is a link" in failed(7, "load", "b.tar", "--files-to", "there")
     assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+def test_an_origin_that_is_none_is_one_sentence(images: imageset.Layout) -> None:
+    bundle = save(images, "b.tar")
+    index = index_of(bundle)
+    for entry in index["manifests"]:
+        entry["annotations"][SOURCE] = "no/Reference at all"
+    bundle.write_bytes(tar_of([*members_of(bundle), ("index.json", json.dumps(index).encode())]))
+    said = failed(7, "load", bundle, "--to", "oci:out")
+    assert "b.tar says where " in said and "is not a reference" in said
+    assert "from no/Reference at all" in done("bundle", "ls", bundle)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,13 @@ def test_stdin_is_read_and_a_file_is_written_whole(folder: Path) -> None:
     assert "stdin:5 initContainer" in (folder / "out").read_text()
 
 
+def test_a_login_in_front_of_a_host_is_not_repeated(folder: Path) -> None:
+    (folder / "k8s" / "pod.yaml").write_text(POD.replace("quay.io", "ann:hunter2@quay.io"))
+    for arguments in ((), ("--json",)):
+        assert "hunter2" not in run("images", "k8s/pod.yaml", *arguments, "-o", "out").output
+        assert "hunter2" not in (folder / "out").read_text()
+
+
 def test_strict_makes_a_place_that_can_not_be_told_an_error() -> None:
     done = run("images", "k8s", "--strict")
     assert done.exit_code == 3
@@ -248,6 +255,7 @@ def test_other_files_are_no_lock_files(text: str) -> None:
         ("lock: 1\nimages:\n- {image: 'oci:here', digest: " + A + "}\n", "an image at a registry is needed"),
         (f"lock: 1\nimages:\n- {{image: 'a@{A}', digest: '{B}'}}\n", "locked to another digest than its own"),
         ("lock: 1\nimages: [\n", "is not YAML"),
+        ("lock: 1\nimages:\n- &a {image: 'a/b:1', digest: " + A + "}\n- *a\n", "has an alias of line 3"),
     ],
 )
 def test_what_is_wrong_with_a_lock_file_is_told_with_its_line(text: str, sentence: str) -> None:
@@ -309,6 +317,20 @@ def test_digests_of_one_tag_are_brought_by_digest_alone(folder: Path) -> None:
         (f"docker.io/c/d@{A}", f"m.example/hub/c/d@{A}"),
         (f"docker.io/e/f:1@{A}", "m.example/hub/e/f:1"),
     ]
+
+
+def test_what_was_rewritten_is_not_brought_to_where_it_is(folder: Path) -> None:
+    (folder / "list.txt").write_text("m.example/hub/a/b:1\nm.example/other/c:1\nnginx\n")
+    request = chosen("list.txt")
+    assert [source for source, _ in asked(request)] == [
+        "m.example/other/c:1",
+        "docker.io/library/nginx:latest",
+    ]
+    (warning,) = request.warnings
+    assert warning.endswith("that is there by its name: 1 image named in files: m.example/hub/a/b:1")
+    (folder / "list.txt").write_text("m.example/hub/a/b:1\n")
+    with pytest.raises(UsageError, match=r"nothing is brought to m\.example/hub"):
+        chosen("list.txt")
 
 
 def test_other_sources_may_name_the_same(folder: Path) -> None:

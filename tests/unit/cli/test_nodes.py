@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from blobflow.cli import cli
 from blobflow.cli.inputs.mirrors import mirrors_of
-from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.options.nodes import NodeSelection
 from blobflow.engine.results.report import ImageRecord, Report, Status, Totals
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
@@ -68,7 +68,7 @@ def test_a_spec_says_where_its_images_are_at_all_its_targets_in_order() -> None:
 
 
 def mirrors_at(text: str, *targets: str) -> list[str]:
-    selection = SelectionOptions(spec=spec(text), targets=targets)
+    selection = NodeSelection(spec=spec(text), targets=targets)
     return [mirror.rules[0].target for mirror in mirrors_of(selection, no_tags).mirrors]
 
 
@@ -107,6 +107,12 @@ def test_a_list_has_the_places_that_sync_gives_it() -> None:
         (["--from", "quay.io", "--to", "m.example/x"], "quay.io/a/b:1", "m.example/x/a/b:1"),
         (["--from", "quay.io/a", "--to", "m.example"], "quay.io/a/b:1", "m.example/b:1"),
         (
+            ["--from", "quay.io", "--from", "docker.io", "--to", "m.example"],
+            "nginx",
+            "m.example/library/nginx:latest",
+        ),
+        (["--from", "quay.io", "--from", "quay.io/a", "--to", "m.example"], "quay.io/a/b:1", "m.example/b:1"),
+        (
             ["--from", "docker.io", "--to", "m.example", "--scoped"],
             "nginx:1",
             "m.example/docker.io/library/nginx:1",
@@ -114,16 +120,18 @@ def test_a_list_has_the_places_that_sync_gives_it() -> None:
     ],
 )
 def test_places_alone_are_rules(arguments: list[str], image: str, place: str) -> None:
-    words = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    selection = SelectionOptions(
-        source=words.get("--from"), targets=(words["--to"],), scoped="--scoped" in arguments
+    given = [*zip(arguments[::2], arguments[1::2], strict=False)]
+    selection = NodeSelection(
+        sources=tuple(word for option, word in given if option == "--from"),
+        targets=tuple(word for option, word in given if option == "--to"),
+        scoped="--scoped" in arguments,
     )
     [mirror] = mirrors_of(selection, no_tags).mirrors
     assert str(mirror.place_of(parse_reference(image))) == place
 
 
 def test_a_registry_is_asked_for_tags_only_where_a_tag_decides_the_place() -> None:
-    [mirror] = mirrors_of(SelectionOptions(spec=spec(ONE_TARGET)), no_tags).mirrors
+    [mirror] = mirrors_of(NodeSelection(spec=spec(ONE_TARGET)), no_tags).mirrors
     assert str(mirror.place_of(parse_reference("quay.io/team/app:7"))) == "m.example/team/app:7"
 
     renaming = (
@@ -135,7 +143,7 @@ def test_a_registry_is_asked_for_tags_only_where_a_tag_decides_the_place() -> No
         asked.extend(searches)
         return {search: [ChosenTags("team/tool", ("1.1",))] for search in searches}
 
-    selection = SelectionOptions(spec=spec(renaming))
+    selection = NodeSelection(spec=spec(renaming))
     [mirror] = mirrors_of(selection, find).mirrors  # type: ignore[arg-type]
     assert asked == [TagSearch("quay.io", "team/tool", TagRules(include=("1.*",)))]
     assert str(mirror.place_of(parse_reference("quay.io/team/tool:1.1"))) == "m.example/team/tool:1.1-x"
@@ -156,7 +164,7 @@ def test_a_report_says_where_a_run_put_its_images() -> None:
         ("quay.io/a/b:1", "one.example.com/other:1", "failed"),
         ("docker.io/rancher/pause:3", "two.example.com/rancher/pause:3", "present"),
     )
-    first, second = mirrors_of(SelectionOptions(), no_tags, told).mirrors
+    first, second = mirrors_of(NodeSelection(report=told), no_tags).mirrors
     assert str(first.place_of(parse_reference("nginx:1"))) == "one.example.com/mirror/library/nginx:1"
     assert first.place_of(parse_reference("quay.io/a/b:1")) is None
     assert str(second.place_of(parse_reference("rancher/pause:3"))) == "two.example.com/rancher/pause:3"
@@ -236,6 +244,23 @@ def test_what_can_be_said_is_told_without_what_can_not() -> None:
     assert "warning: left out: containerd mirrors whole registries alone" in done.stderr
 
 
+def test_digests_that_a_mirror_may_not_have_are_told() -> None:
+    some = ", platforms: [linux/arm64]"
+    for more, told in ((some, True), (f"{some}, index: keep", False), ("", False)):
+        text = ONE_TARGET.replace("{source: docker.io", "{source: docker.io" + more)
+        done = run(spec(text), "--format", "podman")
+        assert (done.exit_code, "with another digest" in done.stderr) == (0, told)
+
+
+def test_warnings_are_events_where_these_are_asked_for() -> None:
+    words = ("--format", "docker", "--partial", "--log-format", "json")
+    done = run(spec(ONE_TARGET), *words)
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert len(events) == 2
+    assert "left out: docker has mirrors of docker.io alone" in events[0]["message"]
+    assert "sends its login for docker.io to no mirror" in events[1]["message"]
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [
@@ -261,6 +286,10 @@ def test_where_nothing_is_left_it_is_an_error(form: str, words: list[str]) -> No
         (["--to", "oci:folder", "--format", "k3s"], "only a registry is a mirror"),
         (["--to", "m.example", "--to", "m.example", "--format", "k3s"], "given twice"),
         (["--to", "m.example", "--scoped", "--format", "k3s"], "--scoped keeps the host of --from"),
+        (
+            ["--images", "l", "--from", "a.io", "--from", "b.io", "--to", "m.io", "--format", "k3s"],
+            "its host",
+        ),
         (["--to", "m.example/UPPER", "--format", "k3s"], "lower case"),
         (["--from", "a.example", "--to", "m.example", "--ca", "none.pem", "--format", "k3s"], "none.pem"),
         (["none.yaml", "--format", "k3s"], "none.yaml"),
@@ -276,6 +305,6 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], sentence: str) -> N
 def test_a_spec_whose_targets_are_folders_has_no_mirror() -> None:
     text = SPEC.replace('one.example.com/mirror, "http://two.example.com:5000"', '"oci:folder"')
     with pytest.raises(UsageError, match="only a registry is a mirror"):
-        mirrors_of(SelectionOptions(spec=spec(text)), no_tags)
+        mirrors_of(NodeSelection(spec=spec(text)), no_tags)
     both = SPEC.replace('"http://two.example.com:5000"', '"oci:folder"')
-    assert len(mirrors_of(SelectionOptions(spec=spec(both)), no_tags).mirrors) == 1
+    assert len(mirrors_of(NodeSelection(spec=spec(both)), no_tags).mirrors) == 1

@@ -186,6 +186,19 @@ def test_an_image_that_is_not_locked_is_left(folder: Path) -> None:
     assert "image: quay.io/org/app:2\n" in result.stdout
 
 
+def test_images_that_have_one_place_are_told(folder: Path) -> None:
+    (folder / "list.txt").write_text("quay.io/a/b:1\nghcr.io/a/b:1\nghcr.io/a/b:2\nm.example/hub/a/b:2\n")
+    result = done("list.txt", "--to", MIRROR)
+    assert result.stderr.splitlines()[1:] == [
+        "warning: m.example/hub/a/b:1 is the place of ghcr.io/a/b:1 and of quay.io/a/b:1; a spec can give one"
+        " another name"
+    ]
+    lock(folder, ("quay.io/a/b:1", A), ("ghcr.io/a/b:1", B), ("ghcr.io/a/b:2", B))
+    locked = run("list.txt", "--to", MIRROR, "--lock", "images.lock")
+    assert locked.exit_code == 3
+    assert locked.stderr.count("has several digests in images.lock") == 2
+
+
 # Kustomize
 
 

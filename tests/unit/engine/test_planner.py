@@ -154,11 +154,14 @@ def test_plans_keep_them_with_what_earlier_runs_knew_and_where_mounts_need_a_man
     sites = sorted({site_of(pair.target) for pair in world.pairs})
     places = ["an/earlier/prefix", *(site.repository for site in sites)]
 
+    # Of a seed, since thousands of draws of Hypothesis' own cost four times what is tested.
+    chance = random.Random(data.draw(st.integers(0, 2**32 - 1)))
+
     def guesses(site: Site) -> tuple[Site, ...]:
-        return tuple(Site(site.registry, place) for place in data.draw(st.permutations(places)))
+        return tuple(Site(site.registry, place) for place in chance.sample(places, len(places)))
 
     remembered = {
-        site: {digest: guesses(site) for digest in blobs if data.draw(st.booleans())} for site in sites
+        site: {digest: guesses(site) for digest in blobs if chance.random() < 0.5} for site in sites
     }
     inventory = msgspec.structs.replace(
         data.draw(inventories(world)),

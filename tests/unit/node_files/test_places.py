@@ -202,6 +202,16 @@ def test_a_policy_for_digests_leaves_tags() -> None:
     assert by_kyverno(files, f"nginx@{DIGEST}") == f"{ONE}/library/nginx@{DIGEST}"
 
 
+def test_a_mirror_may_be_an_address_of_ipv6() -> None:
+    mirrors = of_hub("[2001:db8::1]:5000/mirror")
+    place = "[2001:db8::1]:5000/mirror/library/nginx:1"
+    assert by_registries_conf(made("podman", *mirrors), TAGGED)[0] == place
+    assert by_kyverno(made("kyverno", *mirrors), "nginx:1") == place
+    url = "https://[2001:db8::1]:5000/v2/mirror/library/nginx/manifests/1"
+    assert by_containerd(made("containerd", *mirrors), TAGGED)[0] == url
+    assert by_rancher(made("k3s", *mirrors), TAGGED)[0] == url
+
+
 @_few
 @given(mappings(renames=False))
 def test_registries_conf_and_mirror_sets_lead_to_every_place(mapped: Sequence[Pair]) -> None:

@@ -97,6 +97,12 @@ def test_old_mirror_sets_always_let_the_source_be_asked() -> None:
     assert "by tag alone" in node_files("openshift", request).refused[0]
 
 
+def test_openshift_refuses_addresses_that_its_schema_does_not_take() -> None:
+    made = node_files("openshift", NodeRequest((places_under("docker.io", "[2001:db8::1]:5000"),)))
+    assert "address of IPv6" in made.refused[0]
+    assert made.files == ()
+
+
 def test_a_policy_refuses_to_rewrite_twice() -> None:
     twice = places(("nginx:1", "quay.io/mirror/nginx:1"), ("quay.io/a:1", "one.example.com/a:1"))
     assert "would rewrite what it has rewritten" in node_files("kyverno", NodeRequest((twice,))).refused[0]

@@ -16,9 +16,8 @@ from pathlib import Path
 from blobflow.errors import NoSuchFile, UnsupportedContent, UsageError
 from blobflow.events import Observer, Warned
 from blobflow.oci import Digest
-from blobflow.oci.index_grouping import host_of, parse_image_name
+from blobflow.oci.index_grouping import host_of, parse_image_name, path_at_mirror
 from blobflow.oci.local_reference import OCI_ARCHIVE
-from blobflow.oci.reference import split_name
 from blobflow.oci.referrers import subject_in_tag
 from blobflow.printable import first_of
 from blobflow.transports.archive.contents import scan
@@ -196,9 +195,8 @@ def _named_roots(
                     raise UnsupportedContent(
                         f"{archive.name} has two images named {full}; which one is meant can't be told"
                     )
-                # What is from a registry is also where `sync` would bring it: no word is put under library/.
-                more = [split_name(text)[1]] if number in origins and text == texts[0] else []
-                for path in dict.fromkeys((name.path, *more)):
+                synced = path_at_mirror(texts, origins.get(number, "")) if text == texts[0] else ""
+                for path in dict.fromkeys((name.path, synced or name.path)):
                     found.setdefault((host_of(text), path), NamedRoots({}, {})).add(root, name.tag)
         if unnamed:
             images = "image" if unnamed == 1 else "images"

@@ -245,6 +245,10 @@ class Repository:
             self._client.capabilities.caches.pushed.put(name, blob.digest, blob.digest)
         return mounted
 
+    def drop_upload(self, blob: Descriptor) -> None:
+        """See `KeepsUploads.drop_upload`."""
+        self._uploads.drop(self._site.repository, blob.digest)
+
     @property
     def mount_rule(self) -> MountRule:
         """See `Mounts.mount_rule`."""

@@ -85,6 +85,10 @@ class BlobPusher:
             pass  # a refusal without a usable session is a refusal all the same
         return False
 
+    def drop(self, repository: str, digest: Digest) -> None:
+        """Give up the session that a refused mount opened for a blob."""
+        self._sessions.drop(repository, digest)
+
     async def push(
         self, repository: str, blob: Descriptor, reader: BlobReader, permit: Permit | None = None
     ) -> None:

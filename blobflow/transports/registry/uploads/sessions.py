@@ -169,6 +169,13 @@ class UploadSessions:
         self._idle[key] = session
         self._unjournaled.add(key)
 
+    def drop(self, repository: str, digest: Digest) -> None:
+        """Cancel the session that was kept for that blob, if nothing was sent to one."""
+        key = repository, digest
+        if key in self._unjournaled:
+            self._unjournaled.discard(key)
+            self.cancel(self._idle.pop(key))
+
     def move(self, session: UploadSession, url: URL) -> None:
         """Keep a session whose last request was redirected, to send its bytes there."""
         session.opened = session.opened or session.location

@@ -17,3 +17,15 @@ END
 more=(
   "registry.example.com/array:1"
 )
+kubectl apply -f - <<YAML
+kind: Pod
+apiVersion: v1
+spec:
+  containers:
+    - {name: a, image: registry.example.com/applied:1}
+    - name: b
+      image: registry.example.com/applied:${VERSION}
+YAML
+docker build -t made -f - "$CONTEXT" <<DOCKER
+FROM registry.example.com/piped:1
+DOCKER

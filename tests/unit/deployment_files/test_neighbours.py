@@ -1,0 +1,152 @@
+"""Further files of each kind, and of tools whose files are alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from blobflow.deployment_files.formats import Reading
+from blobflow.deployment_files.source_text import SourceText
+
+HEX = "a" * 64
+# What it is: the file's name, its text, and what it names as `line NAME` or `line ? WHAT STANDS THERE`.
+CASES = {
+    "Argo CD's overrides of Helm and Kustomize": (
+        "app.yaml",
+        "apiVersion: argoproj.io/v1alpha1\nkind: Application\nspec:\n  source:\n    helm:\n"
+        "      values: |\n"
+        "        image:\n          repository: quay.io/a/b\n          tag: v1\n    kustomize:\n"
+        "      images:\n"
+        "        - quay.io/a/c:v3\n        - old=quay.io/a/d:v4\n",
+        ["8 quay.io/a/b:v1", "12 quay.io/a/c:v3", "13 quay.io/a/d:v4"],
+    ),
+    "a cluster of kind": (
+        "kind.yaml",
+        f"kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n"
+        f"- image: kindest/node:v1@sha256:{HEX}\n",
+        [f"4 docker.io/kindest/node:v1@sha256:{HEX}"],
+    ),
+    "zarf": (
+        "zarf.yaml",
+        "kind: ZarfPackageConfig\nmetadata: {name: x}\ncomponents:\n"
+        "  - images: [ghcr.io/a/b:1, docker.io/nginx]\n",
+        ["4 ghcr.io/a/b:1", "4 docker.io/library/nginx:latest"],
+    ),
+    "hauler": (
+        "hauler.yaml",
+        "apiVersion: content.hauler.cattle.io/v1\nkind: Images\nspec:\n  images:\n"
+        "    - name: busybox:stable\n",
+        ["5 docker.io/library/busybox:stable"],
+    ),
+    "oc-mirror": (
+        "imageset.yaml",
+        "kind: ImageSetConfiguration\napiVersion: mirror.openshift.io/v2alpha1\nmirror:\n"
+        "  additionalImages:\n"
+        "    - name: registry.redhat.io/ubi9/ubi:latest\n",
+        ["5 registry.redhat.io/ubi9/ubi:latest"],
+    ),
+    "CircleCI": (
+        "config.yml",
+        "version: 2.1\njobs:\n  build:\n    docker:\n      - image: cimg/node:18.1\n"
+        "    steps: [checkout]\n",
+        ["5 docker.io/cimg/node:18.1"],
+    ),
+    "Woodpecker": (
+        "ci.yaml",
+        "steps:\n  build: {image: golang:1.21}\nservices:\n  db: {image: postgres:16}\n",
+        ["2 docker.io/library/golang:1.21", "4 docker.io/library/postgres:16"],
+    ),
+    "Bitbucket": (
+        "bitbucket-pipelines.yml",
+        "image: node:18\npipelines:\n  default:\n    - step:\n        image: {name: 'python:3'}\n",
+        ["1 docker.io/library/node:18", "5 docker.io/library/python:3"],
+    ),
+    "a Compose file as JSON": (
+        "a.json",
+        '{"services":{"a":{"image":"nginx:1"}}}',
+        ["1 docker.io/library/nginx:1"],
+    ),
+    "a list as JSON": (
+        "a.json",
+        '["nginx:1", "alpine:2"]',
+        ["1 docker.io/library/nginx:1", "1 docker.io/library/alpine:2"],
+    ),
+    "JSON about something else": ("package.json", '{"image": "logo.png", "version": "1:2", "a": ["b:c d"]}', []),
+    "values of many charts": (
+        "values-prod.yaml",
+        "hub: docker.io/istio\ntag: 1.20\nproxy: {image: proxyv2}\n"
+        f"a: {{image: {{repository: ghcr.io/a/b, tag: 'v1@sha256:{HEX}'}}}}\n"
+        "b: {image: quay.io/y/z, tag: ~}\nc: {imageRepository: quay.io/q/r, imageTag: '5'}\n"
+        "d: {image: {override: ~, repository: quay.io/o/p:v1}}\n"
+        "e: {extraArgs: [--reloader=quay.io/x/y:1]}\n"
+        "f: {images: {a: 'quay.io/x/a:1', b: {repository: quay.io/x/b, tag: 2}}, g: [quay.io/x/c:3]}\n"
+        "h: {image: {name: alpine, tag: 3}, imageTag: ''}\n"
+        "i: {url: 'http://a.example/b:1', host: 'a.example/b:8080'}\n",
+        ["3 ? proxyv2", f"4 ghcr.io/a/b:v1@sha256:{HEX}", "5 ? quay.io/y/z", "6 quay.io/q/r:5",
+         "7 quay.io/o/p:v1", "8 quay.io/x/y:1", "9 quay.io/x/a:1", "9 quay.io/x/b:2", "9 quay.io/x/c:3",
+         "10 docker.io/library/alpine:3"],
+    ),
+    "a template with containers put in": (
+        "cronjob.yaml",
+        "spec:\n  {{- with .Values.imagePullSecrets }}\n  imagePullSecrets: {{ toYaml . }}\n  {{- end }}\n"
+        "  containers:\n  - image: {{ .Values.image | quote }}\n  - image: busybox:1.36\n"
+        "  {{- tpl (toYaml .Values.extraContainers) . | nindent 2 }}\n",
+        ["6 ? {{ .Values.image | quote }}", "7 docker.io/library/busybox:1.36",
+         "8 ? {{- tpl (toYaml .Values.extraContainers) . | nindent 2 }}"],
+    ),
+    "a job of GitLab that extends another": (
+        "ci.yml",
+        ".docker:\n  image: docker:$V\n  services: ['docker:${V}-dind']\n  variables: {V: '24'}\n"
+        "build:\n  extends: .docker\n  script:\n    - docker build -t app .\n    - |\n"
+        "      docker run --rm \\\n"
+        "        --entrypoint '' \\\n        aquasec/trivy:0.50.0 image app\n",
+        ["2 docker.io/library/docker:24", "3 docker.io/library/docker:24-dind",
+         "12 docker.io/aquasec/trivy:0.50.0"],
+    ),
+    "flags and commands in a workflow": (
+        "w.yml",
+        "jobs:\n  a:\n    runs-on: x\n    container: {image: 'node:${{ matrix.node }}'}\n    steps:\n"
+        "      - run: docker compose up -d && docker image pull ghcr.io/x/z:1 | tee log\n"
+        "      - run: kubectl run x --image=nginx:1\n      - run: docker run --rm ${{ env.IMG }} true\n",
+        ["4 ? node:${{ matrix.node }}", "6 ghcr.io/x/z:1", "7 docker.io/library/nginx:1", "8 ? ${{ env.IMG }}"],
+    ),
+    "a Dockerfile whose stages differ in case": (
+        "Dockerfile",
+        "FROM golang:1 AS Build\nCOPY --from=build /a /a\nCOPY --from=build:latest /b /b\n"
+        "   FROM   x:1   AS   y\n"
+        "FROM y as z\nFROM ${A:-b}/c:${D}\n# FROM no:1\n",
+        ["1 docker.io/library/golang:1", "3 docker.io/library/build:latest", "4 docker.io/library/x:1",
+         "6 ? ${A:-b}/c:${D}"],
+    ),
+    "a Dockerfile of Jinja": ("Dockerfile.j2", "FROM {{ a }}:{{ b }} AS x\n", ["1 ? {{ a }}:{{ b }}"]),
+    "a role with a command": (
+        "main.yml",
+        "- ansible.builtin.command: docker run quay.io/c/d:2\n- block:\n"
+        "    - podman_container: {image: '{{ item }}'}\n",
+        ["1 quay.io/c/d:2", "3 ? {{ item }}"],
+    ),
+    "rules and descriptions that speak of images": (
+        "rule.yaml",
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nspec:\n  groups:\n  - rules:\n"
+        "    - expr: sum(x{image!=''}) by (image)\n"
+        "      annotations: {text: '{{ $labels.image }} is up'}\n",
+        [],
+    ),
+    "quotes and escapes": (
+        "pod.yaml",
+        "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: \"a\\u002fb:1\"\n  - image: |\n"
+        "      nginx:1\n"
+        "  - image: 'it''s'\n  - image: ''\n  - image:\n",
+        ["5 docker.io/a/b:1", "7 docker.io/library/nginx:1", "8 ? it's"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_names(case: str) -> None:
+    name, text, expected = CASES[case]
+    reading = Reading(SourceText(name, text), custom_resources=True, env=dict)
+    reading.read()
+    images, untold = reading.findings.in_order()
+    said = [(image.line, f"{image.line} {image.reference}") for image in images]
+    said += [(place.line, f"{place.line} ? {place.written}") for place in untold]
+    assert sorted(text for _, text in said) == sorted(expected)
