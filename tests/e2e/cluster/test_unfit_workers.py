@@ -69,7 +69,7 @@ async def test_workers_that_are_unfit_are_named_once_and_the_others_bring_everyt
     field.have(1)
     field.cluster.wait_for(*unfit)
     fill_up(disk)
-    async with field.syncing(layout, [target], home, "--cache", "all", concurrency=None) as run:
+    async with field.syncing(layout, [target], home, "--cache", "all") as run:
         assert await run.ended() == 0, told(run)
         for part in unfit:
             assert len(warnings(run, part.name)) == 1, (part.name, told(run), part.said())
