@@ -165,6 +165,13 @@ def test_the_env_beside_a_compose_file_is_read_with_it_alone(tmp_path: Path) -> 
     assert "the .env beside the file sets TAG" in place.reason
 
 
+def test_a_login_in_front_of_a_host_is_not_shown() -> None:
+    text = POD.replace("registry.example.com", "ann:secret@registry.example.com")
+    [place] = find_images(["-"], stdin=text.encode()).untold
+    assert place.written == "***@registry.example.com/app:1"
+    assert "secret" not in repr(place)
+
+
 # Bounds
 
 
