@@ -71,8 +71,7 @@ def verb(
     zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
     platforms come from the images' configs. Where those are known to be wrong,
     FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
-    without their numbers. Its plain files go to the registry as artifacts, and with --files-to, also without
-    --to, become files again.
+    without their numbers. Its plain files become artifacts, and with --files-to files again.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
