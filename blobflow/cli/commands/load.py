@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,8 +71,7 @@ def verb(
     zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
     platforms come from the images' configs. Where those are known to be wrong,
     FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
-    without their numbers. Its plain files go to the registry as artifacts, and with --files-to, also without
-    --to, become files again.
+    without their numbers. Its plain files become artifacts, and with --files-to files again.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
@@ -96,11 +96,8 @@ def verb(
         def aim(loaded: Loaded) -> list[Pair]:
             names = _wanted_names(loaded, listed)
             outputs.take(names, loaded)
-            return [
-                pair
-                for name, digest in names.items()
-                for pair in _pairs_of_name(loaded, name, digest, places, arch_tags)
-            ]
+            pairs = (_pairs_of_name(loaded, *name, places, arch_tags) for name in names.items())
+            return [*chain.from_iterable(pairs)]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)

@@ -12,7 +12,7 @@ import click
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.bundle import SavedBundleOptions, saved_bundle_options
-from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, source_connection_options
 from blobflow.cli.options.images import SelectionOptions, saved_selection_options
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.command("save", cls=Verb)
 @show_first(
     *("source", "images", "images_from", "output", "files", "split_size", "since", "digests"),
-    *("platform", "limit_rate", "report", *COMMON),
+    *("platform", *LOGINS, "plain_http", "quiet"),
 )
 @saved_selection_options
 @saved_bundle_options
@@ -51,15 +51,12 @@ def verb(
 
     `blobflow load` brings it to any registry; docker, podman, containerd and skopeo read it too, unless it is
     in parts or was made with --since. The same images give the same bytes. Of a SPEC (skopeo's and regsync's,
-    too) the images go into the bundle, under the names that they would have at its targets. Charts and other
-    artifacts of registries are listed like images; --file is for what is in no registry.
+    too) the images have the names that they would have at its targets.
 
     \b
-      blobflow save mirror.yaml -o bundle.tar
       blobflow save --images images.txt -o bundle.tar
-      blobflow save --images-from manifests/ -o bundle.tar
-      blobflow save --from docker.io --images images.txt -o may.tar --since april.tar
-      blobflow save mirror.yaml --file install.sh --file config -o bundle.tar --digests
+      blobflow save --images-from manifests/ --file install.sh -o bundle.tar
+      blobflow save mirror.yaml -o may.tar --since april.tar
     """
     from blobflow.cli.expand_request import expand_request, may_skip_all, request_hosts
     from blobflow.cli.inputs.bundle_request import read_request_for_bundle

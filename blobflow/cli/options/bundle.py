@@ -25,7 +25,7 @@ digests_option = click.option(
     "--digests",
     type=FILE,
     metavar="LIST",
-    help="Check the files first, by a list as `save --digests` and `sha256sum` write it.",
+    help="Check the files first, by a list of `save --digests`.",
 )
 
 bundle_options = option_group(
@@ -38,16 +38,14 @@ bundle_options = option_group(
         "--rewrite",
         type=FOLDER,
         metavar="DIR",
-        help="Write the deployment files that images were collected from below DIR, with the images of the "
-        "mirror.",
+        help="Write the bundle's deployment files below DIR, with the mirror's images.",
     ),
     click.option("--rewrite-digests", is_flag=True, help="Write the images' digests into them as well."),
     click.option(
         "--nodes",
         metavar="FORMAT[:DIR]",
         multiple=True,
-        help="Write what points machines at the mirror, as `blobflow nodes --no-upstream`, into DIR or to "
-        "stdout. Repeatable.",
+        help="Write what points machines at the mirror, to DIR or stdout. Repeatable.",
     ),
     digests_option,
     title="Bundle",
@@ -79,13 +77,13 @@ saved_bundle_options = option_group(
         "files",
         metavar="PATH[:TYPE]",
         multiple=True,
-        help="A file or folder that goes along, as `push` takes them. Repeatable.",
+        help="A file or folder that goes along, as in `push`. Repeatable.",
     ),
     click.option(
         "--split-size",
         type=byte_size,
         metavar="BYTES",
-        help="Write parts of at most so much, bundle.001.tar and so on, as 4GB or 650MiB.",
+        help="Write parts of at most so much, as 4GB or 650MiB.",
     ),
     click.option(
         "--since",
@@ -96,6 +94,6 @@ saved_bundle_options = option_group(
     click.option(
         "--digests",
         is_flag=True,
-        help="Write FILE.sha256 as well, which `sha256sum -c` and `load --digests` check.",
+        help="Write FILE.sha256 too, as `sha256sum -c` reads it.",
     ),
 )

@@ -183,6 +183,16 @@ def statuses(run: Child) -> Mapping[str, Any]:
     return {row["target"].partition(prefix)[2]: row["status"] for row in run.report()["images"]}
 
 
+def largest_of_one(layout: Layout) -> tuple[str, str]:
+    """The largest blob that one image alone has, and that image."""
+    owners = {
+        digest: [name for name, image in layout.images.items() if digest in image.blobs]
+        for digest in layout.blobs
+    }
+    digest = max((each for each in owners if len(owners[each]) == 1), key=lambda each: layout.blobs[each])
+    return digest, owners[digest][0]
+
+
 def poison(root: Path, digest: str) -> None:
     """Turn a byte of a blob around in a registry's storage."""
     encoded = digest.removeprefix("sha256:")

@@ -20,6 +20,7 @@ from tests.e2e.cluster.conftest import (
     Field,
     assert_uploaded_once,
     assert_whole,
+    largest_of_one,
     open_sessions,
     poison,
     read_again,
@@ -139,12 +140,7 @@ async def test_a_blob_that_is_not_what_its_digest_says_fails_its_images_alone(
 ) -> None:
     field.have(4)
     layout, target = field.filled.fill(), start_registry("target")
-    of_one = {
-        digest: owners[0]
-        for digest in layout.blobs
-        if len(owners := [name for name, image in layout.images.items() if digest in image.blobs]) == 1
-    }
-    digest, owner = max(of_one.items(), key=lambda pair: layout.blobs[pair[0]])
+    digest, owner = largest_of_one(layout)
     poison(field.source.root, digest)
     async with field.syncing(layout, [target], home) as run:
         assert await run.ended() == 3, told(run)
