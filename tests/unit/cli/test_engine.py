@@ -1,0 +1,56 @@
+"""Which engine a run has: what was said, else the configuration file's, else none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from blobflow.cli import cli
+from blobflow.cli.options.engine import EngineOptions
+from blobflow.cluster.address import Engine
+from blobflow.errors import InvalidConfig, UsageError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "config.toml"
+    file.write_text('[engine]\naddress = "tls://there"\nca = "ca.pem"\ncert = "own.pem"\nkey = "own.key"\n')
+    return file
+
+
+def test_the_configuration_file_names_it_with_files_beside_itself(config: Path) -> None:
+    folder = config.parent
+    assert EngineOptions().resolve(config) == Engine(
+        "tls://there:8786", ca=folder / "ca.pem", cert=folder / "own.pem", key=folder / "own.key"
+    )
+
+
+def test_an_option_goes_before_the_file_and_takes_its_certificates(config: Path) -> None:
+    engine = EngineOptions(engine="tls://elsewhere", engine_cert=Path("mine.pem")).resolve(config)
+    assert engine is not None
+    assert (engine.address, engine.cert) == ("tls://elsewhere:8786", Path("mine.pem"))
+    assert engine.ca == config.parent / "ca.pem"
+
+
+def test_local_workers_have_no_use_for_the_files_certificates(config: Path) -> None:
+    assert EngineOptions(engine="local:2").resolve(config) == Engine(local=2)
+
+
+def test_none_is_this_process_whatever_the_file_says(config: Path) -> None:
+    assert EngineOptions(engine="none").resolve(config) is None
+
+
+def test_what_is_no_engine_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"dask://HOST:PORT"):
+        EngineOptions(engine="ray://there").resolve(None)
+    (tmp_path / "config.toml").write_text('[engine]\nadress = "dask://there"\n')
+    with pytest.raises(InvalidConfig, match="adress"):
+        EngineOptions().resolve(tmp_path / "config.toml")
+
+
+def test_a_worker_needs_a_scheduler_that_is_one() -> None:
+    done = CliRunner().invoke(cli, ["worker", "local:4"])
+    assert done.exit_code == 2
+    assert "local:4 is no scheduler" in done.output
