@@ -100,9 +100,13 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
                 timeout=CONNECT_SECONDS,
                 set_as_default=False,
             )
-            # Its own bound is not kept by a peer that takes the connection and then says nothing.
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await client
+            try:
+                # Its own bound is not kept by a peer that takes the connection and then says nothing.
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await client
+            except BaseException:
+                await client.close()
+                raise
         except (OSError, ImportError, TypeError, ValueError) as error:
             raise unconnected(engine.address, error, CONNECT_SECONDS) from None
         return client
