@@ -20,6 +20,8 @@ _GLOBAL = frozenset(("stages", "variables", "include", "workflow", "cache", "spe
 _MOST_EXTENDS = 3
 _JOB_KEYS = frozenset(("script", "extends", "trigger", "before_script", "stage", "image", "services"))
 _SCRIPTS = ("before_script", "script", "after_script")
+# Characters of a name, with what its variables are called.
+_LONGEST = 2000
 _INPUT = re.compile(r"\$\[\[\s*inputs\.([\w-]+)[^\]]*\]\]")
 
 
@@ -61,6 +63,7 @@ class _Pipeline:
         self._document = document
         self._inputs = inputs
         self._common = _variables(document)
+        self._known: dict[tuple[int, int], dict[str, str]] = {}
         self._jobs = [
             (value, self._inherited(value, 0))
             for key, value in document.items()
@@ -76,6 +79,8 @@ class _Pipeline:
 
     def _inherited(self, job: MappingNode, depth: int) -> dict[str, str]:
         """The variables of a job, with those of the templates that it extends."""
+        if (known := self._known.get((id(job), depth))) is not None:
+            return known
         extends = job.get("extends")
         names = extends.items if isinstance(extends, ListNode) else [extends]
         found: dict[str, str] = {}
@@ -83,7 +88,9 @@ class _Pipeline:
             template = self._document.mapping(name.value) if isinstance(name, Scalar) else None
             if template:
                 found |= self._inherited(template, depth + 1)
-        return found | _variables(job)
+        found |= _variables(job)
+        self._known[id(job), depth] = found
+        return found
 
     def read(self) -> None:
         self._read_job(self._document, {})
@@ -112,6 +119,9 @@ class _Pipeline:
 
     def _name(self, piece: Piece, own: dict[str, str], field: str) -> None:
         piece = piece.strip()
+        if len(piece.text) > _LONGEST:
+            self._findings.name(piece, field)
+            return
         text = _INPUT.sub(lambda found: self._inputs.get(found.group(1), found.group()), piece.text)
         if "$[[" in text:
             self._findings.name(piece, field)
