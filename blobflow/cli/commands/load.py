@@ -68,9 +68,9 @@ def verb(
 
     FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
     zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
-    platforms come from the images' configs. Where those are known to be wrong,
-    FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
-    without their numbers. Its plain files become artifacts, and with --files-to files again.
+    platforms come from the images' configs. Where those are wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A
+    bundle in parts is given with all of them, or by its name without their numbers. Its plain files become
+    artifacts, with --files-to also files.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
