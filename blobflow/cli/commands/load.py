@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,11 +96,8 @@ def verb(
         def aim(loaded: Loaded) -> list[Pair]:
             names = _wanted_names(loaded, listed)
             outputs.take(names, loaded)
-            return [
-                pair
-                for name, digest in names.items()
-                for pair in _pairs_of_name(loaded, name, digest, places, arch_tags)
-            ]
+            each = (_pairs_of_name(loaded, *named, places, arch_tags) for named in names.items())
+            return [*chain.from_iterable(each)]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)
