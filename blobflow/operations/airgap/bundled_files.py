@@ -69,8 +69,8 @@ def titled(paths: Iterable[str]) -> list[FileArgument]:
 
 
 def check_titles(files: Sequence[NamedFile]) -> None:
-    """Raise UnsupportedContent where a file would be in another's way. What comes twice with the same bytes is
-    not, and more may come into folders."""
+    """Raise UnsupportedContent where a file would be in another's way. One that comes twice with the same
+    bytes is not, and more may come into folders."""
     taken: dict[tuple[str, ...], NamedFile] = {}
     for each in files:
         if taken.setdefault(each.parts, each).blob.digest != each.blob.digest:
