@@ -319,8 +319,11 @@ async def long_path(
     sleep: Sleep = asyncio.sleep,
     line: Bucket | None = None,
 ) -> AsyncIterator[LongPath]:
-    """A relay to `to` (`address:port`) while inside. `clock` (seconds) and `sleep` are what it delays by. With
-    `line` it keeps to that pace, both ways together and with all other paths over it, not to `total_rate`."""
+    """A relay to `to` (`address:port`) while inside. `clock` (seconds) and `sleep` are what it delays by.
+
+    With `line` it keeps to that pace, both ways together and with all other paths over it, not to
+    `total_rate`.
+    """
     path = LongPath(to, shape, clock or asyncio.get_running_loop().time, sleep, line)
     path.listen(listen)
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 # Linux takes clients' ends from 32768 on, the BSDs and IANA from 49152 on.
 _FIRST, _END = 20_000, 32_768
+_ANSWER_SECONDS = 30.0
 _held: dict[int, int] = {}  # the descriptor of the lock, by port
 
 
@@ -53,4 +54,14 @@ def _is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def takes_connections(host: str) -> bool:
+    """Whether somebody listens there."""
+    name, _, port = host.rpartition(":")
+    try:
+        socket.create_connection((name, int(port)), _ANSWER_SECONDS).close()
+    except ConnectionError:
+        return False
     return True

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import msgspec
 from tools.access_log import Requests, parse_access_log
 from tools.certificates import Pair as KeyFiles
 from tools.checkout import TOP
-from tools.ports import reserve_port
+from tools.ports import reserve_port, takes_connections
 from tools.warm import WarmProcess, start
 
 # What a process was started by. `WarmProcess` has what is used of the other.
@@ -234,16 +233,6 @@ def serving(
         finally:
             end(process)
             leave(folder / "storage")
-
-
-def takes_connections(host: str) -> bool:
-    """Whether somebody listens there."""
-    name, _, port = host.rpartition(":")
-    try:
-        socket.create_connection((name, int(port)), READY_SECONDS).close()
-    except ConnectionError:
-        return False
-    return True
 
 
 @contextmanager

@@ -38,7 +38,8 @@ _LOSS_SECONDS = 5.0
 
 
 class DaskCarrier:
-    """Carries the blobs of one run. `takes_site`: whether workers know as much of a site as this process."""
+    """Carries the blobs of one run. `takes_site`: whether workers know as much of a site as this process.
+    `on_news` is called with the packed news that come with a carriage."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class DaskCarrier:
         self._under_way: dict[str, Tell] = {}
         self._stopping: dict[str, _Stopping] = {}
         self._reached: set[str] = set()
+        self.on_news: Callable[[str], object] = lambda news: None
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def capacity(self) -> int:
@@ -198,10 +200,11 @@ class DaskCarrier:
 
     async def _unpacked(self, member: Member, future: Any) -> Sequence[Arrival] | None:
         try:
-            said, packed = await self._client.gather(future)
+            said, packed, news = await self._client.gather(future)
         except (OSError, KeyError, TaskCancelled):
             self._members.look()
             return None  # the worker went before it could be asked
+        self.on_news(news)
         if said == NO_RUN:
             await self._members.reopen(member)
         return unpack_arrivals(packed) if said == ARRIVED else None

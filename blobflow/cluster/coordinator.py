@@ -18,11 +18,10 @@ from blobflow.cluster.connecting import connected
 from blobflow.cluster.demand import show_demand
 from blobflow.cluster.dispatch import Dispatch
 from blobflow.cluster.members import Members
-from blobflow.cluster.progress import RunFigures
+from blobflow.cluster.progress import TOPIC, RunFigures
 from blobflow.cluster.remote import RemoteRun
 from blobflow.cluster.terms import terms_of
 from blobflow.cluster.when_needed import CarrierWhenNeeded
-from blobflow.cluster.worker_side import topic_of
 from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Carrier
 from blobflow.events import Meter, Observer
@@ -98,13 +97,14 @@ class _Coordinator:
         self._members = Members(client, remote, settings, observe, self._changed, str(engine))
         self._dispatch = Dispatch(lambda: self._members.fit, settings, meter.waits, str(engine))
         self.carrier = DaskCarrier(run, client, remote, self._members, self._dispatch, observe, hosts.known)
-        self._figures = RunFigures(meter, observe, self.carrier.moved, self.carrier.arrived)
+        self._figures = RunFigures(run, meter, observe, self.carrier.moved, self.carrier.arrived)
+        self.carrier.on_news = self._figures.take
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
         """Find the workers. Raises EngineLost."""
         self._client.subscribe_topic("all", self._members.event)
-        self._client.subscribe_topic(topic_of(self._run), self._news)
+        self._client.subscribe_topic(TOPIC, self._news)
         await self._members.begin()
         self._tasks = [
             asyncio.create_task(self._members.follow()),

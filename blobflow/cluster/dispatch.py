@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -19,6 +19,7 @@ AHEAD = 64
 
 class _Waiting(msgspec.Struct, eq=False):
     carriage: Carriage
+    hosts: frozenset[str]
     not_at: Collection[str]
     given: asyncio.Future[Member]
 
@@ -45,13 +46,13 @@ class Dispatch:
     @property
     def wanting(self) -> int:
         """Carriages that wait here and would go to another worker, if there were one."""
-        return sum(self._below_limits(each.carriage) for each in self._waiting)
+        return sum(self._below_limits(each.hosts) for each in self._waiting)
 
     async def worker_for(self, carriage: Carriage, not_at: Collection[str]) -> Member:
         """A worker that has room for it now, in its turn; it is counted as begun there (see `ended`). At the
         addresses `not_at` it was tried already."""
         given: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(carriage, not_at, given)
+        waiting = _Waiting(carriage, frozenset(hosts_of(carriage)), not_at, given)
         self._waiting[waiting] = None
         try:
             self.serve()
@@ -83,15 +84,16 @@ class Dispatch:
         if not self._waiting:
             return
         members = self._fit()
+        full: set[frozenset[str]] = set()  # most are for the same hosts: one look says it for all
         for waiting in list(self._waiting):
-            if waiting.given.done():
+            if waiting.given.done() or waiting.hosts in full:
                 continue
-            if not any(each.carriages < each.threads for each in members):
-                break
             if (member := self._choose(waiting, members)) is not None:
                 member.begin(waiting.carriage)
-                self._at_hosts.update(hosts_of(waiting.carriage))
+                self._at_hosts.update(waiting.hosts)
                 waiting.given.set_result(member)
+            elif not waiting.not_at:
+                full.add(waiting.hosts)
         self._tell()
 
     def close(self) -> None:
@@ -100,10 +102,9 @@ class Dispatch:
         self._tell()
 
     def _choose(self, waiting: _Waiting, members: list[Member]) -> Member | None:
-        carriage = waiting.carriage
-        if not self._below_limits(carriage):
+        carriage, hosts = waiting.carriage, waiting.hosts
+        if not self._below_limits(hosts):
             return None
-        hosts = hosts_of(carriage)
         fitting = [each for each in members if each.may_take(carriage, limited=self._is_limited)]
         untried = [each for each in fitting if each.address not in waiting.not_at]
         able = [each for each in untried if not each.away_from & {"", *hosts}]
@@ -111,11 +112,9 @@ class Dispatch:
             able = untried or fitting  # all that there are have failed somehow: one of them, then
         return min(able, key=lambda each: (each.bytes, each.carriages, each.at), default=None)
 
-    def _below_limits(self, carriage: Carriage) -> bool:
+    def _below_limits(self, hosts: Iterable[str]) -> bool:
         """Whether the hosts may have one more stream, of all workers together."""
-        return all(
-            not (most := self._limit(host)) or self._at_hosts[host] < most for host in hosts_of(carriage)
-        )
+        return all(not (most := self._limit(host)) or self._at_hosts[host] < most for host in hosts)
 
     def _is_limited(self, host: str) -> bool:
         return bool(self._limit(host))

@@ -1,8 +1,8 @@
 """Figures and news of workers: what a worker tells about a run now and then, and how that becomes the run's.
 
 A worker publishes all its figures so far, not what was added, so that one message that is lost, or comes
-twice, changes nothing. Messages are JSON in a topic of the run's own, of which a scheduler keeps the last
-thousand.
+twice, changes nothing. Messages are JSON in one topic for all runs, of which a scheduler keeps the last
+thousand: with a topic a run it would keep as many of each, for good.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import msgspec
+from msgspec.structs import astuple
 
 from blobflow.content import Site
 from blobflow.events import Meter, Observer, RangeRead, Retrying, Traced, Waiting, Warned
 from blobflow.waits import OpenWait, Wait, WaitKind
 
+TOPIC = "blobflow"
 # Seconds between the messages of one worker, while there is something to tell.
 INTERVAL = 0.5
 # What one message holds at most; what is over it is left out, and the run goes on without.
@@ -59,9 +61,10 @@ class WorkerWait(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class News(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker tells. `part`: names its part of the run, in which figures count up. `arrived`: packed
-    arrivals by the keys of their carriages. `leaving`: it takes no more carriages."""
+    """What a worker tells of a run. `part`: names its part of it, in which figures count up. `arrived`:
+    packed arrivals by the keys of their carriages. `leaving`: it takes no more carriages."""
 
+    run: str
     worker: str
     part: str
     hosts: dict[str, HostFigures] = {}
@@ -112,18 +115,20 @@ def pack_news(news: News) -> str:
 
 
 class RunFigures:
-    """Adds what workers tell to the run's own meter and events.
+    """Adds what workers tell of one run to its meter and events.
 
     `moved`: called with each `MovedBytes`, `arrived` with each packed arrival and its key.
     """
 
     def __init__(
         self,
+        run: str,
         meter: Meter,
         observe: Observer,
         moved: Callable[[str, MovedBytes], None],
         arrived: Callable[[str, bytes], None],
     ) -> None:
+        self._run = run
         self._meter = meter
         self._observe = observe
         self._moved = moved
@@ -133,12 +138,14 @@ class RunFigures:
         self._waits: dict[str, dict[tuple[str, ...], OpenWait]] = {}
 
     def take(self, packed: object) -> News | None:
-        """Take a message in; None, and nothing happens, for what is none (another version's)."""
+        """Take a message in; None, and nothing happens, for what is none of this run's."""
         if not isinstance(packed, str):
             return None
         try:
             news = msgspec.json.decode(packed, type=News)
         except (msgspec.DecodeError, msgspec.ValidationError):
+            return None
+        if news.run != self._run:
             return None
         for host, figures in news.hosts.items():
             if len(self._hosts) < MAX_HOSTS or (news.part, host) in self._hosts:
@@ -165,7 +172,7 @@ class RunFigures:
 
     def _count(self, part: str, host: str, figures: HostFigures) -> None:
         before = self._hosts.get((part, host), HostFigures())
-        if figures.requests < before.requests or figures.bytes_read < before.bytes_read:
+        if any(now < then for now, then in zip(astuple(figures), astuple(before), strict=True)):
             return  # an older message
         self._hosts[part, host] = figures
         meter = self._meter.hosts[host]

@@ -42,7 +42,8 @@ Publish = Callable[[News], None]
 class RunOnWorker:
     """Brings carriages of one run, and tells about it. Made by `open_run`; used from one event loop."""
 
-    def __init__(self, name: str, copies: CopyWorker, meter: Meter, limits: WorkerLimits) -> None:
+    def __init__(self, run: str, name: str, copies: CopyWorker, meter: Meter, limits: WorkerLimits) -> None:
+        self._run = run
         self.name = name
         self.part = uuid.uuid4().hex
         self._copies = copies
@@ -53,7 +54,7 @@ class RunOnWorker:
         self._given_up: dict[str, None] = {}
         self._arrived: deque[tuple[str, bytes]] = deque()
         self._begun: deque[MovedBytes] = deque()
-        self._last = News(name, self.part)
+        self._last = News(run, name, self.part)
         self.leaving = False
 
     @property
@@ -112,6 +113,7 @@ class RunOnWorker:
             if (key := self._keys.get((digest, each.target)))
         )
         return News(
+            self._run,
             self.name,
             self.part,
             figures_of(self._meter),
@@ -208,7 +210,7 @@ async def open_run(
     settings, meter = under_terms(own, terms), Meter()
     limits = WorkerLimits(settings, shares)
     async with _open_services(settings, limits, meter) as services, CopyWorker(services, name) as copies:
-        run = RunOnWorker(name, copies, meter, limits)
+        run = RunOnWorker(terms.run, name, copies, meter, limits)
         telling = asyncio.create_task(run.publish_all(publish))
         try:
             yield run

@@ -16,7 +16,7 @@ from blobflow.cluster.terms import RunTerms, Versions, versions_here
 from blobflow.cluster.worker_side import side_of
 
 
-async def carry(run: str, key: str, packed: bytes) -> tuple[str, bytes]:
+async def carry(run: str, key: str, packed: bytes) -> tuple[str, bytes, str]:
     """See `WorkerSide.carry`."""
     return await (await side_of(get_worker())).carry(run, key, packed)
 

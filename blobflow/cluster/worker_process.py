@@ -93,7 +93,7 @@ class WorkerProcess:
                 self._tell("stopping")
                 await self._end(worker, side)
                 return
-            if worker.reason in _LOST:
+            if worker.reason in _LOST and not await self._answers(security):
                 raise EngineLost(f"the scheduler at {self._engine.address} is gone; start the worker again")
             self._tell("stopping: the cluster wants this worker no more")
 
@@ -112,6 +112,17 @@ class WorkerProcess:
             else:
                 await comm.close()
                 return
+
+    async def _answers(self, security: Any) -> bool:
+        """Whether the scheduler is still there: one that retires a worker may cut its connection first."""
+        try:
+            comm = await connect(
+                self._engine.address, timeout=ATTEMPT_SECONDS, **security.get_connection_args("worker")
+            )
+        except (OSError, TimeoutError, ValueError):
+            return False
+        await comm.close()
+        return True
 
     async def _end(self, worker: Worker, side: WorkerSide) -> None:
         """Leave the cluster: carriages that are not begun go to others."""

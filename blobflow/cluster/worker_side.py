@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from distributed import Worker, WorkerPlugin
 
-from blobflow.cluster.progress import News, pack_news
+from blobflow.cluster.progress import TOPIC, News, pack_news
 from blobflow.cluster.run_on_worker import RunOnWorker, open_run
 from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import RunTerms
@@ -81,11 +81,11 @@ class WorkerSide(WorkerPlugin):
                 open_already.touch().share(shares)
                 return ""
             await self._close_idle()
-            stack, topic = AsyncExitStack(), topic_of(terms.run)
+            stack = AsyncExitStack()
             try:
                 settings = await asyncio.to_thread(self._settings, terms)
                 run = await stack.enter_async_context(
-                    open_run(terms, shares, settings, self._name, lambda news: self._publish(topic, news))
+                    open_run(terms, shares, settings, self._name, self._publish)
                 )
             except BlobflowError as error:
                 return str(error)
@@ -98,13 +98,16 @@ class WorkerSide(WorkerPlugin):
         if (found := self._runs.get(run)) is not None:
             found.touch().share(shares)
 
-    async def carry(self, run: str, key: str, packed: bytes) -> tuple[str, bytes]:
-        """Bring a packed carriage. Returns what became of it, and the packed arrivals if it ARRIVED."""
+    async def carry(self, run: str, key: str, packed: bytes) -> tuple[str, bytes, str]:
+        """Bring a packed carriage. Returns what became of it, the packed arrivals if it ARRIVED, and with
+        them the packed news: whoever has the last carriage of a run has all figures of it."""
         found = self._runs.get(run)
         if found is None:
-            return NO_RUN, b""
+            return NO_RUN, b"", ""
         arrivals = await found.touch().bring(key, unpack_carriage(packed))
-        return (GIVEN_UP, b"") if arrivals is None else (ARRIVED, pack_arrivals(arrivals))
+        if arrivals is None:
+            return GIVEN_UP, b"", ""
+        return ARRIVED, pack_arrivals(arrivals), pack_news(found.run.news())
 
     async def stop(self, run: str, keys: tuple[str, ...]) -> None:
         """See `RunOnWorker.stop`."""
@@ -144,8 +147,8 @@ class WorkerSide(WorkerPlugin):
         own = from_environment(sources=terms.sources, targets=terms.targets)
         return msgspec.structs.replace(own, cache_dir=self._options.store or store_of_machine(own.cache_dir))
 
-    def _publish(self, topic: str, news: News) -> None:
-        self._worker.log_event(topic, pack_news(news))
+    def _publish(self, news: News) -> None:
+        self._worker.log_event(TOPIC, pack_news(news))
 
     async def _close_idle(self) -> None:
         """Close what coordinators have left behind."""
@@ -172,11 +175,6 @@ class _OpenRun:
         """Somebody asks for something."""
         self.asked = time.monotonic()
         return self.run
-
-
-def topic_of(run: str) -> str:
-    """The topic in which a run's news are."""
-    return f"blobflow-{run}"
 
 
 def store_of_machine(cache: Path | None) -> Path | None:

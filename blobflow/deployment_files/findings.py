@@ -9,7 +9,7 @@ from blobflow.deployment_files.contract import NamedImage, NamePart, PartKind, U
 from blobflow.deployment_files.source_text import Piece
 from blobflow.errors import InvalidConfig, InvalidReference
 from blobflow.oci import Reference, parse_reference
-from blobflow.oci.reference import looks_like_host
+from blobflow.oci.reference import looks_like_host, refuse_login
 
 # Places of one file; the longest lists that are known have some thousands.
 MAX_PLACES = 100_000
@@ -254,9 +254,10 @@ class Findings:
             self.images.append((at.line, at.start, image))
 
     def leave(self, at: Piece, field: str, reason: str, likely: str = "", *, written: str = "") -> None:
-        """A place that can't be told."""
+        """A place that can't be told. A login in front of a host is not shown."""
         if self.is_new(at):
-            place = UntoldImage(self.path, at.line, (written or at.text)[:_LONGEST], field, reason, likely)
+            shown = _without_login(written or at.text)[:_LONGEST]
+            place = UntoldImage(self.path, at.line, shown, field, reason, likely)
             self.untold.append((at.line, at.start, place))
 
     def in_order(self) -> tuple[list[NamedImage], list[UntoldImage]]:
@@ -264,6 +265,14 @@ class Findings:
         images = sorted(self.images, key=lambda each: each[:2])
         untold = sorted(self.untold, key=lambda each: each[:2])
         return [each[2] for each in images], [each[2] for each in untold]
+
+
+def _without_login(text: str) -> str:
+    try:
+        refuse_login(text)
+    except InvalidReference:
+        return f"***@{text.rpartition('@')[2]}"
+    return text
 
 
 def _literal_name(piece: Piece) -> tuple[NamePart, ...]:

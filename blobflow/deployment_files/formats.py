@@ -21,7 +21,15 @@ from blobflow.deployment_files.kustomize import is_operations, read_kustomizatio
 from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.deployment_files.shell_lists import read_shell_lists
 from blobflow.deployment_files.source_text import SourceText
-from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
+from blobflow.deployment_files.yaml_tree import (
+    ListNode,
+    MappingNode,
+    Node,
+    NotYaml,
+    Scalar,
+    compose,
+    each_mapping,
+)
 from blobflow.errors import InvalidConfig
 
 _DOCKERFILE = re.compile(r"(?i)(?:\A|[._-])(?:dockerfile|containerfile)(?:\Z|[._-])")
@@ -98,7 +106,7 @@ class Reading:
         """A text whose name says nothing: YAML if it can be that."""
         try:
             return self._read_yaml()
-        except InvalidConfig:
+        except NotYaml:
             return "is of no format that is read"
 
     def _read_yaml(self) -> str:
@@ -106,7 +114,7 @@ class Reading:
         has_braces = "{{" in source.text
         try:
             documents = compose(source)
-        except InvalidConfig:
+        except NotYaml:
             if not has_braces or not _BRACES.search(source.text):
                 raise
             documents = []

@@ -194,9 +194,12 @@ def _literal_segments(value: str, raw: str, at: int) -> list[tuple[int, int]]:
     return segments
 
 
+class NotYaml(InvalidConfig):
+    """A text is no YAML; it may be something else."""
+
+
 def compose(source: SourceText) -> list[Node]:
-    """The documents of a text. Raises InvalidConfig for what is no YAML, or has more of something than is
-    held."""
+    """The documents of a text. Raises NotYaml; InvalidConfig for more of something than is held."""
     name, composer = source.path, _Composer(source)
     text = source.text
     if text.lstrip()[:1] in ("{", "["):
@@ -205,12 +208,12 @@ def compose(source: SourceText) -> list[Node]:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
     except yaml.reader.ReaderError as error:
-        raise InvalidConfig(f"{name} has a character that YAML forbids: U+{_code(error):04X}") from None
+        raise NotYaml(f"{name} has a character that YAML forbids: U+{_code(error):04X}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f" line {source.line(min(mark.index, len(source.text)))}" if mark else ""
         problem = getattr(error, "problem", None) or "it can't be read"
-        raise InvalidConfig(f"{name}{at} is not YAML: {one_line(str(problem))}") from None
+        raise NotYaml(f"{name}{at} is not YAML: {one_line(str(problem))}") from None
     return composer.documents
 
 
@@ -266,9 +269,9 @@ class _Composer:
         if node is None:
             inside = any(anchor == event.anchor for _, anchor in self._open)
             wrong = "stands inside what it names" if inside else "names no anchor before it"
-            self._refuse(
-                _index(event.start_mark), f"has an alias that {wrong}: *{one_line(event.anchor or '', 60)}"
-            )
+            line = self._source.line(_index(event.start_mark))
+            shown = one_line(event.anchor or "", 60)
+            raise NotYaml(f"{self._source.path} line {line} has an alias that {wrong}: *{shown}")
         self._attach(node)
 
     def _add(self, node: Node, anchor: str | None) -> None:

@@ -44,6 +44,7 @@ from blobflow.engine.targets.known_platforms import noted_platforms
 from blobflow.engine.targets.known_referrers import noted_referrers
 from blobflow.engine.targets.mount_origins import with_mount_origins
 from blobflow.engine.targets.survey import TagSurvey, TargetLookups, survey_content, survey_tags
+from blobflow.engine.targets.unnamed_blobs import with_unnamed_blobs
 from blobflow.errors import BlobflowError, NoSuchPlatform
 from blobflow.events import Observer, PhaseStarted, Warned
 from blobflow.oci import Descriptor, Reference
@@ -358,7 +359,11 @@ class _HostDiscovery:
         self._failures.update(backups.failures)
         journal = self._discovery.services.journal
         inventory = msgspec.structs.replace(content.inventory, backups=backups.by_tag)
-        return await with_mount_origins(inventory, self._good(), desired_images, journal, self._sink_at)
+        good, sink_at = self._good(), self._sink_at
+        inventory = await with_mount_origins(inventory, good, desired_images, journal, sink_at)
+        return await with_unnamed_blobs(
+            inventory, content.empty, good, desired_images, sink_at, self._lookups
+        )
 
     def _warn_of_partial_sources(self, found: Mapping[Reference, DesiredImage]) -> None:
         """Warn about sources that have only a part of what is wanted of them."""

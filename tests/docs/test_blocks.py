@@ -86,7 +86,7 @@ def check_yaml(text: str) -> None:
 
 def check_toml(text: str) -> None:
     document = tomllib.loads(text)
-    if document.keys() & {"registry", "signatures"}:
+    if document.keys() & {"registry", "signatures", "engine"}:
         parse_config(text, "block", Path("/"))
     elif "host" in document:  # containerd's, of a mirror
         assert all("pull" in host["capabilities"] for host in document["host"].values())

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.checkout import TOP
-from tools.ports import reserve_port
-from tools.processes import BLOBFLOW, environment, takes_connections
+from tools.ports import reserve_port, takes_connections
+from tools.processes import BLOBFLOW, environment
 
 NOBODY = f"127.0.0.1:{reserve_port()}"
 COMMANDS = [

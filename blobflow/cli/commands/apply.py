@@ -12,9 +12,9 @@ import msgspec
 
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.one_shot import run_one_shot
-from blobflow.cli.options.connection import ConnectionOptions, connection_options
+from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
 from blobflow.cli.options.engine import EngineOptions, engine_options
-from blobflow.cli.options.option_group import hide_options, was_given
+from blobflow.cli.options.option_group import hide_options, show_first, was_given
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
 from blobflow.cli.settings import hosts_of, run_settings
@@ -39,6 +39,7 @@ _OF_THE_PLAN = {
 
 @click.command("apply", cls=Verb)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@show_first("dry_run", "limit_rate", "report", "engine", *COMMON)
 @hide_options("audit")
 @run_options
 @engine_options

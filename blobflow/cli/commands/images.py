@@ -15,7 +15,7 @@ from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_co
 from blobflow.cli.options.images import custom_resources_option
 from blobflow.cli.options.option_group import show_first
 from blobflow.cli.options.platforms import missing_platform_option
-from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines, write_stdout
+from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.units import count_text
 from blobflow.cli.output.warnings import print_warnings
 from blobflow.cli.runtime.files import check_writable, write_atomic
@@ -94,12 +94,13 @@ def verb(
     pins = _pin(found, choice, connection) if lock else None
     if pins is None or pins.by_name or not found.images:
         if as_json:
-            written = [json.dumps(found_document(found, pins.by_name if pins else None), indent=2)]
+            document = found_document(found, pins.by_name if pins else None)
+            written = json.dumps(document, indent=2).splitlines()
         elif pins is not None:
             written = lock_lines(_lock(found, pins, choice))
         else:
             written = [str(name) for name in by_name(found.images)] if plain else found_lines(found)
-        _write(written, output, as_json=as_json)
+        _write(written, output)
     none = () if found.images or collected.warnings else ("no image is named there",)
     print_warnings([*collected.warnings, *none], connection.output)
     if pins is not None:
@@ -153,15 +154,13 @@ def _lock(found: FoundImages, pins: Pins, choice: PlatformChoice) -> Lock:
     return make_lock(images, map(str, choice.platforms))
 
 
-def _write(lines: Sequence[str], output: Path | None, *, as_json: bool) -> None:
+def _write(lines: Sequence[str], output: Path | None) -> None:
     """Write the result to stdout, or to a file, whole or not at all."""
-    shown = lines if as_json else [*map(printable, lines)]
-    text = "".join(f"{line}\n" for line in shown)
     if output is not None:
-        write_atomic(output, text.encode())
-    else:
+        write_atomic(output, "".join(f"{printable(line)}\n" for line in lines).encode())
+    elif lines:
         with ignore_closed_pipe():
-            write_stdout(text, nl=False)
+            print_lines(*lines)
 
 
 def _check_pins(pins: Pins, missing_platform: MissingPlatform | None) -> None:

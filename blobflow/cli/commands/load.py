@@ -69,9 +69,9 @@ def verb(
 
     FILE is what `docker save`, `podman save -m` or `blobflow save` wrote: a tar, plain or compressed by gzip,
     zstd, bzip2, xz or lz4; - is standard input. Several with one platform each become one index a name;
-    platforms come from the images' configs. Where those are wrong, FILE,platform=OS/ARCH[/VARIANT] says so. A
-    bundle in parts is given with all of them, or by its name without their numbers. Its plain files become
-    artifacts, with --files-to also files.
+    platforms come from the images' configs. Where those are known to be wrong,
+    FILE,platform=OS/ARCH[/VARIANT] says so. A bundle in parts is given with all of them, or by its name
+    without their numbers. Its plain files become artifacts, and with --files-to files again.
 
     \b
       blobflow load images-amd64.tar.gz images-arm64.tar.gz images-arm.tar.gz --to 127.0.0.1:5000
@@ -96,8 +96,8 @@ def verb(
         def aim(loaded: Loaded) -> list[Pair]:
             names = _wanted_names(loaded, listed)
             outputs.take(names, loaded)
-            each = (_pairs_of_name(loaded, *named, places, arch_tags) for named in names.items())
-            return [*chain.from_iterable(each)]
+            pairs = (_pairs_of_name(loaded, *name, places, arch_tags) for name in names.items())
+            return [*chain.from_iterable(pairs)]
 
         wanted = None if listed is None else {name: line.host for name, line in listed.items()}
         inputs = known or await spooled_archives(client, files)

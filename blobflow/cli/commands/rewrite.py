@@ -138,9 +138,8 @@ def _write(
     elif output is not None:
         write_below(output, rewritten, files)
     elif rewritten:
-        whole = joined(rewritten)
         with ignore_closed_pipe():
-            write_stdout(whole, nl=False)
+            write_stdout(joined(rewritten), nl=False)
 
 
 def _summary(rewritten: Sequence[RewrittenFile]) -> str:

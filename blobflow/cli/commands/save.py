@@ -12,7 +12,7 @@ import click
 from blobflow.cli.inputs.image_list import read_image_list
 from blobflow.cli.inputs.platforms import choose_platforms
 from blobflow.cli.options.bundle import SavedBundleOptions, saved_bundle_options
-from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
+from blobflow.cli.options.connection import LOGINS, ConnectionOptions, source_connection_options
 from blobflow.cli.options.images import SelectionOptions, saved_selection_options
 from blobflow.cli.options.option_group import hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.command("save", cls=Verb)
 @show_first(
     *("source", "images", "images_from", "output", "files", "split_size", "since", "digests"),
-    *("platform", "limit_rate", "report", *COMMON),
+    *("platform", *LOGINS, "plain_http", "quiet"),
 )
 @saved_selection_options
 @saved_bundle_options

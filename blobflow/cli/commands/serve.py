@@ -56,11 +56,8 @@ _UPSTREAM_WAIT = 2.0
     "access",
     "tls_cert",
     "tls_key",
-    "anonymous",
     "read_only",
     "upstream",
-    "policy",
-    "max_size",
     "verbose",
 )
 @serve_options

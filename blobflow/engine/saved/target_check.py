@@ -20,6 +20,7 @@ from blobflow.engine.saved.plan import SavedImage, SavedPlan
 from blobflow.engine.saved.remaining import SavedProgress, TagAt
 from blobflow.engine.services import Services
 from blobflow.engine.targets.acceptance import refuses_sparse
+from blobflow.engine.targets.unnamed_blobs import noted_blobs
 from blobflow.errors import BlobflowError, NotFound, Rejected, error_side
 from blobflow.oci import Descriptor, Digest, media
 
@@ -49,6 +50,7 @@ class TargetCheck:
         self._images = [n for n, image in enumerate(saved.images) if image.pair.target.host == host]
         self._steps = [n for n, step in enumerate(saved.steps) if step.target.registry == host]
         self._empty: set[Site] = set()
+        self._noted: set[tuple[Site, Digest]] = set()
         self._errors: dict[Site, BlobflowError] = {}
         self._there: set[int] = set()  # manifests
         self._asked: set[int] = set()  # blobs
@@ -58,6 +60,7 @@ class TargetCheck:
         await self._runner.for_each(self._ask_tag, sorted(self._aims()), count=self._counts["survey"])
         self._judge_tags()
         await self._runner.for_each(self._ask_empty, sorted(self._untagged()))
+        await self._recall_noted()
         await self._runner.for_each(self._ask_manifest, self._open(Put), count=self._counts["contents"])
         await self._ask_blobs()
         self._close_puts()
@@ -175,6 +178,15 @@ class TargetCheck:
         except BlobflowError as error:
             self._errors[site] = error
 
+    async def _recall_noted(self) -> None:
+        """Which blobs an earlier run put at sites that say that they are empty (see `unnamed_blobs`)."""
+        wanted: dict[Site, set[Digest]] = defaultdict(set)
+        for number in self._steps:
+            step = self._saved.steps[number]
+            if isinstance(step, Copy | Mount) and step.target in self._empty:
+                wanted[step.target].add(step.blob.digest)
+        self._noted = await noted_blobs(wanted, self._services.journal, self._services.sink_at)
+
     # Manifests and blobs
 
     async def _ask_manifest(self, number: int) -> None:
@@ -199,7 +211,7 @@ class TargetCheck:
                 self._found.over.add(each)
 
     async def _holds(self, site: Site, content: Descriptor) -> bool:
-        if site in self._empty or site in self._errors:
+        if site in self._errors or (site in self._empty and (site, content.digest) not in self._noted):
             return False
         try:
             with error_side("target"):

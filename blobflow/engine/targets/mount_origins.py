@@ -36,6 +36,8 @@ _REFUSES_SECONDS = 7 * 24 * 3600
 _REFUSED = 3
 # What was learned of so many blobs is written at once, also while the run goes on: some milliseconds' work.
 BATCH = 100
+# And what was learned in so many seconds, however little: a run that is killed loses no more of it.
+WRITE_SECONDS = 2.0
 # A registry, and a login there.
 _Key = tuple[str, str]
 
@@ -94,6 +96,7 @@ class OriginRecorder:
         self._gone: list[Mount] = []
         self._refused: Counter[str] = Counter()
         self._logins: dict[Site, str | None] = {}
+        self._written = time.monotonic()
 
     def found(self, site: Site, digests: Iterable[Digest]) -> None:
         """These blobs are there: they were put or mounted, or the survey found them."""
@@ -128,9 +131,11 @@ class OriginRecorder:
         return not (step.remembered and refuses_mounts(self._journal, step.target.registry))
 
     async def write(self, at_least: int = 1) -> None:
-        """Write what was learned since the last time, if it is of so many blobs."""
-        if len(self._found) + len(self._gone) < at_least:
+        """Write what was learned since the last time, if it is of so many blobs, or that was a while ago."""
+        learned = len(self._found) + len(self._gone)
+        if not learned or (learned < at_least and time.monotonic() - self._written < WRITE_SECONDS):
             return
+        self._written = time.monotonic()
         found, self._found = self._found, {}
         gone, self._gone = self._gone, []
         forgotten: defaultdict[_Key, list[tuple[str, Digest]]] = defaultdict(list)

@@ -169,8 +169,11 @@ async def survey_tags(
 
 
 class ContentSurvey(msgspec.Struct, frozen=True):
+    """`empty`: sites that were not asked for their content, since they said that they have none."""
+
     inventory: Inventory
     failures: dict[Pair, BlobflowError]
+    empty: frozenset[Site] = frozenset()
 
 
 async def survey_content(
@@ -206,7 +209,8 @@ async def survey_content(
         present[site] = present.get(site, frozenset()) | {desired_images[pair].root.digest}
     absent = {site: frozenset(missing) for site, missing in survey.absent.items()}
     listed = {site: frozenset(known) for site, known in survey.listed.items()}
-    return ContentSurvey(Inventory(present, absent, survey.tags, settled, listed), failures)
+    inventory = Inventory(present, absent, survey.tags, settled, listed)
+    return ContentSurvey(inventory, failures, frozenset(survey.empty))
 
 
 class _Survey:
@@ -229,7 +233,7 @@ class _Survey:
         self._targets = targets
         self._sink_at = sink_at
         self._tagged = {site for (site, _), found in known.tags.items() if found}
-        self._empty: set[Site] = set()
+        self.empty: set[Site] = set()
         self._errors: dict[Site, BlobflowError] = {}
         self._wanted: dict[tuple[Site, Digest], Descriptor] = {}
         self.tags = dict(known.tags)
@@ -246,7 +250,7 @@ class _Survey:
             return
         try:
             if await self._targets.is_empty(site):
-                self._empty.add(site)
+                self.empty.add(site)
         except BlobflowError as error:
             self._errors[site] = error
 
@@ -265,7 +269,7 @@ class _Survey:
         there."""
         site, subject = wanted
         sink = self._sink_at(site)
-        if site in self._errors or site in self._empty or not isinstance(sink, Refers):
+        if site in self._errors or site in self.empty or not isinstance(sink, Refers):
             return
         try:
             with error_side("target"):
@@ -332,6 +336,6 @@ class _Survey:
             return True
         if content.digest in self.absent.get(site, ()):
             return False
-        held = site not in self._empty and await self._sink_at(site).has(content)
+        held = site not in self.empty and await self._sink_at(site).has(content)
         (self.present if held else self.absent).setdefault(site, set()).add(content.digest)
         return held

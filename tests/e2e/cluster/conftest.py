@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,17 @@ class Field:
         return list(self.workers)
 
     def add(self, number: int, *, hold: int | None = None) -> list[str]:
-        """So many workers more; at their gates they stand after `hold` bytes, if that is said."""
+        """So many workers more, that carry one blob at a time; at their gates they stand after `hold` bytes,
+        if that is said."""
         names = [next(self._names) for _ in range(number)]
         for name in names:
             gate = self.gates[name] = self.filled.way()
             if hold is not None:
                 gate.hold_after(hold)
             proxies = {self.source.host: gate.host}
-            self.workers[name] = self.cluster.start_worker(name, proxies=proxies, wait=False)
+            self.workers[name] = self.cluster.start_worker(
+                name, "--connections", "1", proxies=proxies, wait=False
+            )
         self.cluster.wait_for(*(self.workers[name] for name in names))
         return names
 
@@ -108,13 +112,9 @@ class Field:
         targets: Sequence[Registry],
         home: Path,
         *arguments: str,
-        concurrency: int | None = 4,
     ) -> AsyncIterator[Child]:
-        """`blobflow sync --engine` of the set to the targets; `concurrency` is that of all workers: of
-        four of them each carries one blob at a time. None: the run's own."""
+        """`blobflow sync --engine` of the set to the targets."""
         words = ["--engine", self.cluster.engine, *arguments]
-        if concurrency is not None:
-            words += ["--concurrency", str(concurrency)]
         places = [f"{target.host}/{PREFIX}" for target in targets]
         async with child(
             *words, home=home, images=[*layout.images], source=self.source.host, targets=places
@@ -167,9 +167,9 @@ def open_sessions(registry: Registry) -> int:
 
 async def until_closed(registry: Registry) -> None:
     """Wait until every upload has ended or was given up, also those of a run that is gone."""
-    async with asyncio.timeout(HANGS_AFTER):
-        while await asyncio.to_thread(open_sessions, registry):
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + HANGS_AFTER
+    while left := await asyncio.to_thread(open_sessions, registry):
+        assert time.monotonic() < deadline, left
 
 
 def told(run: Child) -> str:
@@ -183,6 +183,16 @@ def statuses(run: Child) -> Mapping[str, Any]:
     return {row["target"].partition(prefix)[2]: row["status"] for row in run.report()["images"]}
 
 
+def largest_of_one(layout: Layout) -> tuple[str, str]:
+    """The largest blob that one image alone has, and that image."""
+    owners = {
+        digest: [name for name, image in layout.images.items() if digest in image.blobs]
+        for digest in layout.blobs
+    }
+    digest = max((each for each in owners if len(owners[each]) == 1), key=lambda each: layout.blobs[each])
+    return digest, owners[digest][0]
+
+
 def poison(root: Path, digest: str) -> None:
     """Turn a byte of a blob around in a registry's storage."""
     encoded = digest.removeprefix("sha256:")
@@ -194,8 +204,8 @@ def poison(root: Path, digest: str) -> None:
 
 def processes_below(pid: int) -> list[int]:
     """The processes that a process has started and that still live, and those that they have."""
-    try:
-        direct = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [each for child_pid in direct for each in (child_pid, *processes_below(child_pid))]
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):  # of each of its threads
+        with suppress(OSError):  # it has ended
+            found += [int(each) for each in children.read_text().split()]
+    return [each for child_pid in found for each in (child_pid, *processes_below(child_pid))]

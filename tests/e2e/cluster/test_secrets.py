@@ -20,7 +20,7 @@ import bcrypt
 import pytest
 from distributed import Client
 
-from tests.e2e.cluster.conftest import PREFIX, SOME, Field, poison, told
+from tests.e2e.cluster.conftest import PREFIX, SOME, Field, largest_of_one, poison, told
 from tests.e2e.servers.locked_registry import locked_registry
 from tests.scenarios.child_process import child
 from tools.cluster import Part
@@ -53,7 +53,7 @@ async def test_no_login_is_in_logs_pages_dumps_or_on_the_way_to_the_scheduler(
     field: Field, tmp_path: Path, home: Path
 ) -> None:
     layout = field.filled.fill()
-    digest = max(layout.blobs, key=lambda each: layout.blobs[each])
+    digest, _ = largest_of_one(layout)
     htpasswd = tmp_path / "htpasswd"
     htpasswd.write_text("".join(f"{user}:{hashed(password)}\n" for user, password in PASSWORDS.items()))
     auth = {"htpasswd": {"realm": "locked", "path": str(htpasswd)}}

@@ -53,7 +53,8 @@ def without_blobflow(field: Field) -> Part:
 
 def warnings(run: Child, name: str) -> list[str]:
     """What the run warned of, with that worker's name in it."""
-    return [event["text"] for event in run.events if event["event"] == "warning" and name in event["text"]]
+    told = [event["message"] for event in run.events if event["event"] == "warning"]
+    return [sentence for sentence in told if name in sentence]
 
 
 async def test_workers_that_are_unfit_are_named_once_and_the_others_bring_everything(
@@ -69,14 +70,15 @@ async def test_workers_that_are_unfit_are_named_once_and_the_others_bring_everyt
     field.have(1)
     field.cluster.wait_for(*unfit)
     fill_up(disk)
-    async with field.syncing(layout, [target], home, "--cache", "all", concurrency=None) as run:
-        assert await run.ended() == 0, told(run)
-        for part in unfit:
-            assert len(warnings(run, part.name)) == 1, (part.name, told(run), part.said())
-        assert "0.0.1" in warnings(run, "outdated")[0]
+    async with field.syncing(layout, [target], home, "--cache", "all") as run:
+        code = await run.ended()
     field.cluster.stop(*unfit)
     for part in unfit:
         field.cluster.wait_without(part)
+    assert code == 0, told(run)
+    for part in unfit:
+        assert len(warnings(run, part.name)) == 1, (part.name, told(run), part.said())
+    assert "0.0.1" in warnings(run, "outdated")[0]
     assert target.requests().uploads() == Counter(layout.blobs.keys())
     assert_whole(target, layout)
 

@@ -100,7 +100,7 @@ def test_the_help_of_a_verb_fits_a_screen_and_all_of_it_is_in_help_all(path: tup
 def test_help_all_shows_options_by_what_they_are_about() -> None:
     text = CliRunner(env=SCREEN).invoke(cli, ["copy", "--help-all"]).output
     titles = re.findall(r"^([A-Z]\w*(?: options)?):$", text, re.MULTILINE)
-    assert titles == ["Options", "Connection options", "Platform options", "Run options"]
+    assert titles == ["Options", "Connection options", "Engine options", "Platform options", "Run options"]
     assert "--src-creds" not in text, "other tools' names are taken, and not shown"
 
 

@@ -156,6 +156,8 @@ AS_IT_IS = (
     "raw_config",
     "context.get_help(",
     "render_report(",
+    "joined(",  # files that were rewritten
+    "b'\\n'.join((each.content ",  # files for nodes
 )
 PRINTING = ("click.echo", "click.secho", "write_stdout")
 OUR_OWN = ("completion", "help", "stdio")

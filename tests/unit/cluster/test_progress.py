@@ -18,6 +18,7 @@ class Taken:
         self.moved: list[tuple[str, MovedBytes]] = []
         self.arrived: list[tuple[str, bytes]] = []
         self.figures = RunFigures(
+            "run",
             self.meter,
             self.events.append,
             lambda worker, news: self.moved.append((worker, news)),
@@ -29,7 +30,7 @@ class Taken:
 
 
 def news(requests: int, read: int, *, part: str = "p", resent: int = 0) -> News:
-    return News("one", part, {"from": HostFigures(requests, read, 0)}, resent)
+    return News("run", "one", part, {"from": HostFigures(requests, read, 0)}, resent)
 
 
 def test_figures_count_what_was_added() -> None:
@@ -58,7 +59,7 @@ def test_events_moves_and_arrivals_are_handed_on() -> None:
     taken = Taken()
     retry = Retrying("copy", "broke", 1, 0.5)
     moved = MovedBytes("key", TARGET, 7)
-    taken.take(News("one", "p", moved=(moved,), arrived=(("key", b"packed"),), events=(retry,)))
+    taken.take(News("run", "one", "p", moved=(moved,), arrived=(("key", b"packed"),), events=(retry,)))
     assert taken.events == [retry]
     assert taken.moved == [("one", moved)]
     assert taken.arrived == [("key", b"packed")]
@@ -67,18 +68,25 @@ def test_events_moves_and_arrivals_are_handed_on() -> None:
 def test_a_worker_waits_for_what_it_told_last() -> None:
     taken = Taken()
     rest, stall = WorkerWait("rest", "from", "a", 3.0, 7.0), WorkerWait("answer", "to", "b", 1.0)
-    taken.take(News("one", "p", waits=(rest, stall)))
+    taken.take(News("run", "one", "p", waits=(rest, stall)))
     (first,) = [wait for wait in taken.meter.waits.now() if wait.kind == "rest"]
     assert first.what == "a (worker one)"
     assert first.until is not None
-    taken.take(News("one", "p", waits=(stall,)))
+    taken.take(News("run", "one", "p", waits=(stall,)))
     assert [wait.kind for wait in taken.meter.waits.now()] == ["answer"]
     taken.figures.gone("one")
     assert not taken.meter.waits.now()
 
 
-def test_what_is_no_news_is_nothing() -> None:
+def test_what_is_no_news_of_the_run_is_nothing() -> None:
     taken = Taken()
-    for packed in ("{}", "no json", 7, None, '{"worker": 1}'):
+    for packed in (
+        pack_news(News("other", "one", "p", {"from": HostFigures(1, 1, 1)})),
+        "{}",
+        "no json",
+        7,
+        None,
+        '{"worker": 1}',
+    ):
         assert taken.figures.take(packed) is None
     assert not taken.meter.requests

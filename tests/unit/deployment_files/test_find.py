@@ -165,6 +165,13 @@ def test_the_env_beside_a_compose_file_is_read_with_it_alone(tmp_path: Path) -> 
     assert "the .env beside the file sets TAG" in place.reason
 
 
+def test_a_login_in_front_of_a_host_is_not_shown() -> None:
+    text = POD.replace("registry.example.com", "ann:secret@registry.example.com")
+    [place] = find_images(["-"], stdin=text.encode()).untold
+    assert place.written == "***@registry.example.com/app:1"
+    assert "secret" not in repr(place)
+
+
 # Bounds
 
 
@@ -187,6 +194,18 @@ def test_a_pipe_that_nobody_writes_to_is_not_read_in_a_folder(tmp_path: Path) ->
 
 def test_a_million_aliases_end_in_a_sentence() -> None:
     assert refused("a: &a x\nb: [" + "*a, " * 1_000_000 + "]").endswith("has over 100000 aliases")
+
+
+def test_bounds_are_told_of_a_stream_too_whose_format_is_not_known() -> None:
+    with pytest.raises(InvalidConfig, match="stdin line 2 has over 100000 aliases"):
+        find_images(["-"], stdin=b"a: &a x\nb: [" + b"*a, " * 100_001 + b"]")
+
+
+def test_text_in_a_value_that_is_no_yaml_does_not_end_the_file() -> None:
+    values = ("image: *.log", "image: [" + "[" * 200, "image: a: b", "image: @x")
+    data = "".join(f"  k{number}: |\n    {value}\n" for number, value in enumerate(values))
+    text = f"kind: ConfigMap\napiVersion: v1\ndata:\n{data}---\n{POD}"
+    assert len(find_images(["-"], stdin=text.encode()).images) == 1
 
 
 def test_aliases_that_stand_for_ever_more_are_read_once() -> None:

@@ -70,7 +70,11 @@ CASES = {
         '["nginx:1", "alpine:2"]',
         ["1 docker.io/library/nginx:1", "1 docker.io/library/alpine:2"],
     ),
-    "JSON about something else": ("package.json", '{"image": "logo.png", "version": "1:2", "a": ["b:c d"]}', []),
+    "JSON about something else": (
+        "package.json",
+        '{"image": "logo.png", "version": "1:2", "a": ["b:c d"]}',
+        [],
+    ),
     "values of many charts": (
         "values-prod.yaml",
         "hub: docker.io/istio\ntag: 1.20\nproxy: {image: proxyv2}\n"
@@ -107,7 +111,12 @@ CASES = {
         "jobs:\n  a:\n    runs-on: x\n    container: {image: 'node:${{ matrix.node }}'}\n    steps:\n"
         "      - run: docker compose up -d && docker image pull ghcr.io/x/z:1 | tee log\n"
         "      - run: kubectl run x --image=nginx:1\n      - run: docker run --rm ${{ env.IMG }} true\n",
-        ["4 ? node:${{ matrix.node }}", "6 ghcr.io/x/z:1", "7 docker.io/library/nginx:1", "8 ? ${{ env.IMG }}"],
+        [
+            "4 ? node:${{ matrix.node }}",
+            "6 ghcr.io/x/z:1",
+            "7 docker.io/library/nginx:1",
+            "8 ? ${{ env.IMG }}",
+        ],
     ),
     "a Dockerfile whose stages differ in case": (
         "Dockerfile",

@@ -186,7 +186,8 @@ class Repository:
 
     async def is_empty(self) -> bool:
         """See `Sink.is_empty`: only NAME_UNKNOWN is certain. (distribution 2.8 says it also of a repository
-        that was given blobs, but never a manifest; of what this process gave it we know better.)"""
+        that was given blobs, but never a manifest; of what this process gave it we know better, and the
+        engine asks for what earlier runs noted.)"""
         if self._client.capabilities.caches.pushed.any_in(self._site.repository):
             return False
         request = Request(
