@@ -72,7 +72,9 @@ class _Reader:
         self._env = env
 
     def read_container_of(self, service: MappingNode) -> None:
-        if image := service.scalar("image"):
+        # One that is always built is never pulled; else it is, where it can be had.
+        is_built = service.get("build") is not None and service.text("pull_policy") == "build"
+        if (image := service.scalar("image")) and not is_built:
             self._name(image.piece, _IMAGE)
         if build := service.mapping("build"):
             self._read_build(build)
