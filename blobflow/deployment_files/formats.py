@@ -44,21 +44,11 @@ _KUSTOMIZATION = re.compile(r"(?i)(?:\A|[._-])kustomization(?:\.ya?ml)?\Z")
 _YAML = re.compile(r"(?i)\.(?:ya?ml|json)\Z")
 _SHELL = re.compile(r"#!\s*\S*/(?:env\s+(?:-\S+\s+)*)?(?:ba|da|k|z|a)?sh\b")
 _LIST = re.compile(r"(?i)images?\b|images?[._-]|\.(?:list|lst)\Z")
-_CHARTS = re.compile(r"(?:\A|/)templates/")
 _VARIABLES = re.compile(r"(?:\A|/)(?:group_vars|host_vars|defaults|vars)/")
 # Lines of YAML that is no YAML before it is rendered.
 _BRACES = re.compile(r"(?m)^[ \t]*(?:- )?(?:[\w.\"'/-]+:[ \t]+)?\{\{")
 # Lines of any file: each takes some memory while it is looked at.
 MAX_LINES = 500_000
-
-
-class Format:
-    """How a file is read: `what` people call it, and what reads it."""
-
-    __slots__ = ("read", "what")
-
-    def __init__(self, what: str, read: Callable[[Findings], None]) -> None:
-        self.what, self.read = what, read
 
 
 class Reading:
