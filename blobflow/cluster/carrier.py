@@ -8,10 +8,10 @@ gets no more of it (`trip`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError as TaskCancelled
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from distributed import Client, KilledWorker, wait
@@ -22,7 +22,7 @@ from blobflow.cluster.members import Member, Members
 from blobflow.cluster.progress import MovedBytes
 from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
 from blobflow.cluster.trip import Trip
-from blobflow.cluster.worker_side import ARRIVED, NO_RUN
+from blobflow.cluster.worker_side import ARRIVED, GIVEN_UP, NO_RUN
 from blobflow.content import Site
 from blobflow.engine.transfer.arrival_codec import pack_carriage, unpack_arrivals
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved, Tell, tell_nobody
@@ -30,7 +30,6 @@ from blobflow.errors import BlobflowError, EngineLost
 from blobflow.events import Observer, Warned
 from blobflow.printable import printable
 
-_T = TypeVar("_T")
 # Seconds that cancelled carriages wait for others, so that a worker is asked once to stop all of them.
 _GATHER_SECONDS = 0.02
 # Seconds in which a cancelled task turns out to be a scheduler that is lost.
@@ -108,7 +107,7 @@ class DaskCarrier:
         """See `Carrier.carry`."""
         trip = Trip(carriage)
         while trip.todo.targets:
-            member = await self._or_lost(self._dispatch.worker_for(trip.todo, trip.not_at))
+            member = await self._member_for(trip)
             for target in trip.todo.targets:
                 tell(Moved(target, member.name))
             try:
@@ -124,18 +123,19 @@ class DaskCarrier:
         self._set_aside(trip)
         return [trip.found[target] for target in carriage.targets]
 
-    async def _or_lost(self, waiting: Coroutine[Any, Any, _T]) -> _T:
-        """What is waited for. Raises EngineLost as soon as the scheduler is lost."""
-        task = asyncio.create_task(waiting)
+    async def _member_for(self, trip: Trip) -> Member:
+        """A worker with room for it. Raises EngineLost as soon as the scheduler is lost."""
+        waiting = asyncio.create_task(self._dispatch.worker_for(trip.todo, trip.not_at))
         try:
-            await asyncio.wait((task, self._lost), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise EngineLost(self._lost.result())
-            return task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
+            await asyncio.wait((waiting, self._lost), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not waiting.cancel():  # it was given one at the same moment
+                self._dispatch.ended(waiting.result(), trip.todo)
+            raise
+        if not waiting.done():
+            waiting.cancel()
+            raise EngineLost(self._lost.result())
+        return waiting.result()
 
     def _set_aside(self, trip: Trip) -> None:
         """Remember with whom a worker can't do what others can."""
@@ -207,6 +207,8 @@ class DaskCarrier:
         self.on_news(news)
         if said == NO_RUN:
             await self._members.reopen(member)
+        elif said == GIVEN_UP:
+            member.leaves = True  # nobody asked for that: it stops
         return unpack_arrivals(packed) if said == ARRIVED else None
 
     async def _explained(self, member: Member, future: Any) -> None:

@@ -111,6 +111,8 @@ class _Coordinator:
             asyncio.create_task(self._watch()),
             asyncio.create_task(show_demand(self._client, self._run, lambda: self._dispatch.wanting)),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._check)
 
     async def end(self) -> None:
         """The run is over: it ends at the workers, too."""
@@ -133,6 +135,11 @@ class _Coordinator:
             f"the scheduler at {self._engine} is gone, or the way to it; what has arrived stays, "
             "and the same command goes on"
         )
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """What follows the cluster has ended: nothing would come of the run any more if that failed."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.carrier.lose(f"following the workers failed: {type(error).__name__}: {error}")
 
     def _changed(self) -> None:
         self.carrier.changed()

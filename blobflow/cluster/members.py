@@ -104,6 +104,7 @@ class Members:
         self._look = asyncio.Event()
         self._told: tuple[str, ...] = ()
         self._excluded: set[str] = set()
+        self._shared_by: set[str] = set()
 
     @property
     def fit(self) -> list[Member]:
@@ -135,6 +136,8 @@ class Members:
             case {"action": "remove-worker", "worker": str(address)}:
                 if (member := self._members.get(address)) is not None:
                     member.left = bool(event[1].get("expected"))
+                    self._leave(member)
+                    self._changed()
                 self._look.set()
             case {"action": "add-worker"}:
                 self._look.set()
@@ -175,18 +178,17 @@ class Members:
         there = await self._ask_scheduler()
         if there is None:
             return
-        gone = [each for address, each in self._members.items() if address not in there]
-        for member in gone:
-            del self._members[member.address]
-            member.gone.set_result(None)
+        for member in [each for address, each in self._members.items() if address not in there]:
+            self._leave(member)
         came = []
         for address, each in there.items():
             member = self._members.get(address) or self._come(address, each)
             member.rests = each.get("status") not in ("running", "init")
             if not member.fit and not member.reason:
                 came.append(member)
-        if came or any(member.fit for member in gone):
+        if came or self._shared_by != {each.address for each in self.fit}:
             await self._admit(came)
+            self._shared_by = {each.address for each in self.fit}
         self._changed()
 
     async def _ask_scheduler(self) -> dict[str, Any] | None:
@@ -206,6 +208,11 @@ class Members:
         member = Member(address, name, max(1, int(described.get("nthreads", 1))), self._came)
         self._members[address] = member
         return member
+
+    def _leave(self, member: Member) -> None:
+        """A worker is not in the cluster any more."""
+        del self._members[member.address]
+        member.gone.set_result(None)
 
     async def _admit(self, came: list[Member]) -> None:
         """Share out the limits among those who are there and those who came. Who was there before has less

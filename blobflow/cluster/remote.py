@@ -16,7 +16,7 @@ from blobflow.errors import BlobflowError
 from blobflow.printable import printable
 
 # Seconds for an answer. A worker opens its store and reads its settings before it gives one.
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
 # Seconds for transfers to stop: their upload sessions are deleted, which a registry has to answer.
 STOP_SECONDS = 60.0
 

@@ -71,11 +71,14 @@ class WorkerSide(WorkerPlugin):
 
     async def close(self) -> None:
         """Stop all that is under way, and take it back or journal it."""
+        self._leaving = True
         runs, self._runs = self._runs, {}
         await asyncio.gather(*(each.close() for each in runs.values()))
 
     async def open(self, terms: RunTerms, shares: Shares) -> str:
         """Begin a run's part here, or share anew where it has begun. Returns why it can't, "" if it does."""
+        if self._leaving:
+            return "is stopping"
         async with self._opening.setdefault(terms.run, asyncio.Lock()):
             if (open_already := self._runs.get(terms.run)) is not None:
                 open_already.touch().share(shares)

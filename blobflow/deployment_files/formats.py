@@ -83,6 +83,8 @@ class Reading:
         text, path = self._source.text, PurePath(self._source.path)
         if is_lock(text):
             return "is a lock file, which is read where it is named itself"
+        if not text.strip():
+            return "is empty"
         if text.count("\n") > MAX_LINES:
             raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
         name = path.name
@@ -121,6 +123,9 @@ class Reading:
         if has_braces and (not documents or _is_template(documents)):
             read_template(self.findings, source)
             return ""
+        is_blank = not any(not isinstance(each, Scalar) or each.value for each in documents)
+        if is_blank and (_YAML.search(source.path) or _LIST.search(PurePath(source.path).name)):
+            return "has nothing but comments"
         return "" if self._read_documents(documents) else "is YAML of no format that is read"
 
     def _read_documents(self, documents: list[Node]) -> bool:

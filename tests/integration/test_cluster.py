@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, remote
+from blobflow.cluster import connecting, remote, worker_process
+from blobflow.cluster.address import parse_scheduler
 from blobflow.cluster.terms import Versions
 from blobflow.cluster.worker_side import PLUGIN
 from blobflow.errors import ConnectFailed, EngineLost
@@ -109,10 +111,9 @@ def worker_of(field: Field, digest: str) -> str:
     return str(workers[-1])
 
 
-def stalled(registry: JournallingRegistry) -> str:
-    """The blob whose download does not get on."""
-    (digest,) = (each.blob[1] for each in registry.journal if each.ended is None and each.blob)
-    return digest
+def first_read(registry: JournallingRegistry) -> str:
+    """The blob that was asked for first."""
+    return next(each.blob[1] for each in registry.journal if each.method == "GET" and each.blob)
 
 
 async def test_each_blob_is_read_once_and_uploaded_once_by_some_worker(field: Field) -> None:
@@ -158,7 +159,7 @@ async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> N
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(field.mirror(concurrency=2))
         await asyncio.wait_for(reached.wait(), HANGS_AFTER)
-        digest = stalled(field.source)
+        digest = first_read(field.source)
         killed = worker_of(field, digest)
         await field.cluster.kill(killed)
         until.set()
@@ -257,3 +258,19 @@ async def test_nobody_at_the_address_is_a_sentence(field: Field, monkeypatch: py
     field.cluster.engine = f"dask://127.0.0.1:{reserve_port()}"
     with pytest.raises(ConnectFailed, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1"):
         await field.mirror()
+
+
+async def test_who_takes_the_connection_and_says_nothing_is_no_scheduler(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(worker_process, "ATTEMPT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        field.cluster.engine = f"dask://{where}"
+        with pytest.raises(ConnectFailed, match="no Dask scheduler answers"):
+            await field.mirror()
+        place = worker_process.WorkerPlace(patience=0)
+        worker = worker_process.WorkerProcess(parse_scheduler(where), place, print)
+        with pytest.raises(ConnectFailed, match="no Dask scheduler answers"):
+            await worker.serve()
