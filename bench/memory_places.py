@@ -66,9 +66,9 @@ def content(number: int) -> Content:
         child = {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": config, "layers": layers}
         named = _keep(manifests, media.OCI_MANIFEST, msgspec.json.encode(child))
         children.append(named | {"platform": architecture})
-    index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": children}
-    root = _keep(manifests, media.OCI_INDEX, msgspec.json.encode(index))
-    return Content(Descriptor(media.OCI_INDEX, Digest(root["digest"]), root["size"]), manifests, blobs)
+    index = msgspec.json.encode({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": children})
+    _keep(manifests, media.OCI_INDEX, index)
+    return Content(Descriptor(media.OCI_INDEX, digest_of(index), len(index)), manifests, blobs)
 
 
 def _keep(kept: dict[Digest, bytes], media_type: str, raw: bytes) -> dict[str, object]:

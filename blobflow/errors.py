@@ -331,19 +331,23 @@ def own_copy(error: AnyError) -> AnyError:
     those of where it happened, and go with the copy. An exception of another library that can't be copied
     is returned itself.
     """
-    import copy  # what has no error to hand on starts without it
-
     try:
-        own = copy.copy(error)
+        # Not by `copy`, which goes by what tblib registers for all exceptions once Dask is imported: with
+        # 3.2.2, a UnicodeDecodeError loses its text.
+        made = error.__reduce_ex__(4)
+        own: Any = made[0](*made[1]) if isinstance(made, tuple) else error
+        if len(made) > 2 and made[2]:
+            own.__setstate__(made[2])
     except Exception:  # noqa: BLE001  any class may refuse in its own way, and the error itself counts more
         return error
-    if type(own) is not type(error):
+    if own is error or type(own) is not type(error):
         return error
     if hasattr(error, "__notes__"):
         own.__notes__ = [*error.__notes__]
     own.__cause__, own.__context__ = error.__cause__, error.__context__
     own.__suppress_context__ = error.__suppress_context__
-    return own.with_traceback(error.__traceback__)
+    copied: AnyError = own.with_traceback(error.__traceback__)
+    return copied
 
 
 def without_frames(error: AnyError) -> AnyError:

@@ -129,7 +129,12 @@ class BundleOutputs:
             return
         from blobflow.cli.node_output import make_node_files, write_node_files
 
-        made = [make_node_files(mirrors, options, settings) for options in self._nodes]
+        try:
+            made = [make_node_files(mirrors, options, settings) for options in self._nodes]
+        except UsageError as error:
+            raise UsageError(
+                f"the images are loaded, and machines are told nothing: `blobflow nodes` says {error.message}"
+            ) from None
         for files, options in zip(made, self._nodes, strict=True):
             write_node_files(files, options, quiet=quiet)
 

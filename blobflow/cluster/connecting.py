@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -92,16 +93,23 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
     with dask.config.set(timeout), warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters is compared by us
         try:
-            client: Client = await Client(
+            client = Client(
                 address,
                 asynchronous=True,
                 security=security,
                 timeout=CONNECT_SECONDS,
                 set_as_default=False,
             )
-            return client
+            try:
+                # Its own bound is not kept by a peer that takes the connection and then says nothing.
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await client
+            except BaseException:
+                await client.close()
+                raise
         except (OSError, ImportError, TypeError, ValueError) as error:
             raise unconnected(engine.address, error, CONNECT_SECONDS) from None
+        return client
 
 
 def unconnected(where: str, error: Exception, seconds: float) -> ConnectFailed:

@@ -99,30 +99,33 @@ class WorkerProcess:
 
     async def _find_scheduler(self, security: Any) -> None:
         """Wait until a scheduler answers. Raises ConnectFailed and UntrustedPeer."""
-        arguments = security.get_connection_args("worker")
         until = time.monotonic() + self._place.patience
         while True:
             try:
-                comm = await connect(self._engine.address, timeout=ATTEMPT_SECONDS, **arguments)
+                await self._greet(security)
             except (OSError, TimeoutError, TypeError, ValueError) as error:
                 failure = unconnected(self._engine.address, error, self._place.patience)
                 if isinstance(failure, UntrustedPeer) or time.monotonic() >= until:
                     raise failure from None
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
-                await comm.close()
                 return
 
     async def _answers(self, security: Any) -> bool:
         """Whether the scheduler is still there: one that retires a worker may cut its connection first."""
         try:
-            comm = await connect(
-                self._engine.address, timeout=ATTEMPT_SECONDS, **security.get_connection_args("worker")
-            )
+            await self._greet(security)
         except (OSError, TimeoutError, ValueError):
             return False
-        await comm.close()
         return True
+
+    async def _greet(self, security: Any) -> None:
+        """Connect once. A peer that takes the connection and says nothing is bounded too, which `connect`
+        does not do. Raises what that raises, and TimeoutError."""
+        arguments = security.get_connection_args("worker")
+        async with asyncio.timeout(ATTEMPT_SECONDS):
+            comm = await connect(self._engine.address, timeout=ATTEMPT_SECONDS, **arguments)
+        await comm.close()
 
     async def _end(self, worker: Worker, side: WorkerSide) -> None:
         """Leave the cluster: carriages that are not begun go to others."""

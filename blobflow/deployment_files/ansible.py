@@ -14,6 +14,7 @@ from blobflow.deployment_files.findings import Findings, is_bare, is_likely_imag
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.source_text import Piece
+from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
 
 # Modules whose `image` is what they run, and modules whose `name` is an image.
@@ -124,6 +125,10 @@ def _read_module(findings: Findings, node: Node, keys: tuple[str, ...], variable
         return
     name, tag = values[keys[0]], values.get(keys[1]) if len(keys) > 1 else None
     field = f"ansible {keys[0]}"
+    number = node.scalar(keys[1]) if isinstance(node, MappingNode) and tag else None
+    if tag and number and (reason := read_as_another(number)):
+        findings.leave(name, f"{field} + tag", reason, written=f"{name.text} + {tag.text}")
+        return
     if tag and tag.text and ":" not in name.text.rpartition("/")[2] and "{" not in name.text + tag.text:
         pieces: list[tuple[PartKind, Piece]] = [("name", name), ("tag", tag)]
         findings.join(pieces, f"{name.strip().text}:{tag.strip().text}", f"{field} + tag")
@@ -185,6 +190,9 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
 def _read_pair(findings: Findings, name: Scalar, tag: Scalar, texts: dict[str, str]) -> None:
     if tag.is_null or not tag.value.strip():
         findings.leave(name.piece, "ansible variable", "has an empty tag: the role puts one in")
+    elif reason := read_as_another(tag):
+        written = f"{name.value} + {tag.value}"
+        findings.leave(name.piece, "ansible variables", reason, written=written)
     elif "{{" in name.value + tag.value:
         filled = f"{_filled(name.value, texts) or name.value}:{_filled(tag.value, texts) or tag.value}"
         written = f"{name.value} + {tag.value}"

@@ -19,7 +19,7 @@ from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Sca
 _IMAGE = "compose image"
 _CACHE = re.compile(r"(?:\A|,)ref=([^,]+)")
 _CONTEXT = "docker-image://"
-_SETTING = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*(.*?)[ \t]*\Z")
+_SETTING = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=(.*)\Z")
 # Of CI systems whose files have `services:`, too.
 _PIPELINE_KEYS = ("steps", "pipeline", "stages", "jobs")
 _SERVICE_KEYS = frozenset(("image", "build", "extends"))
@@ -57,7 +57,7 @@ def read_env_file(text: str) -> dict[str, str]:
     for line in text.splitlines():
         setting = _SETTING.match(line)
         if setting and not line.lstrip().startswith("#"):
-            value = setting.group(2)
+            value = setting.group(2).strip()
             if value[:1] in ("'", '"') and value.endswith(value[0]) and len(value) > 1:
                 value = value[1:-1]
             else:
@@ -72,7 +72,9 @@ class _Reader:
         self._env = env
 
     def read_container_of(self, service: MappingNode) -> None:
-        if image := service.scalar("image"):
+        # One that is always built is never pulled; else it is, where it can be had.
+        is_built = service.get("build") is not None and service.text("pull_policy") == "build"
+        if (image := service.scalar("image")) and not is_built:
             self._name(image.piece, _IMAGE)
         if build := service.mapping("build"):
             self._read_build(build)

@@ -13,7 +13,7 @@ from blobflow.deployment_files.yaml_tree import MappingNode, Node, Scalar, compo
 from blobflow.errors import InvalidConfig
 
 # What makes it worth a try to read a value as YAML.
-_LIKE_YAML = re.compile(r"(?m)^[ \t-]*[\"']?(?:image|containers|initContainers|[\w.-]*Image)[\"']?[ \t]*:")
+_LIKE_YAML = re.compile(r"(?m)^[ \t-]*+[\"']?(?:image|containers|initContainers|[\w.-]*Image)[\"']?[ \t]*:")
 _PROPERTY = re.compile(r"(?m)^[ \t]*([A-Za-z_][\w.-]*)[ \t]*=[ \t]*(\S+)[ \t]*\r?$")
 _FIELD = "ConfigMap value"
 

@@ -17,7 +17,7 @@ from blobflow.deployment_files.heredocs import HeredocEnds
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.source_text import Piece, SourceText
 
-_DIRECTIVE = re.compile(r"[ \t]*#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*(.*?)[ \t]*\Z")
+_DIRECTIVE = re.compile(r"[ \t]*#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=(.*)\Z")
 _HEREDOC = re.compile(r"(?<!<)<<(-?)([\"']?)([A-Za-z_][\w.-]*)\2")
 _INSTRUCTION = re.compile(r"[ \t]*([A-Za-z]+)(?=[ \t\r\n]|\Z)")
 _ARG = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:=(.*))?\Z", re.DOTALL)
@@ -90,11 +90,11 @@ def _directives(source: SourceText) -> tuple[str, Piece | None]:
             if line.text.startswith("#!") and line.start == 0:
                 continue
             break
-        name, value = found.group(1).lower(), found.group(2)
+        name, value = found.group(1).lower(), found.group(2).strip()
         if name == "escape" and value in ("\\", "`"):
             escape = value
         elif name == "syntax" and value:
-            frontend = line.cut(*found.span(2))
+            frontend = line.cut(*found.span(2)).strip()
     return escape, frontend
 
 

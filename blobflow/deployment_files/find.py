@@ -115,7 +115,9 @@ class _Search:
             try:
                 self.read(path, _read_file(path))
             except UsageError as error:
-                self._passed_over.append((path, error.message))
+                name = one_line(path)  # the sentence's subject, which stands before the reason already
+                why = error.message.replace(f"can't read {name}: ", "can't be read: ", 1)
+                self._passed_over.append((path, why.removeprefix(f"{name} ")))
 
     def read(self, path: str, raw: bytes) -> None:
         """One file. Raises InvalidConfig."""

@@ -28,6 +28,8 @@ _FILLED_IN = (
 )
 # A variable with a default, and nothing around it.
 _DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^\\]*)\}")
+# The order within its line of what stands in the file in another way than it is read.
+_NOWHERE = (0, 0)
 _BRACES = re.compile(r"\{\{[^{}]*\}\}")
 _DIGEST = re.compile(r"@sha(?:256|512):[0-9a-f]{64}")
 _NAME_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
@@ -148,8 +150,8 @@ class Findings:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.images: list[tuple[int, int, NamedImage]] = []
-        self.untold: list[tuple[int, int, UntoldImage]] = []
+        self.images: list[tuple[int, tuple[int, int], NamedImage]] = []
+        self.untold: list[tuple[int, tuple[int, int], UntoldImage]] = []
         self._places: set[tuple[int, int, str]] = set()
 
     def is_new(self, piece: Piece) -> bool:
@@ -180,22 +182,7 @@ class Findings:
         """A piece that may be anything, under this name: an image if both say so. Whether it was one."""
         piece = piece.strip().without("docker://")
         text = piece.text
-        if is_surely_image(text):
-            self.name(piece, field)
-            return True
-        cut_off = "/" in text and " " not in text and _CUT_OFF.search(text)
-        if cut_off and looks_like_host(text.partition("/")[0]) and "image" in words_of(name):
-            self.name(piece, field)
-            return True
-        if not text or not names_an_image(name):
-            return False
-        filled_in = is_filled_in(text) and " " not in (around := _BRACES.sub("", text))
-        if cut_off or (filled_in and (words_of(name)[-1] == "image" or "/" in around)):
-            self.name(piece, field)
-            return True
-        bare = words_of(name)[-1] == "image" and text.lower() not in _NO_NAMES and not text.isdigit()
-        named = not isinstance(reference_or_reason(text), str)
-        if is_likely_image(text) or (bare and named):
+        if is_surely_image(text) or _is_meant(text, name):
             self.name(piece, field)
             return True
         return False
@@ -251,20 +238,37 @@ class Findings:
         """An image, with the piece that has its line."""
         if self.is_new(at):
             image = NamedImage(self.path, at.line, written, reference, field, parts)
-            self.images.append((at.line, at.start, image))
+            self.images.append((at.line, at.source.place(at.start, at.end) or _NOWHERE, image))
 
     def leave(self, at: Piece, field: str, reason: str, likely: str = "", *, written: str = "") -> None:
         """A place that can't be told. A login in front of a host is not shown."""
         if self.is_new(at):
             shown = _without_login(written or at.text)[:_LONGEST]
             place = UntoldImage(self.path, at.line, shown, field, reason, likely)
-            self.untold.append((at.line, at.start, place))
+            self.untold.append((at.line, at.source.place(at.start, at.end) or _NOWHERE, place))
 
     def in_order(self) -> tuple[list[NamedImage], list[UntoldImage]]:
         """All of them, by line."""
         images = sorted(self.images, key=lambda each: each[:2])
         untold = sorted(self.untold, key=lambda each: each[:2])
         return [each[2] for each in images], [each[2] for each in untold]
+
+
+def _is_meant(text: str, name: str) -> bool:
+    """Whether a text under this name is meant as an image, though it may be cut off or filled in."""
+    words = words_of(name)
+    cut_off = "/" in text and " " not in text and bool(_CUT_OFF.search(text))
+    if cut_off and looks_like_host(text.partition("/")[0]) and "image" in words:
+        return True
+    if not text or not names_an_image(name):
+        return False
+    around = _BRACES.sub("", text)
+    if is_filled_in(text) and " " not in around and (words[-1] == "image" or "/" in around):
+        return True
+    if cut_off or is_likely_image(text):
+        return True
+    bare = words[-1] == "image" and text.lower() not in _NO_NAMES and not text.isdigit()
+    return bare and not isinstance(reference_or_reason(text), str)
 
 
 def _without_login(text: str) -> str:

@@ -44,21 +44,11 @@ _KUSTOMIZATION = re.compile(r"(?i)(?:\A|[._-])kustomization(?:\.ya?ml)?\Z")
 _YAML = re.compile(r"(?i)\.(?:ya?ml|json)\Z")
 _SHELL = re.compile(r"#!\s*\S*/(?:env\s+(?:-\S+\s+)*)?(?:ba|da|k|z|a)?sh\b")
 _LIST = re.compile(r"(?i)images?\b|images?[._-]|\.(?:list|lst)\Z")
-_CHARTS = re.compile(r"(?:\A|/)templates/")
 _VARIABLES = re.compile(r"(?:\A|/)(?:group_vars|host_vars|defaults|vars)/")
 # Lines of YAML that is no YAML before it is rendered.
 _BRACES = re.compile(r"(?m)^[ \t]*(?:- )?(?:[\w.\"'/-]+:[ \t]+)?\{\{")
 # Lines of any file: each takes some memory while it is looked at.
 MAX_LINES = 500_000
-
-
-class Format:
-    """How a file is read: `what` people call it, and what reads it."""
-
-    __slots__ = ("read", "what")
-
-    def __init__(self, what: str, read: Callable[[Findings], None]) -> None:
-        self.what, self.read = what, read
 
 
 class Reading:
@@ -83,6 +73,8 @@ class Reading:
         text, path = self._source.text, PurePath(self._source.path)
         if is_lock(text):
             return "is a lock file, which is read where it is named itself"
+        if not text.strip():
+            return "is empty"
         if text.count("\n") > MAX_LINES:
             raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
         name = path.name
@@ -121,6 +113,9 @@ class Reading:
         if has_braces and (not documents or _is_template(documents)):
             read_template(self.findings, source)
             return ""
+        is_blank = not any(not isinstance(each, Scalar) or each.value for each in documents)
+        if is_blank and (_YAML.search(source.path) or _LIST.search(PurePath(source.path).name)):
+            return "has nothing but comments"
         return "" if self._read_documents(documents) else "is YAML of no format that is read"
 
     def _read_documents(self, documents: list[Node]) -> bool:

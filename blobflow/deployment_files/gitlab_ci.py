@@ -1,17 +1,18 @@
 """GitLab CI: images and services of jobs, defaults and templates. Pure.
 
 Variables have the values that the file gives them: the job's own, else the pipeline's. One that jobs of the
-file set differently can't be told for a place that several of them take in; GitLab's own (`CI_…`) never can.
+file set differently can't be told for a place that several of them take in, by `extends` or an anchor, nor
+one that rules or a matrix set; GitLab's own (`CI_…`) never can.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from blobflow.deployment_files.findings import Findings, likely_text
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.shell_script import read_script
-from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar
 
 # Keys of the top that are no jobs.
@@ -20,6 +21,8 @@ _GLOBAL = frozenset(("stages", "variables", "include", "workflow", "cache", "spe
 _MOST_EXTENDS = 3
 _JOB_KEYS = frozenset(("script", "extends", "trigger", "before_script", "stage", "image", "services"))
 _SCRIPTS = ("before_script", "script", "after_script")
+# Characters of a name, with what its variables are called.
+_LONGEST = 2000
 _INPUT = re.compile(r"\$\[\[\s*inputs\.([\w-]+)[^\]]*\]\]")
 
 
@@ -61,13 +64,18 @@ class _Pipeline:
         self._document = document
         self._inputs = inputs
         self._common = _variables(document)
+        self._known: dict[tuple[int, int], dict[str, str]] = {}
         self._jobs = [
             (value, self._inherited(value, 0))
             for key, value in document.items()
             if key.value not in _GLOBAL and isinstance(value, MappingNode)
         ]
+        # The values with which each place is taken in: by its own job, and by those that extend that.
+        self._uses: dict[int, list[_Use]] = {}
         # What jobs set, but for what all of them and the pipeline set the same.
-        self._differing: set[str] = set()
+        self._differing = _changing(document.mapping("workflow"))
+        for job, _ in self._jobs:
+            self._differing |= _changing(job)
         values = dict(self._common)
         for _, own in self._jobs:
             for name, text in own.items():
@@ -76,6 +84,8 @@ class _Pipeline:
 
     def _inherited(self, job: MappingNode, depth: int) -> dict[str, str]:
         """The variables of a job, with those of the templates that it extends."""
+        if (known := self._known.get((id(job), depth))) is not None:
+            return known
         extends = job.get("extends")
         names = extends.items if isinstance(extends, ListNode) else [extends]
         found: dict[str, str] = {}
@@ -83,19 +93,35 @@ class _Pipeline:
             template = self._document.mapping(name.value) if isinstance(name, Scalar) else None
             if template:
                 found |= self._inherited(template, depth + 1)
-        return found | _variables(job)
+        found |= _variables(job)
+        self._known[id(job), depth] = found
+        return found
 
     def read(self) -> None:
         self._read_job(self._document, {})
         for job, own in self._jobs:
             self._read_job(job, own)
+        for uses in self._uses.values():
+            self._name(uses)
+
+    def _taken_in(self, job: MappingNode, key: str, depth: int = 0) -> Node | None:
+        """What a job has under a key, if need be from the last of the templates that it extends."""
+        if (found := job.get(key)) is not None or depth >= _MOST_EXTENDS:
+            return found
+        extends = job.get("extends")
+        names = extends.items if isinstance(extends, ListNode) else [extends]
+        for name in reversed(names[:10]):
+            template = self._document.mapping(name.value) if isinstance(name, Scalar) else None
+            if template and (found := self._taken_in(template, key, depth + 1)) is not None:
+                return found
+        return None
 
     def _read_job(self, job: MappingNode, own: dict[str, str]) -> None:
-        image = job.get("image")
-        self._read_image(image, own, "GitLab CI image")
-        services = job.get("services")
+        changing = _changing(job)
+        self._read_image(self._taken_in(job, "image"), own, changing, "GitLab CI image")
+        services = self._taken_in(job, "services")
         for service in services.items if isinstance(services, ListNode) and not services.tag else ():
-            self._read_image(service, own, "GitLab CI services")
+            self._read_image(service, own, changing, "GitLab CI services")
         for key in _SCRIPTS:
             script = job.get(key)
             if not isinstance(script, Scalar | ListNode):
@@ -104,14 +130,18 @@ class _Pipeline:
                 if isinstance(line, Scalar):
                     read_script(self._findings, line.piece, {**self._common, **own})
 
-    def _read_image(self, image: Node | None, own: dict[str, str], field: str) -> None:
+    def _read_image(self, image: Node | None, own: dict[str, str], changing: set[str], field: str) -> None:
         if isinstance(image, MappingNode):
             image = image.get("name")
         if isinstance(image, Scalar) and not image.is_null and not image.tag.startswith("!reference"):
-            self._name(image.piece, own, field)
+            self._uses.setdefault(id(image), []).append(_Use(image, own, changing, field))
 
-    def _name(self, piece: Piece, own: dict[str, str], field: str) -> None:
-        piece = piece.strip()
+    def _name(self, uses: list[_Use]) -> None:
+        """An image with all the values that it is taken in with."""
+        piece, field = uses[0].image.piece.strip(), uses[0].field
+        if len(piece.text) > _LONGEST:
+            self._findings.name(piece, field)
+            return
         text = _INPUT.sub(lambda found: self._inputs.get(found.group(1), found.group()), piece.text)
         if "$[[" in text:
             self._findings.name(piece, field)
@@ -121,18 +151,43 @@ class _Pipeline:
                 piece, field
             )
             return
-        values = {**self._common, **own}
-        made = expand(text, values.get)
-        sure = {name: value for name, value in self._common.items() if name not in self._differing} | own
-        certain = expand(text, sure.get)
+        made = expand(text, {**self._common, **uses[0].own}.get)
+        certain = {self._certain(text, use) for use in uses}
         if made.text is None:
             names = ", ".join(made.missing[:5])
-            self._findings.expand(piece, None, field, f"has variables without a value here ({names})")
-        elif certain.text is None:
-            why = "has variables that jobs of this file set differently"
+            why = f"has variables without a value here ({names})" if names else "has more than variables"
+            self._findings.expand(piece, None, field, why)
+        elif len(certain) > 1 or None in certain:
+            why = "has variables that jobs, rules or a matrix of this file set differently"
             self._findings.leave(piece, field, why, likely_text(made.text))
         else:
-            self._findings.expand(piece, certain.text, field)
+            self._findings.expand(piece, certain.pop(), field)
+
+    def _certain(self, text: str, use: _Use) -> str | None:
+        common = {name: value for name, value in self._common.items() if name not in self._differing}
+        sure = {name: value for name, value in (common | use.own).items() if name not in use.changing}
+        return expand(text, sure.get).text
+
+
+class _Use(NamedTuple):
+    """An image of a job: the variables that are `own` to it, and those that change as it runs."""
+
+    image: Scalar
+    own: dict[str, str]
+    changing: set[str]
+    field: str
+
+
+def _changing(node: MappingNode | None) -> set[str]:
+    """The variables that rules, or a matrix of jobs, set."""
+    found = set[str]()
+    rules = node.list("rules") if node else []
+    found.update(name for rule in rules if isinstance(rule, MappingNode) for name in _variables(rule))
+    parallel = node.mapping("parallel") if node else None
+    for row in parallel.list("matrix") if parallel else ():
+        if isinstance(row, MappingNode):
+            found.update(key.value for key, _ in row.items())
+    return found
 
 
 def _variables(node: MappingNode) -> dict[str, str]:

@@ -10,18 +10,18 @@ import re
 from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
 from blobflow.deployment_files.source_text import Piece, SourceText
 
-_LINE = re.compile(r"([ \t]*(?:- )*[ \t]*)([\"']?)([\w./-]+)\2:[ \t]+(\S.*)\Z")
+_LINE = re.compile(r"([ \t]*+(?:- )*+[ \t]*+)([\"']?)([\w./-]+)\2:[ \t]+(\S.*)\Z")
 _CONTAINER_KEY = re.compile(r"[ \t]*(?:- )?(initContainers|containers|ephemeralContainers):[ \t]*(\S.*)?\Z")
 _CONTROL = re.compile(r"[ \t]*\{\{-?[ \t]*(?:if|with|range|else|end|/\*|\$?\w+ *:=)[^}]*\}\}[ \t]*\Z")
-_OF_CONTAINERS = re.compile(r"\.[\w.]*(?:[cC]ontainers|sidecars)\b")
+_OF_CONTAINERS = re.compile(r"\.[\w.]{0,200}(?:[cC]ontainers|sidecars)\b")
 # Of an expression: a value or named template that is an image, not how it is pulled, nor its tag alone.
 _OF_IMAGE = re.compile(
     r"[iI]mage\b(?!\.(?:tag|pullPolicy|pullSecrets|version))|[iI]mage\.(?:repository|name)\b"
 )
 _BLOCK = re.compile(r"\{\{-?[ \t]*(?:with|range)\b")
 _LOOKED_BACK = 10
-_ARGUMENT = re.compile(r"[ \t]*- [\"']?--?([\w.-]+)=(.*?)[\"']?[ \t]*\Z")
-_COMMENT = re.compile(r"[ \t]+#.*\Z")
+_ARGUMENT = re.compile(r"[ \t]*- [\"']?--?([\w.-]+)=(.*)\Z")
+_COMMENT = re.compile(r"[ \t]#.*\Z")
 _REASON = "is a template of Helm, which values fill in"
 _FIELD = "helm template"
 
@@ -41,7 +41,7 @@ def read_template(findings: Findings, source: SourceText) -> None:
                 last_name = found.group(4).strip("\"' ")
             _read_value(findings, key, last_name, value)
         elif (argument := _ARGUMENT.match(text)) and names_an_image(argument.group(1)):
-            value = line.cut(*argument.span(2))
+            value = line.cut(*argument.span(2)).strip().strip("\"'")
             if "{{" in value.text or is_likely_image(value.text):
                 findings.name(value, "argument", reason=_REASON)
 

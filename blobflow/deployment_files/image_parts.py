@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from blobflow.deployment_files.contract import PartKind
 from blobflow.deployment_files.findings import Findings, is_filled_in, words_of
 from blobflow.deployment_files.source_text import Piece
+from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
 from blobflow.oci.reference import looks_like_host
 
@@ -15,8 +16,6 @@ _REPOSITORY = ("repository", "repo", "imageRepository")
 _TAGS = ("tag", "imageTag", "image_tag", "image_version")
 _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
-# What YAML reads as a number whose end it drops: 1.10 is 1.1 to a chart.
-_LOSSY = re.compile(r"[0-9]+\.[0-9]*0\Z")
 # What stands beside a repository when it is an image's.
 _COMPANIONS = (*_TAGS, *_DIGESTS, "registry", "pullPolicy", "imagePullPolicy", "image")
 NO_TAG = "has no tag: the chart puts one in, mostly the appVersion of its Chart.yaml"
@@ -61,8 +60,7 @@ def _join(
         if scalar is None:
             continue
         value = scalar.value.strip()
-        if kind == "tag" and not scalar.style and _LOSSY.match(value):
-            reason = f"has a tag that YAML reads as the number {float(value)}; quote it: '{value}'"
+        if kind == "tag" and (reason := read_as_another(scalar)):
             findings.leave(at, field, reason, written=f"{text} + {value}")
             return True
         parts.append((kind, scalar.piece))

@@ -8,6 +8,7 @@ from blobflow.deployment_files.findings import Findings
 from blobflow.deployment_files.helm_values import read_values
 from blobflow.deployment_files.kubernetes import ObjectReader, walk_pods
 from blobflow.deployment_files.source_text import Piece
+from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose
 from blobflow.errors import InvalidConfig
 
@@ -54,6 +55,9 @@ def _read_entry(findings: Findings, entry: MappingNode) -> None:
     text = repository.value.strip()
     pieces: list[tuple[PartKind, Piece]] = [("name", repository.piece)]
     field = "kustomize newName" if new_name else "kustomize name"
+    if tag and (reason := read_as_another(tag)):
+        findings.leave(at, f"{field} + newTag", reason, written=f"{text} + {tag.value.strip()}")
+        return
     if tag:
         text += f":{tag.value.strip()}"
         pieces.append(("tag", tag.piece))

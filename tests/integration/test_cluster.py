@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, remote
+from blobflow.cluster import connecting, remote, worker_process
+from blobflow.cluster.address import parse_scheduler
 from blobflow.cluster.terms import Versions
 from blobflow.cluster.worker_side import PLUGIN
 from blobflow.errors import ConnectFailed, EngineLost
@@ -256,3 +258,19 @@ async def test_nobody_at_the_address_is_a_sentence(field: Field, monkeypatch: py
     field.cluster.engine = f"dask://127.0.0.1:{reserve_port()}"
     with pytest.raises(ConnectFailed, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1"):
         await field.mirror()
+
+
+async def test_who_takes_the_connection_and_says_nothing_is_no_scheduler(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(worker_process, "ATTEMPT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        field.cluster.engine = f"dask://{where}"
+        with pytest.raises(ConnectFailed, match="no Dask scheduler answers"):
+            await field.mirror()
+        place = worker_process.WorkerPlace(patience=0)
+        worker = worker_process.WorkerProcess(parse_scheduler(where), place, print)
+        with pytest.raises(ConnectFailed, match="no Dask scheduler answers"):
+            await worker.serve()

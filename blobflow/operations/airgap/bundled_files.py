@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from blobflow.content import BlobStream, Sink
-from blobflow.errors import BlobflowError, NoSuchFile
+from blobflow.errors import BlobflowError, NoSuchFile, UnsupportedContent
 from blobflow.oci import Descriptor, Manifest
-from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, TITLE, make_artifact
+from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, TITLE, NamedFile, make_artifact
 from blobflow.oci.bundle import CUSTOM_RESOURCES, DEPLOYMENT_TYPE, DEPLOYMENTS, FILES_TYPE, file_names
 from blobflow.operations.artifacts.files import FileArgument, FileLayer, check_unchanged, make_layers
+from blobflow.printable import printable
 from blobflow.transports.files import in_thread, open_range
 
 
@@ -65,6 +66,23 @@ def titled(paths: Iterable[str]) -> list[FileArgument]:
     else:
         top = Path(os.path.commonpath([path.parent for path in found]))
     return [FileArgument(path, "application/yaml", path.relative_to(top).as_posix()) for path in found]
+
+
+def check_titles(files: Sequence[NamedFile]) -> None:
+    """Raise UnsupportedContent where a file would be in another's way. One that comes twice with the same
+    bytes is not, and more may come into folders."""
+    taken: dict[tuple[str, ...], NamedFile] = {}
+    for each in files:
+        if taken.setdefault(each.parts, each).blob.digest != each.blob.digest:
+            raise UnsupportedContent(f"two files of the bundle are called {printable(each.title)!r}")
+    for each in files:
+        for length in range(1, len(each.parts)):
+            above = taken.get(each.parts[:length])
+            if above is not None and not above.unpack:
+                raise UnsupportedContent(
+                    f"a file of the bundle is called {printable(above.title)!r}, and another one is in a "
+                    "folder of that name"
+                )
 
 
 async def put_bundled_files(made: Sequence[BundledFiles], sink: Sink) -> None:

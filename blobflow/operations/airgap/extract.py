@@ -9,15 +9,14 @@ import msgspec
 
 from blobflow.client import Client
 from blobflow.engine.services import Services
-from blobflow.errors import UnsupportedContent, error_side
+from blobflow.errors import error_side
 from blobflow.oci import Manifest, Reference, parse_manifest
-from blobflow.oci.artifact import NamedFile
 from blobflow.oci.bundle import CUSTOM_RESOURCES, DEPLOYMENT_TYPE, FILES_TYPE
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.operations.airgap.archive_inputs import ArchiveInput, archives_of, lacking
+from blobflow.operations.airgap.bundled_files import check_titles
 from blobflow.operations.airgap.load import ARCHIVES, with_archives
 from blobflow.operations.artifacts.pull import PulledFile, files_of, files_there, pulled_file, write_files
-from blobflow.printable import printable
 from blobflow.transports.files import in_thread
 from blobflow.transports.union_source import UnionSource
 
@@ -48,7 +47,7 @@ async def extract_files(
             if manifest.artifact_type in kinds
         }
         files = {reference: files_of(reference, manifest) for reference, manifest in artifacts.items()}
-        _check_titles([each for found in files.values() for each in found])
+        check_titles([each for found in files.values() for each in found])
         current = {
             reference: await in_thread(files_there, found, folder, True) for reference, found in files.items()
         }
@@ -74,20 +73,3 @@ async def _manifests(services: Services, inputs: Sequence[ArchiveInput]) -> Asyn
             for number in await archive.names() if transport_of(item.place) == OCI_ARCHIVE else ():
                 root = await archive.resolve(f"@{number}")
                 yield parse_manifest(await union.read(root), root.media_type, digest=root.digest)
-
-
-def _check_titles(files: Sequence[NamedFile]) -> None:
-    """Raise UnsupportedContent where a file would be in another's way. Into folders more may come."""
-    taken: dict[tuple[str, ...], NamedFile] = {}
-    for each in files:
-        if each.parts in taken:
-            raise UnsupportedContent(f"two files of the bundle are called {printable(each.title)!r}")
-        taken[each.parts] = each
-    for each in files:
-        for length in range(1, len(each.parts)):
-            above = taken.get(each.parts[:length])
-            if above is not None and not above.unpack:
-                raise UnsupportedContent(
-                    f"a file of the bundle is called {printable(above.title)!r}, and another one is in a "
-                    "folder of that name"
-                )

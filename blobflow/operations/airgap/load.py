@@ -390,4 +390,4 @@ def _twice(item: ArchiveInput, name: ImageName, one: str, other: str) -> str:
     if one == other:
         return f"{item.label} has two images named {one}; which one is meant can't be told"
     both = f"{item.label} has {one} and {other}, which would both become {name}"
-    return f"{both}; name one with its host in --images"
+    return f"{both}; name one with its host in --images, or save one with another `target` in a spec"

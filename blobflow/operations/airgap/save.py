@@ -12,14 +12,16 @@ from blobflow.client import Client
 from blobflow.content import Sink, Site, Source
 from blobflow.engine.pairs import Pair
 from blobflow.engine.services import Services
-from blobflow.errors import BlobflowError, StorageError, UsageError, error_side
+from blobflow.errors import BlobflowError, StorageError, UnsupportedContent, UsageError, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
+from blobflow.oci.artifact import named_files
 from blobflow.oci.index_grouping import parse_image_name
 from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.operations.airgap.archive_inputs import ArchiveInput, archive_of
 from blobflow.operations.airgap.bundled_files import (
     BundledFiles,
+    check_titles,
     make_bundled_files,
     make_deployments,
     put_bundled_files,
@@ -137,7 +139,11 @@ def _origins(pairs: Sequence[Pair]) -> Mapping[str, str]:
 
 
 def _check_names(files: Sequence[BundledFiles], pairs: Sequence[Pair]) -> None:
-    """Raise UsageError where a file and an image would have one name at a registry."""
+    """Raise UsageError where a file and an image would have one name at a registry, or files one place."""
+    try:
+        check_titles([each for artifact in files for each in named_files(artifact.manifest)])
+    except UnsupportedContent as error:
+        raise UsageError(f"{error.message}; rename one, or give it by another path") from None
     images = {parse_image_name(pair.target.tag): pair for pair in pairs}
     for each in files:
         if pair := images.get(parse_image_name(each.name)):

@@ -332,6 +332,19 @@ def test_a_file_that_is_not_there_ends_the_save_before_anything_is_read(
     assert not Path("b.tar").exists()
 
 
+def test_files_may_come_by_two_ways_if_they_are_the_same(images: imageset.Layout, tmp_path: Path) -> None:
+    Path("conf/list.txt").write_text("shop/none:1\n")
+    for more in ("Install.sh", "conf/a.conf"):
+        given = ("save", "--file", "conf", "--file", more, "-o", "b.tar")
+        done(*given)
+        done("load", "b.tar", "--files-to", "there")
+    assert tree(Path("there")).keys() == {*FILES, "conf/list.txt"}
+    (tmp_path / "conf").write_text("a file where there is a folder")
+    assert "two files would be called 'conf'" in failed(
+        2, *given[:3], *given[5:], "--file", tmp_path / "conf"
+    )
+
+
 def test_a_file_that_no_part_can_hold_ends_the_save_before_anything_is_read(images: imageset.Layout) -> None:
     Path("large").write_bytes(os.urandom(100_000))
     Path("list.txt").write_text("\n".join(images.images))

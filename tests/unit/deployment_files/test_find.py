@@ -82,7 +82,7 @@ def test_what_cant_be_read_in_a_folder_is_passed_over_and_refused_by_name(tmp_pa
     found = find_images([str(tmp_path)])
     assert len(found.images) == 1
     assert [Path(path).name for path, _ in found.passed_over] == ["bad.yaml", "latin.yaml", "other.yaml"]
-    assert "bad.yaml line 2 is not YAML" in found.passed_over[0][1]
+    assert found.passed_over[0][1].startswith("line 2 is not YAML")
     for name, why in (("bad.yaml", "line 2 is not YAML"), ("latin.yaml", "is no text in UTF-8")):
         with pytest.raises(InvalidConfig, match=why):
             find_images([str(tmp_path / name)])
@@ -251,3 +251,17 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pyte
     write(tmp_path, {f"{number}.yaml": POD for number in range(5)})
     with pytest.raises(InvalidConfig, match="has over 3 files"):
         find_images([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("images.txt", "", "is empty"),
+        ("images.txt", "# later\n", "has nothing but comments"),
+        ("a.yaml", "---\n# later\n---\n", "has nothing but comments"),
+        ("note.md", "# Title\n", "is YAML of no format that is read"),
+    ],
+)
+def test_a_file_with_nothing_in_it_is_told_as_such(tmp_path: Path, name: str, text: str, why: str) -> None:
+    file = write(tmp_path, {name: text}) / name
+    assert find_images([str(file)]).passed_over == ((str(file), why),)

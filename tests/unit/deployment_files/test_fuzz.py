@@ -52,6 +52,39 @@ def test_work_grows_with_the_size_and_not_faster(name: str) -> None:
         feed(parser, (text * (SIZE // len(text))).encode())
 
 
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("a.yaml", "image: {{ a }}\n- --image="),
+        ("a.yaml", "{{ a }}\n{{ with .Values"),
+        ("a.yaml", "kind: ConfigMap\napiVersion: v1\ndata:\n  image: x\n  a: |\n    "),
+        ("ci.gitlab-ci.yml", "a:\n  script: [x]\n  image: "),
+        ("Dockerfile", "# syntax = "),
+        ("Dockerfile", "FROM "),
+        ("compose.yaml", "services:\n  a:\n    image: "),
+    ],
+)
+def test_work_grows_no_faster_inside_of_a_file(name: str, before: str) -> None:
+    parser = Parser(name, lambda given: read_file(name, given), ())
+    for text in (
+        " ",
+        "-",
+        ".",
+        "$",
+        "${A:-",
+        "$[[inputs.a",
+        "{{ ",
+        "a ",
+        "- ",
+        "@",
+        ":",
+        "/a",
+        "'",
+        "a|default('b')",
+    ):
+        feed(parser, f"{before}{text * (SIZE // len(text))}x\n".encode())
+
+
 @pytest.mark.soak
 def test_many_mutated_files_are_read_or_refused_in_a_sentence() -> None:
     assert main(["--seconds", "600", "--seed", "7"]) == 0

@@ -19,6 +19,58 @@ CASES = {
         "        - quay.io/a/c:v3\n        - old=quay.io/a/d:v4\n",
         ["8 quay.io/a/b:v1", "12 quay.io/a/c:v3", "13 quay.io/a/d:v4"],
     ),
+    "a chart's tags that YAML reads as numbers": (
+        "values.yaml",
+        "a:\n  image: {repository: a/octal, tag: 0123}\nb:\n  image: {repository: a/zeros, tag: 0189}\n"
+        "c:\n  image: {repository: a/power, tag: 12e3}\nd:\n  image: {repository: a/under, tag: 1_000}\n"
+        "e:\n  image: {repository: a/quoted, tag: '0123'}\nf:\n  image: {repository: a/day, tag: 20240102}\n"
+        "g:\n  image: {repository: a/hash, tag: 12e3f}\nh:\n  image: {repository: a/hex, tag: 0x1f}\n"
+        "i:\n  image: {repository: a/same, tag: 1.25}\n",
+        [
+            "10 docker.io/a/quoted:0123",
+            "12 docker.io/a/day:20240102",
+            "14 docker.io/a/hash:12e3f",
+            "18 docker.io/a/same:1.25",
+            "2 ? a/octal + 0123",
+            "4 ? a/zeros + 0189",
+            "6 ? a/power + 12e3",
+            "8 ? a/under + 1_000",
+            "16 ? a/hex + 0x1f",
+        ],
+    ),
+    "a kustomization's tag that YAML reads as a number": (
+        "kustomization.yaml",
+        "images:\n- {name: a/b, newTag: 1.10}\n- {name: a/c, newTag: '1.10'}\n",
+        ["3 docker.io/a/c:1.10", "2 ? a/b + 1.10"],
+    ),
+    "Ansible's tags that YAML reads as numbers": (
+        "play.yml",
+        "- hosts: all\n  vars:\n    web_image: a/web\n    web_image_tag: 1.0\n  tasks:\n"
+        "  - docker_image: {name: a/b, tag: 1.10, source: pull}\n"
+        "  - docker_image: name=a/c tag=1.10 source=pull\n",
+        ["7 docker.io/a/c:1.10", "3 ? a/web + 1.0", "6 ? a/b + 1.10"],
+    ),
+    "Compose builds one that is never pulled": (
+        "compose.yaml",
+        "services:\n  a: {image: a/built, build: ., pull_policy: build}\n  b: {image: a/either, build: .}\n",
+        ["3 docker.io/a/either:latest"],
+    ),
+    "GitLab's templates, with the variables of the jobs that extend them": (
+        ".gitlab-ci.yml",
+        ".t:\n  image: a/t:$V\n  variables: {V: '1'}\n"
+        "a: {extends: .t, variables: {V: '2'}, script: [x]}\n"
+        ".same:\n  image: a/s:$V\n  variables: {V: '1'}\nb: {extends: .same, script: [x]}\n"
+        ".c: &c\n  image: a/c:$V\n  variables: {V: '1'}\nc: {<<: *c, variables: {V: '2'}, script: [x]}\n",
+        ["6 docker.io/a/s:1", "2 ? a/t:$V", "10 ? a/c:$V"],
+    ),
+    "GitLab's variables that rules and a matrix set": (
+        ".gitlab-ci.yml",
+        "variables: {V: '1', W: '1', X: '1'}\n"
+        "a:\n  image: a/a:$V\n  parallel: {matrix: [{V: ['2', '3']}]}\n  script: [x]\n"
+        "b:\n  image: a/b:$W\n  rules: [{if: $CI, variables: {W: '2'}}]\n  script: [x]\n"
+        "c:\n  image: a/c:$X\n  script: [x]\n",
+        ["11 docker.io/a/c:1", "3 ? a/a:$V", "7 ? a/b:$W"],
+    ),
     "a cluster of kind": (
         "kind.yaml",
         f"kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n"
