@@ -19,6 +19,15 @@ CASES = {
         "        - quay.io/a/c:v3\n        - old=quay.io/a/d:v4\n",
         ["8 quay.io/a/b:v1", "12 quay.io/a/c:v3", "13 quay.io/a/d:v4"],
     ),
+    "pictures and disks in places that may be images": (
+        "pod.yaml",
+        "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: a/b\n    env:\n"
+        "    - {name: LOGO_IMAGE, value: img/logo.png}\n    - {name: ICON_IMAGE, value: icon.svg}\n"
+        "    - {name: DISK_IMAGE, value: disks/a.qcow2}\n    - {name: IMAGE_FORMAT, value: image/webp}\n"
+        "    - {name: IMAGE_SIZE, value: 10/20}\n    - {name: SIDE_IMAGE, value: a/side.img:1}\n",
+        ["5 docker.io/a/b:latest", "12 docker.io/a/side.img:1"],
+    ),
+    "a site's pictures": ("_config.yml", "logo_image: assets/logo.png\nimage: /a/b.jpg\n", []),
     "a chart's tags that YAML reads as numbers": (
         "values.yaml",
         "a:\n  image: {repository: a/octal, tag: 0123}\nb:\n  image: {repository: a/zeros, tag: 0189}\n"
@@ -122,7 +131,11 @@ CASES = {
         '["nginx:1", "alpine:2"]',
         ["1 docker.io/library/nginx:1", "1 docker.io/library/alpine:2"],
     ),
-    "JSON about something else": ("package.json", '{"image": "logo.png", "version": "1:2", "a": ["b:c d"]}', []),
+    "JSON about something else": (
+        "package.json",
+        '{"image": "logo.png", "version": "1:2", "a": ["b:c d"]}',
+        [],
+    ),
     "values of many charts": (
         "values-prod.yaml",
         "hub: docker.io/istio\ntag: 1.20\nproxy: {image: proxyv2}\n"
@@ -159,7 +172,12 @@ CASES = {
         "jobs:\n  a:\n    runs-on: x\n    container: {image: 'node:${{ matrix.node }}'}\n    steps:\n"
         "      - run: docker compose up -d && docker image pull ghcr.io/x/z:1 | tee log\n"
         "      - run: kubectl run x --image=nginx:1\n      - run: docker run --rm ${{ env.IMG }} true\n",
-        ["4 ? node:${{ matrix.node }}", "6 ghcr.io/x/z:1", "7 docker.io/library/nginx:1", "8 ? ${{ env.IMG }}"],
+        [
+            "4 ? node:${{ matrix.node }}",
+            "6 ghcr.io/x/z:1",
+            "7 docker.io/library/nginx:1",
+            "8 ? ${{ env.IMG }}",
+        ],
     ),
     "a Dockerfile whose stages differ in case": (
         "Dockerfile",
