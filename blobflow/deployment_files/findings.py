@@ -56,7 +56,21 @@ _OTHER_WORDS = frozenset(
         "url",
         "uri",
         "digest",
+        "size",
+        "width",
+        "height",
+        "quality",
+        "count",
+        "limit",
+        "timeout",
+        "format",
+        "mime",
     ]
+)
+# Pictures, disks and the like, of which people say image, too.
+_FILE = re.compile(
+    r"(?i)\.(?:png|jpe?g|gif|svg|webp|avif|bmp|ico|tiff?|qcow2|vmdk|vhdx?|iso|img|raw"
+    r"|tar|tgz|gz|xz|zst|ya?ml|json|txt)\Z"
 )
 _NO_NAMES = frozenset(
     [
@@ -119,9 +133,15 @@ def is_surely_image(text: str) -> bool:
 
 
 def is_likely_image(text: str) -> bool:
-    """Whether a text whose name says that it is an image looks like one: it has more than a word."""
+    """Whether a text whose name says that it is an image looks like one: it has more than a word, and is not
+    the path of a picture."""
     named = not isinstance(reference_or_reason(text), str)
-    return named and any(mark in text for mark in "/:@") and not text.startswith("/")
+    return named and any(mark in text for mark in "/:@") and not text.startswith("/") and not _is_file(text)
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text without a tag is rather a file's name."""
+    return ":" not in text.rpartition("/")[2] and _FILE.search(text) is not None
 
 
 def is_bare(text: str) -> bool:
@@ -268,7 +288,7 @@ def _is_meant(text: str, name: str) -> bool:
     if cut_off or is_likely_image(text):
         return True
     bare = words[-1] == "image" and text.lower() not in _NO_NAMES and not text.isdigit()
-    return bare and not isinstance(reference_or_reason(text), str)
+    return bare and not _is_file(text) and not isinstance(reference_or_reason(text), str)
 
 
 def _without_login(text: str) -> str:

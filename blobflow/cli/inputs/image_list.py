@@ -8,6 +8,7 @@ from pathlib import Path
 from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix, hub_path
 from blobflow.cli.output.units import count_text
 from blobflow.cli.runtime.files import input_name, read_text
+from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.errors import UsageError
 from blobflow.file_errors import FileErrors
 from blobflow.oci.local_reference import transport_of
@@ -29,11 +30,13 @@ def parse_image_list(
     are dropped, and `source` has an image of each path. Without `source` each line's own host is its source,
     docker.io where it has none. `name` is what the file is called in errors.
 
-    Raises UsageError for a list without images, and for names that are not `source`'s; InvalidReference; and
-    InvalidFile for several errors. All but the first with file and line.
+    Raises UsageError for a list without images, for a lock file, and for names that are not `source`'s;
+    InvalidReference; and InvalidFile for several errors. All but the first two with file and line.
     """
     if source is None and any_host:
         raise UsageError("--any-host takes all images from --from; give that too")
+    if is_lock(text):
+        raise UsageError(f"{name} is a lock file, not a list; --images-from {name} takes its images")
     lines = enumerate(text.splitlines(), start=1)
     named = [(f"{name} line {number}", line.partition("#")[0].strip()) for number, line in lines]
     found = requests_of(((where, image) for where, image in named if image), source, any_host=any_host)

@@ -13,6 +13,7 @@ from blobflow.cli.inputs.skopeo import IMAGE_LISTS, parse_skopeo
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.yaml_nodes import child, compose, is_null
 from blobflow.cli.options.images import SpecFormat
+from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.errors import UsageError
 from blobflow.validation_messages import closest
 
@@ -56,10 +57,13 @@ def read_spec(
 def detect_format(text: str, name: str) -> SpecFormat:
     """The format of a file. Ours if in doubt, so that errors are in its words.
 
-    Raises UsageError for a saved plan, of which YAML would only tell what is no key of a spec.
+    Raises UsageError for a saved plan and a lock file, of which YAML would only tell what is no key of a
+    spec.
     """
     if _SAVED_PLAN.match(text):
         raise UsageError(f"{name} is a saved plan, not a spec; `blobflow apply {name}` carries it out")
+    if is_lock(text):
+        raise UsageError(f"{name} is a lock file, not a spec; --images-from {name} takes its images")
     node = compose(text, name)
     lists = [str(key.value) for key, value in node.value if isinstance(value, yaml.SequenceNode)]
     if child(node, "images") is None and any(closest(key, ("sync", "images")) == "sync" for key in lists):

@@ -263,7 +263,7 @@ def test_all_images_that_are_there_twice_are_told() -> None:
     )
 
 
-def test_an_archive_or_a_saved_plan_in_place_of_a_spec_is_told_from_one(tmp_path: Path) -> None:
+def test_an_archive_a_saved_plan_or_a_lock_file_in_place_of_a_spec_is_told_from_one(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "bundle.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("oci-layout"))
     (tmp_path / "bundle.tar").write_bytes(
@@ -276,3 +276,9 @@ def test_an_archive_or_a_saved_plan_in_place_of_a_spec_is_told_from_one(tmp_path
             read_request(SelectionOptions(spec=tmp_path / name))
     with pytest.raises(UsageError, match="is a saved plan, not a spec; `blobflow apply "):
         read_request(SelectionOptions(spec=tmp_path / "plan.lock"))
+    lock = tmp_path / "images.lock"
+    lock.write_text("# Made by a run\nlock: 1\nimages: []\n")
+    with pytest.raises(
+        UsageError, match=f"is a lock file, not a spec; --images-from {lock} takes its images"
+    ):
+        read_request(SelectionOptions(spec=lock))

@@ -370,6 +370,7 @@ def test_a_name_of_another_host_is_refused_by_line(text: str, source: RegistryPr
 BAD_LISTS = {
     "empty": ("", "L names no image"),
     "only comments": ("# a\n\n  #b", "L names no image"),
+    "a lock file": ("# a\nlock: 1\nimages: []", "L is a lock file, not a list; --images-from L takes"),
     "a duplicate": ("a/b:1\n\nc\na/b:1", "L line 4: docker.io/a/b:1 is listed already, at L line 1"),
     "a duplicate under its whole name": (
         "docker.io/a/b\na/b:latest",

@@ -19,6 +19,15 @@ CASES = {
         "        - quay.io/a/c:v3\n        - old=quay.io/a/d:v4\n",
         ["8 quay.io/a/b:v1", "12 quay.io/a/c:v3", "13 quay.io/a/d:v4"],
     ),
+    "pictures and disks in places that may be images": (
+        "pod.yaml",
+        "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: a/b\n    env:\n"
+        "    - {name: LOGO_IMAGE, value: img/logo.png}\n    - {name: ICON_IMAGE, value: icon.svg}\n"
+        "    - {name: DISK_IMAGE, value: disks/a.qcow2}\n    - {name: IMAGE_FORMAT, value: image/webp}\n"
+        "    - {name: IMAGE_SIZE, value: 10/20}\n    - {name: SIDE_IMAGE, value: a/side.img:1}\n",
+        ["5 docker.io/a/b:latest", "12 docker.io/a/side.img:1"],
+    ),
+    "a site's pictures": ("_config.yml", "logo_image: assets/logo.png\nimage: /a/b.jpg\n", []),
     "a chart's tags that YAML reads as numbers": (
         "values.yaml",
         "a:\n  image: {repository: a/octal, tag: 0123}\nb:\n  image: {repository: a/zeros, tag: 0189}\n"
