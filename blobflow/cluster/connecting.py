@@ -108,23 +108,29 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
                 await client.close()
                 raise
         except (OSError, ImportError, TypeError, ValueError) as error:
-            raise unconnected(engine.address, error, CONNECT_SECONDS) from None
+            late = "timed out" in _chain(error).lower() or isinstance(error, TimeoutError)
+            raise unconnected(engine.address, error, CONNECT_SECONDS if late else 0) from None
         return client
 
 
 def unconnected(where: str, error: Exception, seconds: float) -> ConnectFailed:
-    """Why the scheduler `where` did not let us in in so many seconds, as one sentence."""
+    """Why the scheduler `where` did not let us in in so many seconds, as one sentence; 0: at once."""
     words = _chain(error)
     if "CERTIFICATE_VERIFY_FAILED" in words:
         return UntrustedPeer(f"the scheduler at {where} shows a certificate that --engine-ca did not sign")
     if "ALERT" in words or "certificate required" in words:
         return UntrustedPeer(f"the scheduler at {where} does not accept the certificate of --engine-cert")
     if "SSL" in words or "ssl" in words:
-        return UntrustedPeer(f"TLS with the scheduler at {where} failed; a scheduler without it is dask://")
+        # By TLS 1.3 a certificate is refused after the handshake, and may look like a peer that hangs up.
+        return UntrustedPeer(
+            f"TLS with the scheduler at {where} failed: it does not accept the certificate of --engine-cert, "
+            "or it is one without TLS, which is dask://"
+        )
     if isinstance(error, ImportError):
         return ConnectFailed(f"the scheduler at {where} does not fit: {printable(str(error))}")
     hint = "" if where.startswith("tls://") else "; if it speaks TLS, say tls:// and give its certificates"
-    return ConnectFailed(f"no Dask scheduler answers at {where} in {seconds:.0f} s{hint}")
+    within = f" in {seconds:.0f} s" if seconds else ""
+    return ConnectFailed(f"no Dask scheduler answers at {where}{within}{hint}")
 
 
 def _chain(error: BaseException | None) -> str:
