@@ -55,9 +55,12 @@ async def connected(engine: Engine, settings: Settings) -> AsyncIterator[Client]
 @asynccontextmanager
 async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[LocalCluster]:
     """Workers in processes of their own, and their scheduler in this one, on loopback, by TLS: without it
-    anybody on this machine could have them run code. Settings go to them by a pipe."""
+    anybody on this machine could have them run code. Settings go to them by a pipe. Raises ConnectFailed
+    where they don't start."""
     options = WorkerOptions(settings=settings, ignores_interrupts=True)
-    with TemporaryDirectory(prefix="blobflow-workers-") as folder, worker_configuration():
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="blobflow-workers-"))
+        stack.enter_context(worker_configuration())
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=LOCAL_THREADS,
@@ -70,8 +73,14 @@ async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[Loca
             local_directory=folder,
             plugins=(WorkerSide(options),),
         )
-        async with cluster:
-            yield cluster
+        try:
+            await stack.enter_async_context(cluster)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ConnectFailed(
+                f"the processes of local:{workers} don't start: {printable(str(error))}; "
+                'a script that asks for them does so below `if __name__ == "__main__":`'
+            ) from None
+        yield cluster
 
 
 @contextmanager
