@@ -55,9 +55,12 @@ async def connected(engine: Engine, settings: Settings) -> AsyncIterator[Client]
 @asynccontextmanager
 async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[LocalCluster]:
     """Workers in processes of their own, and their scheduler in this one, on loopback, by TLS: without it
-    anybody on this machine could have them run code. Settings go to them by a pipe."""
+    anybody on this machine could have them run code. Settings go to them by a pipe. Raises ConnectFailed
+    where they don't start."""
     options = WorkerOptions(settings=settings, ignores_interrupts=True)
-    with TemporaryDirectory(prefix="blobflow-workers-") as folder, worker_configuration():
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="blobflow-workers-"))
+        stack.enter_context(worker_configuration())
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=LOCAL_THREADS,
@@ -70,8 +73,14 @@ async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[Loca
             local_directory=folder,
             plugins=(WorkerSide(options),),
         )
-        async with cluster:
-            yield cluster
+        try:
+            await stack.enter_async_context(cluster)
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ConnectFailed(
+                f"the processes of local:{workers} don't start: {printable(str(error))}; "
+                'a script that asks for them does so below `if __name__ == "__main__":`'
+            ) from None
+        yield cluster
 
 
 @contextmanager
@@ -108,23 +117,29 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
                 await client.close()
                 raise
         except (OSError, ImportError, TypeError, ValueError) as error:
-            raise unconnected(engine.address, error, CONNECT_SECONDS) from None
+            late = "timed out" in _chain(error).lower() or isinstance(error, TimeoutError)
+            raise unconnected(engine.address, error, CONNECT_SECONDS if late else 0) from None
         return client
 
 
 def unconnected(where: str, error: Exception, seconds: float) -> ConnectFailed:
-    """Why the scheduler `where` did not let us in in so many seconds, as one sentence."""
+    """Why the scheduler `where` did not let us in in so many seconds, as one sentence; 0: at once."""
     words = _chain(error)
     if "CERTIFICATE_VERIFY_FAILED" in words:
         return UntrustedPeer(f"the scheduler at {where} shows a certificate that --engine-ca did not sign")
     if "ALERT" in words or "certificate required" in words:
         return UntrustedPeer(f"the scheduler at {where} does not accept the certificate of --engine-cert")
     if "SSL" in words or "ssl" in words:
-        return UntrustedPeer(f"TLS with the scheduler at {where} failed; a scheduler without it is dask://")
+        # By TLS 1.3 a certificate is refused after the handshake, and may look like a peer that hangs up.
+        return UntrustedPeer(
+            f"TLS with the scheduler at {where} failed: it does not accept the certificate of --engine-cert, "
+            "or it is one without TLS, which is dask://"
+        )
     if isinstance(error, ImportError):
         return ConnectFailed(f"the scheduler at {where} does not fit: {printable(str(error))}")
     hint = "" if where.startswith("tls://") else "; if it speaks TLS, say tls:// and give its certificates"
-    return ConnectFailed(f"no Dask scheduler answers at {where} in {seconds:.0f} s{hint}")
+    within = f" in {seconds:.0f} s" if seconds else ""
+    return ConnectFailed(f"no Dask scheduler answers at {where}{within}{hint}")
 
 
 def _chain(error: BaseException | None) -> str:

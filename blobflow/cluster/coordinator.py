@@ -26,6 +26,7 @@ from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Carrier
 from blobflow.events import Meter, Observer
 from blobflow.settings import Settings
+from blobflow.waits import WaitKind
 
 # Seconds between two looks at whether the scheduler is still there.
 ALIVE_SECONDS = 0.5
@@ -69,7 +70,8 @@ async def _open(
     engine: Engine, settings: Settings, observe: Observer, meter: Meter, hosts: RunHosts
 ) -> AsyncIterator[Carrier]:
     async with AsyncExitStack() as stack:
-        with meter.waits.begin("connect", str(engine)):
+        kind: WaitKind = "work" if engine.local else "connect"
+        with meter.waits.begin(kind, str(engine), f"starting the workers of {engine}"):
             client = await stack.enter_async_context(connected(engine, settings))
         coordinator = _Coordinator(engine, client, settings, observe, meter, hosts)
         stack.push_async_callback(coordinator.end)

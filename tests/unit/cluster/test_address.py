@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blobflow.cluster.address import Engine, parse_engine
+from blobflow.cluster.address import Engine, parse_engine, parse_scheduler
 from blobflow.errors import UsageError
 
 FILES = {"ca": Path("ca.pem"), "cert": Path("own.pem"), "key": Path("own.key")}
@@ -59,3 +59,9 @@ def test_what_is_no_engine_is_refused(text: str, files: dict[str, Path]) -> None
     with pytest.raises(UsageError) as refused:
         parse_engine(text, **files)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["local", "local:2"])
+def test_a_worker_of_local_workers_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="with their run"):
+        parse_scheduler(text)
