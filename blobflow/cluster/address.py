@@ -58,7 +58,7 @@ def parse_scheduler(
 ) -> Engine:
     """The scheduler that a text names, as `parse_engine`."""
     if is_local(text):
-        raise UsageError(f"{printable(text)}: a worker is for a scheduler; local workers come with their run")
+        raise UsageError(f"{printable(text)} is no scheduler, which is dask://HOST:PORT or tls://HOST:PORT")
     if "@" in text:
         raise UsageError("an engine takes no login in its address; who may use it is told by certificates")
     shown = printable(text)

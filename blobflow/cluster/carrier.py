@@ -19,14 +19,15 @@ from distributed import Client, KilledWorker, wait
 from blobflow.cluster import tasks
 from blobflow.cluster.dispatch import Dispatch
 from blobflow.cluster.members import Member, Members
+from blobflow.cluster.parcels import Parcel, Parcels
 from blobflow.cluster.progress import MovedBytes
 from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
 from blobflow.cluster.trip import Trip
 from blobflow.cluster.worker_side import ARRIVED, GIVEN_UP, NO_RUN
 from blobflow.content import Site
-from blobflow.engine.transfer.arrival_codec import pack_carriage, unpack_arrivals
+from blobflow.engine.transfer.arrival_codec import unpack_arrivals
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved, Tell, tell_nobody
-from blobflow.errors import BlobflowError, EngineLost
+from blobflow.errors import BlobflowError, EngineLost, own_copy
 from blobflow.events import Observer, Warned
 from blobflow.printable import printable
 
@@ -60,6 +61,7 @@ class DaskCarrier:
         self._calls: list[Callable[[], None]] = []
         self._number = 0
         self._under_way: dict[str, Tell] = {}
+        self._parcels = Parcels(self._send)
         self._stopping: dict[str, _Stopping] = {}
         self._reached: set[str] = set()
         self.on_news: Callable[[str], object] = lambda news: None
@@ -111,9 +113,9 @@ class DaskCarrier:
             for target in trip.todo.targets:
                 tell(Moved(target, member.name))
             try:
-                arrivals = await self._bring(member, trip.todo, tell)
+                arrivals = await self._bring(member, trip.todo, tell, alone=trip.returned)
             except _TaskFailed as failure:
-                trip.failed(failure, member)
+                trip.failed(own_copy(failure), member)
                 continue
             if arrivals is None:
                 trip.came_back(member, died=member.gone.done() and not member.left)
@@ -148,68 +150,73 @@ class DaskCarrier:
 
     # One carriage at one worker
 
-    async def _bring(self, member: Member, carriage: Carriage, tell: Tell) -> Sequence[Arrival] | None:
-        """Let one worker bring it. None: it died, was closed, or gave it back. Raises _TaskFailed for what
-        went wrong beside the carriage."""
+    async def _bring(
+        self, member: Member, carriage: Carriage, tell: Tell, *, alone: bool
+    ) -> Sequence[Arrival] | None:
+        """Let one worker bring it, `alone` or with others. None: it died, was closed, or gave it back. Raises
+        _TaskFailed for what went wrong beside the carriage."""
         self._number += 1
         key = f"{self._run}-{self._number}"
         self._under_way[key] = tell
+        parcel = self._parcels.put(member, key, carriage, alone=alone)
         try:
-            future = self._client.submit(
-                tasks.carry,
-                self._run,
-                key,
-                pack_carriage(carriage),
-                key=("copy", str(carriage.targets[0]), carriage.blob.digest, key),
-                workers=[member.address],
-                priority=carriage.blob.size,
-            )
-            ended = asyncio.create_task(self._ended(future))
-            try:
-                await asyncio.wait((ended, member.gone, self._lost), return_when=asyncio.FIRST_COMPLETED)
-                if ended.done():
-                    ended.result()  # nothing, or a bug of ours
-                return await self._result(member, future)
-            except asyncio.CancelledError:
-                await self._stop(member, key, future)
-                raise
-            finally:
-                ended.cancel()
-                future.release()
+            await asyncio.wait((parcel.ended, member.gone, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            return self._arrivals(member, parcel, key)
+        except asyncio.CancelledError:
+            await self._stop(member, key, parcel)
+            raise
         finally:
+            parcel.leave(key)
+            parcel.release()
             del self._under_way[key]
             self._dispatch.ended(member, carriage)
 
-    async def _ended(self, future: Any) -> None:
-        """Wait until a task has ended, however."""
+    def _arrivals(self, member: Member, parcel: Parcel, key: str) -> Sequence[Arrival] | None:
+        """What a parcel's task said of a carriage, if it has ended."""
+        said = parcel.ended.result() if parcel.ended.done() else None
+        if said is None:
+            if self._lost.done():
+                raise EngineLost(self._lost.result())
+            return None
+        word, packed = said[key]
+        if word == GIVEN_UP:
+            member.leaves = True  # nobody asked for that: it stops
+        return unpack_arrivals(packed) if word == ARRIVED else None
+
+    # One parcel
+
+    async def _send(self, parcel: Parcel) -> dict[str, tuple[str, bytes]] | None:
+        """Send a parcel as a task, and return what it says of each carriage; None: nothing, the worker or the
+        scheduler is gone. Raises _TaskFailed."""
+        future = parcel.future = self._client.submit(
+            tasks.carry,
+            self._run,
+            [*parcel.packed.items()],
+            key=parcel.key,
+            workers=[parcel.member.address],
+            priority=parcel.priority,
+        )
         with self._client.as_current(), suppress(TaskCancelled):
             await wait([future])
-
-    async def _result(self, member: Member, future: Any) -> Sequence[Arrival] | None:
-        """What a task returned that ended, or can't end any more."""
         match future.status:
             case "finished":
-                return await self._unpacked(member, future)
+                return await self._unpacked(parcel.member, future)
             case "error":
-                await self._explained(member, future)
-            case "cancelled" if not member.gone.done():
+                await self._explained(parcel.member, future)
+            case "cancelled" if not parcel.member.gone.done():
                 await asyncio.wait((self._lost,), timeout=_LOSS_SECONDS)
-        if self._lost.done():
-            raise EngineLost(self._lost.result())
         return None
 
-    async def _unpacked(self, member: Member, future: Any) -> Sequence[Arrival] | None:
+    async def _unpacked(self, member: Member, future: Any) -> dict[str, tuple[str, bytes]] | None:
         try:
-            said, packed, news = await self._client.gather(future)
+            said, news = await self._client.gather(future)
         except (OSError, KeyError, TaskCancelled):
             self._members.look()
             return None  # the worker went before it could be asked
         self.on_news(news)
-        if said == NO_RUN:
+        if any(word == NO_RUN for word, _ in said.values()):
             await self._members.reopen(member)
-        elif said == GIVEN_UP:
-            member.leaves = True  # nobody asked for that: it stops
-        return unpack_arrivals(packed) if said == ARRIVED else None
+        return dict(said)
 
     async def _explained(self, member: Member, future: Any) -> None:
         """A task failed by an exception, which none of ours does."""
@@ -225,14 +232,15 @@ class DaskCarrier:
             case _:
                 raise _TaskFailed(printable(f"worker {member.name}: {type(error).__name__}: {error}"))
 
-    async def _stop(self, member: Member, key: str, future: Any) -> None:
+    async def _stop(self, member: Member, key: str, parcel: Parcel) -> None:
         """Have a carriage stopped at a worker, and wait for that."""
         stopping = self._stopping.get(member.address)
         if stopping is None:
             stopping = self._stopping[member.address] = _Stopping()
             stopping.task = asyncio.create_task(self._stop_all(member))
         stopping.keys.append(key)
-        stopping.futures.append(future)
+        if parcel.leave(key) and parcel.future is not None:
+            stopping.futures.append(parcel.future)
         while not stopping.task.done():
             with suppress(asyncio.CancelledError):  # it is on its way already
                 await asyncio.wait((stopping.task,))
@@ -249,7 +257,7 @@ class DaskCarrier:
 
 
 class _Stopping(msgspec.Struct, eq=False):
-    """Carriages that one worker is to stop."""
+    """Carriages that one worker is to stop, and the tasks of which nothing else is left."""
 
     keys: list[str] = []
     futures: list[Any] = []

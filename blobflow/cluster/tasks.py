@@ -16,9 +16,9 @@ from blobflow.cluster.terms import RunTerms, Versions, versions_here
 from blobflow.cluster.worker_side import side_of
 
 
-async def carry(run: str, key: str, packed: bytes) -> tuple[str, bytes, str]:
+async def carry(run: str, parcel: list[tuple[str, bytes]]) -> tuple[dict[str, tuple[str, bytes]], str]:
     """See `WorkerSide.carry`."""
-    return await (await side_of(get_worker())).carry(run, key, packed)
+    return await (await side_of(get_worker())).carry(run, parcel)
 
 
 async def open_run(versions: dict[str, Any], terms: bytes, shares: bytes, dask_worker: Any) -> str:

@@ -40,6 +40,11 @@ class Trip:
         self._deaths: list[str] = []
         self._returns = 0
 
+    @property
+    def returned(self) -> bool:
+        """Whether it came back from a worker."""
+        return self._returns > 0
+
     def came_back(self, member: Member, *, died: bool) -> None:
         """A worker brought nothing: it `died`, was closed, or gave the carriage back."""
         self._returns += 1

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,21 @@ class WorkerSide(WorkerPlugin):
         if (found := self._runs.get(run)) is not None:
             found.touch().share(shares)
 
-    async def carry(self, run: str, key: str, packed: bytes) -> tuple[str, bytes, str]:
-        """Bring a packed carriage. Returns what became of it, the packed arrivals if it ARRIVED, and with
-        them the packed news: whoever has the last carriage of a run has all figures of it."""
+    async def carry(
+        self, run: str, parcel: Sequence[tuple[str, bytes]]
+    ) -> tuple[dict[str, tuple[str, bytes]], str]:
+        """Bring packed carriages, by their keys. Returns what became of each, with the packed arrivals if it
+        ARRIVED, and the packed news: whoever has the last carriage of a run has all figures of it."""
         found = self._runs.get(run)
         if found is None:
-            return NO_RUN, b"", ""
-        arrivals = await found.touch().bring(key, unpack_carriage(packed))
-        if arrivals is None:
-            return GIVEN_UP, b"", ""
-        return ARRIVED, pack_arrivals(arrivals), pack_news(found.run.news())
+            return {key: (NO_RUN, b"") for key, _ in parcel}, ""
+        bringing = (found.touch().bring(key, unpack_carriage(packed)) for key, packed in parcel)
+        brought = await asyncio.gather(*bringing)
+        said = {
+            key: (GIVEN_UP, b"") if arrivals is None else (ARRIVED, pack_arrivals(arrivals))
+            for (key, _), arrivals in zip(parcel, brought, strict=True)
+        }
+        return said, pack_news(found.run.news())
 
     async def stop(self, run: str, keys: tuple[str, ...]) -> None:
         """See `RunOnWorker.stop`."""

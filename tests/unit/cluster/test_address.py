@@ -63,5 +63,5 @@ def test_what_is_no_engine_is_refused(text: str, files: dict[str, Path]) -> None
 
 @pytest.mark.parametrize("text", ["local", "local:2"])
 def test_a_worker_of_local_workers_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="with their run"):
+    with pytest.raises(UsageError, match="is no scheduler"):
         parse_scheduler(text)
