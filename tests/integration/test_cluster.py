@@ -185,6 +185,31 @@ async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Fi
     assert not sessions_left(field.targets[0])
 
 
+async def test_a_worker_that_does_not_answer_is_waited_for_once_when_a_run_is_cancelled(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def silent(self: remote.RemoteRun, worker: str, *arguments: object) -> str:
+        asked.append(worker)
+        raise remote.WorkerSilent("has not answered for 60 s")
+
+    monkeypatch.setattr(remote.RemoteRun, "stop", silent)
+    monkeypatch.setattr(remote.RemoteRun, "end", silent)
+    reached, until = asyncio.Event(), asyncio.Event()
+    field.source.faults.add(
+        Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until, reached=reached))
+    )
+    worker = await field.cluster.add("one")
+    run = asyncio.create_task(field.mirror())
+    await asyncio.wait_for(reached.wait(), HANGS_AFTER)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    until.set()
+    assert asked == [worker.address]
+
+
 async def test_a_lost_scheduler_ends_the_run_with_a_sentence_and_the_next_run_goes_on(
     field: Field, tmp_path: Path
 ) -> None:

@@ -78,6 +78,14 @@ def test_a_worker_waits_for_what_it_told_last() -> None:
     assert not taken.meter.waits.now()
 
 
+def test_a_wait_that_goes_on_ends_when_it_was_told_to_last() -> None:
+    taken = Taken()
+    for left in (1.0, 100.0):
+        taken.take(News("run", "one", "p", waits=(WorkerWait("rate", "from", "", 3.0, left),)))
+    (wait,) = taken.meter.waits.now()
+    assert wait.until is not None and wait.until - wait.since > 100
+
+
 def test_what_is_no_news_of_the_run_is_nothing() -> None:
     taken = Taken()
     for packed in (
