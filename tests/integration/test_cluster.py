@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, remote, worker_process
+from blobflow.cluster import connecting, members, remote, worker_process
 from blobflow.cluster.address import parse_scheduler
+from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import Versions
 from blobflow.cluster.worker_side import PLUGIN
 from blobflow.errors import ConnectFailed, EngineLost
@@ -276,6 +277,28 @@ async def test_workers_of_another_version_end_the_run_with_a_sentence_that_names
     monkeypatch.setattr(remote, "versions_here", lambda: Versions("9.9.9", "3.11"))
     with pytest.raises(EngineLost, match=r"worker old has blobflow .*, and this is 9\.9\.9"):
         await field.mirror()
+
+
+async def test_a_worker_that_does_not_answer_at_first_is_told_of_once_and_works_later(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, silences = remote.RemoteRun.open, [True, True]
+
+    async def open_late(self: remote.RemoteRun, worker: str, shares: Shares) -> None:
+        if silences:
+            silences.pop()
+            silent = remote.WorkerSilent("has not answered for 30 s")
+            silent.late = True
+            raise silent
+        await opening(self, worker, shares)
+
+    monkeypatch.setattr(remote.RemoteRun, "open", open_late)
+    monkeypatch.setattr(members, "LOOK_SECONDS", 0.05)
+    await field.cluster.add("one")
+    report = await field.mirror()
+    assert report.ok
+    (sentence,) = (event.message for event in field.told(Warned))
+    assert sentence == "worker one has not answered for 30 s; it gets no work before it does"
 
 
 async def test_nobody_at_the_address_is_a_sentence(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
