@@ -157,6 +157,8 @@ class RunFigures:
         for key, arrival in news.arrived:
             self._arrived(key, arrival)
         for event in news.events:
+            if isinstance(event, Warned):
+                event = msgspec.structs.replace(event, message=f"worker {news.worker}: {event.message}")
             self._observe(event)
         self._wait(news.worker, news.waits)
         return news

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blobflow.cluster.progress import HostFigures, MovedBytes, News, RunFigures, WorkerWait, pack_news
 from blobflow.content import Site
-from blobflow.events import Event, Meter, Retrying
+from blobflow.events import Event, Meter, Retrying, Warned
 
 TARGET = Site("to", "app")
 
@@ -63,6 +63,12 @@ def test_events_moves_and_arrivals_are_handed_on() -> None:
     assert taken.events == [retry]
     assert taken.moved == [("one", moved)]
     assert taken.arrived == [("key", b"packed")]
+
+
+def test_a_warning_of_a_worker_names_it() -> None:
+    taken = Taken()
+    taken.take(News("run", "one", "p", events=(Warned("the store fails"),)))
+    assert taken.events == [Warned("worker one: the store fails")]
 
 
 def test_a_worker_waits_for_what_it_told_last() -> None:
