@@ -252,8 +252,12 @@ class DaskCarrier:
             return
         with suppress(OSError, TaskCancelled):
             await self._client.cancel(stopping.futures, reason="the run was stopped")
-        with suppress(WorkerSilent, WorkerUnfit):  # it has nothing under way any more
+        try:
             await self._remote.stop(member.address, tuple(stopping.keys))
+        except WorkerSilent:
+            member.fit = False  # it would not answer to the end of the run either
+        except WorkerUnfit:
+            pass  # it has nothing under way any more
 
 
 class _Stopping(msgspec.Struct, eq=False):

@@ -104,6 +104,7 @@ class Members:
         self._look = asyncio.Event()
         self._told: tuple[str, ...] = ()
         self._excluded: set[str] = set()
+        self._silent: set[str] = set()
         self._shared_by: set[str] = set()
 
     @property
@@ -245,8 +246,12 @@ class Members:
             await asking
         except WorkerUnfit as error:
             member.fit, member.reason = False, error.message
-        except WorkerSilent:
+        except WorkerSilent as error:
             member.fit = False  # gone, as the scheduler will say; else it is asked again
+            if error.late and member.name not in self._silent:
+                self._silent.add(member.name)
+                sentence = f"worker {member.name} {error.message}; it gets no work before it does"
+                self._observe(Warned(sentence))
         else:
             member.fit, member.reason = True, ""
 

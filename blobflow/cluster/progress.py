@@ -157,6 +157,8 @@ class RunFigures:
         for key, arrival in news.arrived:
             self._arrived(key, arrival)
         for event in news.events:
+            if isinstance(event, Warned):
+                event = msgspec.structs.replace(event, message=f"worker {news.worker}: {event.message}")
             self._observe(event)
         self._wait(news.worker, news.waits)
         return news
@@ -190,6 +192,7 @@ class RunFigures:
         kept: dict[tuple[str, ...], OpenWait] = {}
         for key, each in now.items():
             kept[key] = before.pop(key) if key in before else self._begin(worker, each)
+            kept[key].wait = msgspec.structs.replace(kept[key].wait, until=self._until(each))
         for over in before.values():
             over.end()
         if kept:
@@ -198,15 +201,17 @@ class RunFigures:
     def _begin(self, worker: str, wait: WorkerWait) -> OpenWait:
         clock = self._meter.waits.clock()
         what = f"{wait.what} (worker {worker})" if wait.what else f"worker {worker}"
-        until = None if wait.left is None else clock + wait.left
         return self._meter.waits.start(
             Wait(
                 wait.kind,
                 wait.host,
                 what,
                 clock - wait.lasted,
-                until,
+                self._until(wait),
                 attempt=wait.attempt,
                 attempts=wait.attempts,
             )
         )
+
+    def _until(self, wait: WorkerWait) -> float | None:
+        return None if wait.left is None else self._meter.waits.clock() + wait.left

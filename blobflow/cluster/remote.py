@@ -26,7 +26,9 @@ class WorkerUnfit(BlobflowError):
 
 
 class WorkerSilent(BlobflowError):
-    """A worker gave no answer, or is gone."""
+    """A worker gave no answer, or is gone. `late`: it is there, and was waited for."""
+
+    late = False
 
 
 class RemoteRun:
@@ -64,7 +66,9 @@ class RemoteRun:
             async with asyncio.timeout(seconds):
                 answers = await asking
         except TimeoutError:
-            raise WorkerSilent(f"has not answered for {seconds:.0f} s") from None
+            silent = WorkerSilent(f"has not answered for {seconds:.0f} s")
+            silent.late = True
+            raise silent from None
         except (OSError, ValueError, KeyError) as error:  # the scheduler does not know it any more
             raise WorkerSilent(f"is gone: {printable(str(error))}") from None
         answer = answers.get(worker)

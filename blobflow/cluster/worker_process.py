@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -29,6 +30,9 @@ ATTEMPT_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 # Why Dask closes a worker whose scheduler does not answer any more, or has forgotten it.
 _LOST = ("worker-handle-scheduler-connection-broken", "worker-heartbeat-missing", "worker-heartbeat-error")
+
+# Errors of an address that is another machine's, or taken.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EACCES)
 
 
 class WorkerPlace(msgspec.Struct, frozen=True):
@@ -85,7 +89,7 @@ class WorkerProcess:
             try:
                 await worker
             except (OSError, TimeoutError, RuntimeError) as error:
-                raise _unregistered(self._engine, name, error) from None
+                raise self._not_started(name, error) from None
             self._tell(f"blobflow worker {name} at {worker.address}, for {self._engine.address}")
             try:
                 await worker.finished()
@@ -127,6 +131,19 @@ class WorkerProcess:
             comm = await connect(self._engine.address, timeout=ATTEMPT_SECONDS, **arguments)
         await comm.close()
 
+    def _not_started(self, name: str, error: Exception) -> ConnectFailed:
+        """Why there is no worker of that name."""
+        cause, where = error.__cause__ or error, self._engine.address
+        if "name taken" in str(cause):
+            return ConnectFailed(f"{where} has a worker {name} already; give this one another --name")
+        if isinstance(cause, OSError) and (cause.errno in _NOT_HERE or isinstance(cause, socket.gaierror)):
+            host, port = self._place.listen or ("its own address", 0)
+            return ConnectFailed(
+                f"this machine can't listen at {host}{f':{port}' if port else ''}: {cause.strerror}; "
+                "give the worker another --listen"
+            )
+        return ConnectFailed(f"the scheduler at {where} does not take the worker: {printable(str(cause))}")
+
     async def _end(self, worker: Worker, side: WorkerSide) -> None:
         """Leave the cluster: carriages that are not begun go to others."""
         if self._draining and worker.status == Status.running:
@@ -145,10 +162,3 @@ class _EndingWorker(Worker):
         """See `Worker.close`."""
         self.reason = self.reason or str(named.get("reason", ""))
         return await super().close(*arguments, **named)
-
-
-def _unregistered(engine: Engine, name: str, error: Exception) -> ConnectFailed:
-    why = str(error.__cause__ or error)
-    if "name taken" in why:
-        return ConnectFailed(f"{engine.address} has a worker {name} already; give this one another --name")
-    return ConnectFailed(f"the scheduler at {engine.address} does not take the worker: {printable(why)}")

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, remote, worker_process
+from blobflow.cluster import connecting, members, remote, worker_process
 from blobflow.cluster.address import parse_scheduler
+from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import Versions
 from blobflow.cluster.worker_side import PLUGIN
 from blobflow.errors import ConnectFailed, EngineLost
@@ -185,6 +186,31 @@ async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Fi
     assert not sessions_left(field.targets[0])
 
 
+async def test_a_worker_that_does_not_answer_is_waited_for_once_when_a_run_is_cancelled(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def silent(self: remote.RemoteRun, worker: str, *arguments: object) -> str:
+        asked.append(worker)
+        raise remote.WorkerSilent("has not answered for 60 s")
+
+    monkeypatch.setattr(remote.RemoteRun, "stop", silent)
+    monkeypatch.setattr(remote.RemoteRun, "end", silent)
+    reached, until = asyncio.Event(), asyncio.Event()
+    field.source.faults.add(
+        Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until, reached=reached))
+    )
+    worker = await field.cluster.add("one")
+    run = asyncio.create_task(field.mirror())
+    await asyncio.wait_for(reached.wait(), HANGS_AFTER)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    until.set()
+    assert asked == [worker.address]
+
+
 async def test_a_lost_scheduler_ends_the_run_with_a_sentence_and_the_next_run_goes_on(
     field: Field, tmp_path: Path
 ) -> None:
@@ -251,6 +277,28 @@ async def test_workers_of_another_version_end_the_run_with_a_sentence_that_names
     monkeypatch.setattr(remote, "versions_here", lambda: Versions("9.9.9", "3.11"))
     with pytest.raises(EngineLost, match=r"worker old has blobflow .*, and this is 9\.9\.9"):
         await field.mirror()
+
+
+async def test_a_worker_that_does_not_answer_at_first_is_told_of_once_and_works_later(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, silences = remote.RemoteRun.open, [True, True]
+
+    async def open_late(self: remote.RemoteRun, worker: str, shares: Shares) -> None:
+        if silences:
+            silences.pop()
+            silent = remote.WorkerSilent("has not answered for 30 s")
+            silent.late = True
+            raise silent
+        await opening(self, worker, shares)
+
+    monkeypatch.setattr(remote.RemoteRun, "open", open_late)
+    monkeypatch.setattr(members, "LOOK_SECONDS", 0.05)
+    await field.cluster.add("one")
+    report = await field.mirror()
+    assert report.ok
+    (sentence,) = (event.message for event in field.told(Warned))
+    assert sentence == "worker one has not answered for 30 s; it gets no work before it does"
 
 
 async def test_nobody_at_the_address_is_a_sentence(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
 from blobflow.engine.transfer.carrying import Arrival, Carriage, Moved
 from blobflow.engine.transfer.copy_worker import CopyWorker, WorkerStopped
-from blobflow.errors import BlobflowError, ConnectionLost, Denied
+from blobflow.errors import BlobflowError, ConnectionLost, Denied, StorageError
 from blobflow.events import Retrying
 from blobflow.oci import Descriptor, Reference, digest_of, parse_digest
 from blobflow.oci.sample_images import sample_set
@@ -79,6 +79,31 @@ async def test_what_fails_is_said_with_side_attempts_and_the_workers_name(bench:
     assert str(refused.error) == "target: worker w1: not here"
     assert isinstance(refused.error, Denied) and refused.error.status == 403
     assert str(lost.error) == "source: worker w1: gone (after 5 attempts)"
+
+
+async def test_a_blob_that_the_store_has_no_room_for_fails_its_carriage_alone(
+    bench: MirrorScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["one", "two"]
+    targets = [bench.target(name) for name in names]
+    large, small = filled(bench, 2)
+    services = bench.services(cache_mode="all")
+    has = type(services.cache).has
+
+    async def has_room_for_small_ones(self: Any, blob: Descriptor) -> bool:
+        if blob.digest == large.digest:
+            raise StorageError("the store would need room")
+        return bool(await has(self, blob))
+
+    monkeypatch.setattr(type(services.cache), "has", has_room_for_small_ones)
+    told: list[Moved | Arrival] = []
+    async with CopyWorker(services, "w1") as worker:
+        refused = await worker.bring(to(large, *names), tell=told.append)
+        brought = await worker.bring(to(small, *names))
+    assert [str(each.error) for each in refused] == ["worker w1: the store would need room"] * 2
+    assert told == list(refused)
+    assert [each.error for each in brought] == [None, None]
+    assert all(target.blobs[Site(target.name, "app")].keys() == {small.digest} for target in targets)
 
 
 async def test_its_own_limits_hold_however_many_carriages_it_has(bench: MirrorScenario) -> None:

@@ -182,8 +182,9 @@ def _permit(group: WaitGroup, now: float) -> str:
 
 
 def _rate(group: WaitGroup, now: float) -> str:
-    left = span_text((group.until or now) - now)
-    return f"held back for {left} by the limit on bytes or requests a second for {group.latest.host}"
+    left = (group.until or now) - now
+    lasting = f" for {span_text(left)}" if left > 0 else ""  # it ends now, or what a worker tells is late
+    return f"held back{lasting} by the limit on bytes or requests a second for {group.latest.host}"
 
 
 def _end(group: WaitGroup, now: float) -> str:

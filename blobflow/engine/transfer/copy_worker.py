@@ -108,7 +108,7 @@ class CopyWorker:
         What a registry is still to be told of that has been told when the services close. Raises
         WorkerStopped.
         """
-        if self._running is None or self._closed:
+        if self._running is None or self._running.done() or self._closed:
             raise WorkerStopped(f"worker {self.name} does not run")
         task = self._tasks.create_task(self._bring(carriage, tell))
         while not task.done():
@@ -139,16 +139,16 @@ class CopyWorker:
         return self._waiting[number].step
 
     async def _bring(self, carriage: Carriage, tell: Tell) -> list[Arrival]:
-        blob, digest = carriage.blob, carriage.blob.digest
-        steps = [Copy(blob, carriage.source, target) for target in carriage.targets]
+        digest = carriage.blob.digest
+        steps = [Copy(carriage.blob, carriage.source, target) for target in carriage.targets]
         first = not self._wanted[digest]
         self._wanted[digest] += len(steps)
         try:
-            if first:
-                await self._staging.find_held({digest: blob})
-            async with asyncio.TaskGroup() as copies:
-                tasks = [copies.create_task(self._arrive(step, tell)) for step in steps]
-            arrivals = [task.result() for task in tasks]
+            arrivals = await self._no_room(steps, tell) if first else []
+            if not arrivals:
+                async with asyncio.TaskGroup() as copies:
+                    tasks = [copies.create_task(self._arrive(step, tell)) for step in steps]
+                arrivals = [task.result() for task in tasks]
         except BaseException:
             self._lost.add(digest)
             raise
@@ -173,14 +173,31 @@ class CopyWorker:
         try:
             await self._copy(step, tell)
         except BlobflowError as failure:
-            if not isinstance(failure, StorageError):  # the store is neither side, and names itself
-                failure.side = failure.side or "target"
-            if self.name:
-                failure.message = f"worker {self.name}: {failure.message}"
-            error = without_frames(failure)
+            error = self._named(failure)
         arrival = Arrival(step.target, error, self.name)
         tell(arrival)
         return arrival
+
+    async def _no_room(self, steps: list[Copy], tell: Tell) -> list[Arrival]:
+        """Learn what the store has of a blob. Returns arrivals only where it has no room for it, and so
+        nothing arrives: that is for its carriage alone."""
+        try:
+            await self._staging.find_held({step.blob.digest: step.blob for step in steps})
+        except StorageError as failure:
+            error = self._named(failure)
+            arrivals = [Arrival(step.target, error, self.name) for step in steps]
+            for arrival in arrivals:
+                tell(arrival)
+            return arrivals
+        return []
+
+    def _named(self, failure: BlobflowError) -> BlobflowError:
+        """A failure, with its side, and with this worker in its sentence."""
+        if not isinstance(failure, StorageError):  # the store is neither side, and names itself
+            failure.side = failure.side or "target"
+        if self.name:
+            failure.message = f"worker {self.name}: {failure.message}"
+        return without_frames(failure)
 
     async def _copy(self, step: Copy, tell: Tell) -> None:
         number = next(self._numbers)

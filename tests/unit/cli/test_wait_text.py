@@ -92,6 +92,10 @@ OTHERS: list[tuple[Wait, str]] = [
         Wait("rate", H, "", 0, 14),
         f"held back for 2 s by the limit on bytes or requests a second for {H}",
     ),
+    (
+        Wait("rate", H, "", 0, 11),
+        f"held back by the limit on bytes or requests a second for {H}",
+    ),
     (Wait("permit", H, "", 0), f"1 request waits until earlier ones to {H} have ended, for 12 s now"),
     (Wait("end", "", "finishing", 0, 25), "finishing, for at most 13 s; once more ends it at once"),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blobflow.cluster.progress import HostFigures, MovedBytes, News, RunFigures, WorkerWait, pack_news
 from blobflow.content import Site
-from blobflow.events import Event, Meter, Retrying
+from blobflow.events import Event, Meter, Retrying, Warned
 
 TARGET = Site("to", "app")
 
@@ -65,6 +65,12 @@ def test_events_moves_and_arrivals_are_handed_on() -> None:
     assert taken.arrived == [("key", b"packed")]
 
 
+def test_a_warning_of_a_worker_names_it() -> None:
+    taken = Taken()
+    taken.take(News("run", "one", "p", events=(Warned("the store fails"),)))
+    assert taken.events == [Warned("worker one: the store fails")]
+
+
 def test_a_worker_waits_for_what_it_told_last() -> None:
     taken = Taken()
     rest, stall = WorkerWait("rest", "from", "a", 3.0, 7.0), WorkerWait("answer", "to", "b", 1.0)
@@ -76,6 +82,14 @@ def test_a_worker_waits_for_what_it_told_last() -> None:
     assert [wait.kind for wait in taken.meter.waits.now()] == ["answer"]
     taken.figures.gone("one")
     assert not taken.meter.waits.now()
+
+
+def test_a_wait_that_goes_on_ends_when_it_was_told_to_last() -> None:
+    taken = Taken()
+    for left in (1.0, 100.0):
+        taken.take(News("run", "one", "p", waits=(WorkerWait("rate", "from", "", 3.0, left),)))
+    (wait,) = taken.meter.waits.now()
+    assert wait.until is not None and wait.until - wait.since > 100
 
 
 def test_what_is_no_news_of_the_run_is_nothing() -> None:
