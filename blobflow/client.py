@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, get_args
 
 import msgspec
 
+from blobflow.cluster.address import Engine
 from blobflow.composition import (
     NO_CUSTOM_TRANSPORTS,
     Opened,
@@ -44,9 +45,6 @@ from blobflow.transports.registry import Credentials, HostSettings, Registries
 from blobflow.transports.registry.probe.questions import LARGEST_REQUEST, ProbeResult, probe_host
 from blobflow.transports.store.gc import collect_garbage
 from blobflow.version import USER_AGENT
-
-if TYPE_CHECKING:
-    from blobflow.cluster.address import Engine
 
 OnStart = Callable[[Run], None]
 
