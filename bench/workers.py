@@ -84,9 +84,9 @@ def _measured(options: Options, layout: Layout, source: Registry, target: Regist
             for host, proxy in proxies[0].items():
                 append_config(home, f'[registry."{host}"]\nproxy = "http://{proxy}"\n')
         row, _ = timed(RUN, subject(number) if number else ALONE, command, home)
-    read, taken = source.requests().reads_of_blobs(), target.requests().uploads()
+    taken = target.requests().uploads()
     figures = {
-        "bytes_read": float(sum(layout.blobs[digest] * times for digest, times in read.items())),
+        "bytes_read": float(source.requests().bytes_of_blobs_read()),
         "bytes_written": float(sum(layout.blobs[digest] * times for digest, times in taken.items())),
     }
     return msgspec.structs.replace(row, figures=row.figures | figures)
