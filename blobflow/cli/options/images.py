@@ -37,6 +37,12 @@ spec_format_option = click.option(
 )
 
 
+images_option = click.option(
+    "--images",
+    type=FILE,
+    metavar="LIST",
+    help="One repository:tag or repository@digest a line; # comments; - is stdin.",
+)
 images_from_option = click.option(
     "--images-from",
     type=click.Path(),
@@ -86,12 +92,7 @@ selection_options = option_group(
         multiple=True,
         help="Where they go. Repeatable.",
     ),
-    click.option(
-        "--images",
-        type=FILE,
-        metavar="LIST",
-        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
-    ),
+    images_option,
     images_from_option,
     custom_resources_option,
     any_host_option,
@@ -116,12 +117,7 @@ saved_selection_options = option_group(
         metavar="HOST[/prefix]",
         help="Where the images of the list are. [default: each line's own host, or docker.io]",
     ),
-    click.option(
-        "--images",
-        type=FILE,
-        metavar="LIST",
-        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
-    ),
+    images_option,
     images_from_option,
     custom_resources_option,
     any_host_option,

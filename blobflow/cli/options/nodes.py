@@ -13,6 +13,7 @@ from blobflow.cli.options.images import (
     any_host_option,
     custom_resources_option,
     images_from_option,
+    images_option,
     spec_format_option,
 )
 from blobflow.cli.options.option_group import option_group
@@ -79,12 +80,7 @@ node_selection_options = option_group(
         multiple=True,
         help="The mirrors, in the order in which they are asked. With SPEC those of its targets. Repeatable.",
     ),
-    click.option(
-        "--images",
-        type=FILE,
-        metavar="LIST",
-        help="One repository:tag or repository@digest a line; # comments; - is stdin.",
-    ),
+    images_option,
     images_from_option,
     click.option(
         "--from-report",
