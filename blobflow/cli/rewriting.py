@@ -117,14 +117,14 @@ def joined(files: Sequence[RewrittenFile]) -> bytes:
         raise UsageError(
             f"{other} can't be printed among other files; write them with --output DIR or --in-place"
         )
-    whole = b""
+    whole = bytearray()
     for file in files:
         content = file.content.removeprefix(b"\xef\xbb\xbf") if whole else file.content
         if whole and not whole.endswith(b"\n"):
             whole += b"\n"
         whole += b"" if not whole or content.startswith(b"---") else _SEPARATOR
         whole += content
-    return whole
+    return bytes(whole)
 
 
 def write_in_place(files: Sequence[RewrittenFile]) -> None:
