@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from blobflow.transports.store import Store
+from tests.memory import tmp_path
 from tests.scenarios.mirror import MirrorScenario
+
+__all__ = ["tmp_path"]
 
 
 @pytest.fixture
