@@ -124,29 +124,41 @@ class Cluster:
         self._wait(None, partial(self._lacks, worker.name))
 
     def address_of(self, worker: Part) -> str:
-        """Where a worker listens, as the scheduler tells it."""
-        return (self._workers() or {})[worker.name]
+        """Where a worker listens, once the scheduler tells it."""
+        found: dict[str, str] = {}
+
+        def told() -> bool:
+            found.update(self._workers() or {})
+            return worker.name in found
+
+        self._wait(worker, told)
+        return found[worker.name]
 
     def page(self, path: str) -> str:
         """What the scheduler's HTTP side answers, whatever the status."""
+        return self._ask(path)[1]
+
+    def _ask(self, path: str) -> tuple[int, str]:
+        """The status and the text of a page."""
         try:
             with urllib.request.urlopen(f"http://{self.dashboard}{path}", timeout=READY_SECONDS) as answer:
-                return str(answer.read().decode(errors="replace"))
+                return answer.status, str(answer.read().decode(errors="replace"))
         except urllib.error.HTTPError as refused:
             with refused:
-                return refused.read().decode(errors="replace")
+                return refused.code, refused.read().decode(errors="replace")
 
     def _workers(self) -> dict[str, str] | None:
-        """The addresses of the workers by name; None while nobody answers.
+        """The addresses of the workers by name; None while nobody answers, or with an error: a page that is
+        made while something changes is one, now and then.
 
         By the page for people: /json/identity.json is an error in distributed 2026.8.0 as long as a task runs
         whose key is a tuple.
         """
         try:
-            page = self.page("/info/main/workers.html")
+            status, page = self._ask("/info/main/workers.html")
         except OSError:
             return None
-        return {name: address for address, name in _ROW.findall(page)}
+        return {name: address for address, name in _ROW.findall(page)} if status == 200 else None
 
     def _knows(self, name: str) -> bool:
         return name in (self._workers() or ())

@@ -30,7 +30,7 @@ from tools.registry.faulty import Crowded, Fault, JournallingRegistry, Refuse, S
 from tools.registry.journal import Exchange
 
 SLOTS = 8
-# So many turns that the way there and back, which does not count as under way, is next to nothing beside them.
+# So many turns that the way there and back, which is not counted as under way, is next to nothing beside it.
 EIGHT = Fault("*", "/v2/", times=0, act=Crowded(SLOTS, turns=240))
 
 

@@ -170,6 +170,9 @@ class World:
         self.stage.wait(lambda: gc.ended, self._patience())
         self._look()
 
+    def _gc_has_ended(self) -> bool:
+        return self.gc is None or self.gc.ended
+
     def kill_gc(self) -> None:
         assert self.gc is not None
         self.log.append(f"kill -9 gc at {self.gc.stop}")
@@ -285,6 +288,8 @@ class World:
             self.gc.free()
         deadline = time.monotonic() + HANGS_AFTER
         while (self.pending is not None or self.gc is not None) and time.monotonic() < deadline:
+            if self.pending is None:
+                self.stage.wait(self._gc_has_ended, HANGS_AFTER)
             self._look()
         assert self.pending is None and self.gc is None, self.story("something hangs")
 
