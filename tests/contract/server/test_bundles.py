@@ -299,7 +299,8 @@ async def test_a_blob_is_read_once_to_check_it(path: Path, monkeypatch: pytest.M
 async def test_a_file_that_changes_is_an_error_and_nothing_is_sent_of_it(path: Path, how: str) -> None:
     heard: list[str] = []
     async with serving(path, observer=told(heard)) as client:
-        assert await status_of(client, f"{HERE}/blobs/{DIGEST}", "GET") == 200
+        async with client.get(f"{HERE}/blobs/{DIGEST}") as answer:
+            assert await answer.read() == BLOB  # to its end, as an end in mid-way has another sentence
         if how == "cut off":
             os.truncate(path, 4096)
         else:
