@@ -17,11 +17,16 @@ _SHM = Path("/dev/shm")
 _ROOM = 2 << 30
 
 
-@pytest.fixture
-def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """As pytest's own, in memory where there is such a place with room; removed after the test."""
+def folder_in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for one test, in memory where there is such a place with room; removed after the test."""
     if not _SHM.is_dir() or shutil.disk_usage(_SHM).free < _ROOM:
         yield tmp_path_factory.mktemp("test")
         return
     with tempfile.TemporaryDirectory(dir=_SHM, prefix="blobflow-test-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As pytest's own, in memory."""
+    yield from folder_in_memory(tmp_path_factory)

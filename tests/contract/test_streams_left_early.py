@@ -303,8 +303,9 @@ async def test_what_was_left_gives_nothing_more(name: str, tmp_path: Path) -> No
             await holder.is_left()
 
 
-async def test_a_push_that_is_left_closes_its_connection() -> None:
-    """A target takes all, and answers nothing."""
+async def test_a_push_that_is_left_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target takes all, and answers nothing, not even that its upload is given up."""
+    monkeypatch.setattr("blobflow.transports.registry.uploads.sessions.CANCEL_SECONDS", 0.1)
     content = bytes(8 * MIB)
     blob = blob_of(content)
     async with holding(Holder()) as holder, reading(holder) as registries:

@@ -12,8 +12,28 @@ from typing import Protocol
 
 import pytest
 
+from tests.memory import folder_in_memory
 from tools import imageset
 from tools.processes import Registry, blobflow_serve, docker_registry
+
+# Files whose tests are about disks, keep what is large, or keep the storage of podman.
+ON_DISK = frozenset(
+    {
+        "test_airgap",
+        "test_airgap_deployments",
+        "test_broken_connections",
+        "test_debian_set",
+        "test_fan_out",
+        "test_image",
+        "test_index",
+        "test_layouts_and_archives",
+        "test_memory",
+        "test_nodes",
+        "test_proxies",
+        "test_store_failures",
+        "test_store_permissions",
+    }
+)
 
 
 class StartsRegistries(Protocol):
@@ -26,6 +46,15 @@ class MountsTmpfs(Protocol):
     def __call__(self, name: str, options: str) -> Path:
         """A small file system with mount `options` (`size=1m`, `ro`); a skip where we may not mount."""
         ...
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As pytest's own; in memory where nothing is about a disk."""
+    if request.path.stem in ON_DISK:
+        yield tmp_path_factory.mktemp("test")
+    else:
+        yield from folder_in_memory(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """The wheel, and what is installed from it: nothing of the checkout is imported, and all that people get is
 there.
 
-The dependencies of the checkout's own environment serve the wheel, too, so that this needs no network; for
-every other Python on PATH, for pipx and for uv, they are installed anew, by name (`-m clients`).
+The dependencies of the checkout's own environment serve the wheel, too, so that this needs no network. Every
+other Python that is here has its own, which are kept for the next time; pipx and uv install them anew, by
+name (`-m clients`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.deadlines import HANGS_AFTER
+from tests.e2e.kept import claimed, kept_folder
 from tools.checkout import TOP
 from tools.manpages import pages
 
@@ -86,8 +88,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an environment with the wheel in it, and the dependencies of this one behind it."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin" / "python")
-    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    run(*pip_for(folder), "install", "--quiet", "--no-deps", "--no-index", wheel)
     site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     # A plain path: the .pth files there, one of which leads to the checkout, are not read.
     (Path(site) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
@@ -140,22 +141,45 @@ def test_what_is_installed_works_without_the_checkout(installed: Path, tmp_path:
     run(blobflow, "bundle", "ls", "none.tar", cwd=tmp_path, env=home, code=2)
 
 
+def pip_for(folder: Path) -> tuple[str | Path, ...]:
+    """pip, to install into the environment there."""
+    python = folder / "bin" / "python"
+    return (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+
+
+def dependencies(wheel: Path, python: Path) -> Path:
+    """The folder of packages with all that the wheel needs for that Python, at CI's versions.
+
+    It is kept for as long as none of these changes.
+    """
+    constraints = TOP / "tools" / "constraints.txt"
+    with zipfile.ZipFile(wheel) as opened:
+        about = next(name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        needs = email.message_from_bytes(opened.read(about)).get_all("Requires-Dist") or []
+    recipe = [run(python, "-VV"), constraints.read_text(), *needs]
+    folder = kept_folder(f"dependencies-{python.name}", "\n".join(recipe))
+    with claimed(folder) as complete:
+        if not complete:
+            run(python, "-m", "venv", "--clear", "--without-pip", folder)
+            install = ("install", "--quiet", "--no-compile", "--constraint", constraints)
+            run(*pip_for(folder), *install, wheel)
+            run(*pip_for(folder), "uninstall", "--quiet", "--yes", "blobflow")
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    return packages
+
+
 @pytest.mark.parametrize("python", OTHER_PYTHONS)
 def test_other_pythons_that_are_here_install_it(wheel: Path, tmp_path: Path, python: Path) -> None:
-    """With dependencies of their own, at the versions that CI tests with."""
-    run(python, "-m", "venv", "--without-pip", tmp_path / "venv")
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--python",
-        tmp_path / "venv" / "bin" / "python",
-    )
-    run(*pip, "install", "--quiet", "--no-compile", "--constraint", TOP / "tools" / "constraints.txt", wheel)
+    """With dependencies of their own."""
+    folder = tmp_path / "venv"
+    run(python, "-m", "venv", "--without-pip", folder)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{dependencies(wheel, python)}\n")
+    run(*pip_for(folder), "install", "--quiet", "--no-compile", "--no-deps", "--no-index", wheel)
+    assert "No broken requirements" in run(*pip_for(folder), "check")
     home = {"HOME": str(tmp_path), "PYTHONPATH": ""}
-    assert run(tmp_path / "venv" / "bin" / "blobflow", "--version", env=home) == "blobflow 0.1.0\n"
-    run(tmp_path / "venv" / "bin" / "blobflow", "demo", cwd=tmp_path, env=home)
+    assert run(folder / "bin" / "blobflow", "--version", env=home) == "blobflow 0.1.0\n"
+    run(folder / "bin" / "blobflow", "demo", cwd=tmp_path, env=home)
 
 
 @pytest.mark.clients

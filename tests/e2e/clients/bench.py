@@ -3,14 +3,11 @@ into a folder of its own, which stays in the user's cache for the next time."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +15,7 @@ import pytest
 
 from blobflow.oci import digest_of
 from blobflow.oci.media import ACCEPT_MANIFESTS
+from tests.e2e.kept import claimed, kept_folder
 from tools.processes import Registry, environment
 
 Content = dict[str, bytes]  # by file name, or by digest
@@ -130,13 +128,12 @@ def by_digest(contents: list[bytes]) -> Content:
 
 def installed(requirement: str) -> Path:
     """Where a client's programs or packages are. A skip that says why, where they can't be had."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blobflow-tests" / "clients"
     of_pip = "==" in requirement
     what = CONSTRAINTS.read_text() + sys.version if of_pip else BEFORE
-    folder = caches / f"{requirement.replace('/', '-')}-{digest_of(what.encode())[-12:]}"
+    folder = kept_folder(f"clients/{requirement.replace('/', '-')}", what)
     if not of_pip and not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("needs node and npm (Debian: apt-get install nodejs npm)")
-    with _claimed(folder) as complete:
+    with claimed(folder) as complete:
         if not complete:
             for command in _pip(folder, requirement) if of_pip else _npm(folder, requirement):
                 done = subprocess.run(
@@ -156,14 +153,3 @@ def _pip(folder: Path, requirement: str) -> Iterator[list[str]]:
 def _npm(folder: Path, requirement: str) -> Iterator[list[str]]:
     quiet = ("--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error")
     yield ["npm", "install", *quiet, f"--before={BEFORE}", f"--prefix={folder}", requirement]
-
-
-@contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Nobody else makes the folder meanwhile; whether it was made whole before. It is, if this ends well."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with Path(f"{folder}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = Path(f"{folder}.complete")
-        yield stamp.exists()
-        stamp.touch()

@@ -15,11 +15,19 @@ from tests.scenarios.child_process import Child
 from tools.cluster import Part
 from tools.ports import reserve_port
 from tools.processes import Run, blobflow
+from tools.processes import run as run_program
 
 # `blobflow` of another version, and a `dask worker` that has no blobflow.
 OTHER_VERSION = """
 import blobflow.version
 blobflow.version.__version__ = "0.0.1"
+from blobflow.__main__ import main
+main()
+"""
+# `blobflow` that waits a second where it waits up to fifteen, for a scheduler that isn't there.
+HASTY = """
+import blobflow.cluster.connecting, blobflow.cluster.worker_process
+blobflow.cluster.connecting.CONNECT_SECONDS = blobflow.cluster.worker_process.ATTEMPT_SECONDS = 1.0
 from blobflow.__main__ import main
 main()
 """
@@ -113,10 +121,16 @@ def test_where_there_is_no_scheduler_the_run_says_so(
     address = f"127.0.0.1:{reserve_port()}"
     images = tmp_path / "images.txt"
     images.write_text("nothing/at-all:1\n")
-    run = sync(f"{engine}://{address}", source, images, start_registry("target").host, home)
+    places = ["--from", source.registry.host, "--to", f"{start_registry('target').host}/{PREFIX}"]
+    run = hasty("sync", *places, "--images", images, "--engine", f"{engine}://{address}", home=home)
     assert run.code == (4 if engine == "dask" else 2), run.err
     (sentence,) = sentences(run)
     assert address in sentence if engine == "dask" else "--engine-ca" in sentence
+
+
+def hasty(*arguments: str | Path, home: Path) -> Run:
+    """A whole run of a blobflow that waits for no scheduler longer than a second."""
+    return run_program([sys.executable, "-c", HASTY, *map(str, arguments)], home)
 
 
 def sync(engine: str, source: Source, images: Path, target: str, home: Path, *more: str | Path) -> Run:
@@ -133,7 +147,7 @@ def sentences(run: Run) -> list[str]:
 
 def test_a_worker_without_a_scheduler_ends_with_a_sentence(home: Path) -> None:
     address = f"127.0.0.1:{reserve_port()}"
-    run = blobflow("worker", f"dask://{address}", "--patience", "1", home=home)
+    run = hasty("worker", f"dask://{address}", "--patience", "1", home=home)
     assert run.code == 4, run.err
     (sentence,) = sentences(run)
     assert address in sentence

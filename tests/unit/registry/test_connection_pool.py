@@ -18,6 +18,8 @@ CONTENT = bytes(200_000)
 LAYER = blob_of(CONTENT)
 # What a server may say to a connection on which nothing was asked for long (RFC 9110, 15.5.9).
 UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+# What a TLS handshake begins with: after an answer that is none, a host is asked whether it speaks TLS.
+TLS_HANDSHAKE = b"\x16"
 
 
 class Kept:
@@ -112,15 +114,17 @@ class Chatting:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if await reader.read(1) == TLS_HANDSHAKE:
+                return
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * self._hints)
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(RAW)}\r\n\r\n".encode() + RAW)
             await writer.drain()
             await reader.read()
-        except ConnectionError:
-            pass
-        finally:
             self.gone.set()
+        except ConnectionError:
+            self.gone.set()
+        finally:
             writer.close()
 
 

@@ -36,6 +36,8 @@ from tools.registry.faulty import Fault, Hangup, LoseAnswer, RedirectTo, Status,
 CONTENT = b"content" * 1000
 BLOB = blob_of(CONTENT)
 HERE = {"Content-Length": str(BLOB.size)}
+# What a TLS handshake begins with: after an answer that is none, a host is asked whether it speaks TLS.
+TLS_HANDSHAKE = b"\x16"
 
 
 async def test_a_lost_request_is_sent_again_and_told(tmp_path: Path) -> None:
@@ -287,9 +289,10 @@ async def test_a_name_that_is_none_is_one_sentence(monkeypatch: pytest.MonkeyPat
 @asynccontextmanager
 async def raw_server(answer: bytes) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await writer.drain()
+        if await reader.read(1) != TLS_HANDSHAKE:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
