@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tools.checkout import TOP
 from tools.ports import reserve_port
-from tools.processes import BLOBFLOW, END_SECONDS, READY_SECONDS, environment
+from tools.processes import BLOBFLOW, END_SECONDS, READY_SECONDS, Process, environment, start_warm
 
 # A worker in the page of them: its address and its name.
 _ROW = re.compile(r'<td><a href="\.\./worker/[^"]*">([^<]*)</a></td>\s*<td> (.*?) </td>')
@@ -36,7 +36,7 @@ _LOOK_SECONDS = 0.05
 class Part:
     """A process of a cluster. `log`: all that it printed; `home`: what it keeps and is configured by."""
 
-    def __init__(self, name: str, home: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, name: str, home: Path, process: Process) -> None:
         self.name = name
         self.home = home
         self.log = home / "log.txt"
@@ -58,10 +58,14 @@ class Part:
 
 
 class Cluster:
-    """A scheduler and its workers, at `address` with its pages at `dashboard`; `--engine` takes `engine`."""
+    """A scheduler and its workers, at `address` with its pages at `dashboard`; `--engine` takes `engine`.
 
-    def __init__(self, folder: Path, scheme: str = "dask") -> None:
+    `warm`: its workers start off a warm Python (warm.py), and are not to be measured.
+    """
+
+    def __init__(self, folder: Path, scheme: str = "dask", *, warm: bool = False) -> None:
         self.folder = folder
+        self._warm = warm
         self.address = f"127.0.0.1:{reserve_port()}"
         self.dashboard = f"127.0.0.1:{reserve_port()}"
         self.engine = f"{scheme}://{self.address}"
@@ -102,13 +106,10 @@ class Cluster:
         """A program with a home of that name; what it prints goes to its log."""
         home = self.home_of(name)
         with (home / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [*map(str, words)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=TOP,
-                env=environment(home) | {"PYTHONUNBUFFERED": "1"},
+            command, kept = [*map(str, words)], environment(home) | {"PYTHONUNBUFFERED": "1"}
+            warm = start_warm(command, kept, log, log) if self._warm else None
+            process: Process = warm or subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=TOP, env=kept
             )
         part = Part(name, home, process)
         self.parts.append(part)
@@ -194,9 +195,9 @@ def append_config(home: Path, text: str) -> None:
 
 
 @contextmanager
-def cluster(folder: Path, scheme: str = "dask") -> Iterator[Cluster]:
+def cluster(folder: Path, scheme: str = "dask", *, warm: bool = False) -> Iterator[Cluster]:
     """A cluster that has nothing yet, whose processes end with the context."""
-    made = Cluster(folder, scheme)
+    made = Cluster(folder, scheme, warm=warm)
     try:
         yield made
     finally:

@@ -5,12 +5,13 @@ pays for that once here. What is forked is a process of its own, with its own ar
 and streams, and runs `blobflow.cli.main`. What it does not show is whether a module imports what it needs:
 so the first command with a verb is to be started as users start it (`start`).
 
-    python -m tools.warm FD
+    python -m tools.warm FD ROOM...
 
-takes orders from the socket FD until its other side is closed. An order is eight bytes of length, which bring
-descriptors along (standard output, standard error, and a socket for the answer), and so many bytes of JSON:
-`words`, `folder`, `environment`. The answer is the program's pid as a line of digits, at once, and when the
-program has ended a line of JSON: its exit code, -N for signal N, and what measure.py tells.
+imports all of these packages, and takes orders from the socket FD until its other side is closed. An order is
+eight bytes of length, which bring descriptors along (standard output, standard error, and a socket for the
+answer), and so many bytes of JSON: `words`, `folder`, `environment`. The answer is the program's pid as a
+line of digits, at once, and when the program has ended a line of JSON: its exit code, -N for signal N, and
+what measure.py tells.
 """
 
 from __future__ import annotations
@@ -37,16 +38,19 @@ from tools.checkout import TOP
 
 _LENGTH = 8
 ROOMS = ("blobflow.cli", "blobflow.server", "blobflow.transports", "blobflow.operations")
+# Of what runs on a cluster, alone: nothing else imports Dask.
+CLUSTER = (*ROOMS, "blobflow.cluster")
 
 
 # The side that asks
 
 
 class WarmPython:
-    """Starts programs off a warm Python, which is started itself when it is first needed. Used by any thread;
-    `close` it."""
+    """Starts programs off a warm Python, which is started itself when it is first needed, and then imports
+    these `rooms`. Used by any thread; `close` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rooms: Sequence[str] = ROOMS) -> None:
+        self._rooms = rooms
         self._lock = threading.Lock()
         self._orders: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +73,7 @@ class WarmPython:
         ours, theirs = socket.socketpair()
         with closing(theirs):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tools.warm", str(theirs.fileno())],
+                [sys.executable, "-m", "tools.warm", str(theirs.fileno()), *self._rooms],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd=TOP,
@@ -146,15 +150,16 @@ def start(
     if verb not in _started:
         _started.add(verb)
         return None
-    return _warm_python().start(words, environment, out, err)
+    rooms = CLUSTER if verb == "worker" or "--engine" in words else ROOMS
+    return _warm_python(rooms).start(words, environment, out, err)
 
 
 _started: set[str] = set()
 
 
 @functools.cache
-def _warm_python() -> WarmPython:
-    warm = WarmPython()
+def _warm_python(rooms: Sequence[str]) -> WarmPython:
+    warm = WarmPython(rooms)
     atexit.register(warm.close)
     return warm
 
@@ -165,7 +170,7 @@ def _warm_python() -> WarmPython:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = socket.socket(fileno=int(sys.argv[1]))
-    import_all()
+    import_all(sys.argv[2:])
     while True:
         length, streams, _, _ = socket.recv_fds(orders, _LENGTH, 3)
         if not length:
@@ -190,9 +195,9 @@ def _reap() -> None:
         pass
 
 
-def import_all() -> None:
+def import_all(rooms: Sequence[str] = ROOMS) -> None:
     """All that a command might import, so that none has to."""
-    for room in ROOMS:
+    for room in rooms:
         package = import_module(room)
         for module in pkgutil.walk_packages(package.__path__, f"{room}."):
             import_module(module.name)

@@ -16,7 +16,7 @@ from tests.memory import folder_in_memory
 from tools import imageset
 from tools.processes import Registry, blobflow_serve, docker_registry
 
-# Files whose tests are about disks, keep what is large, or keep the storage of podman.
+# Files whose tests are about disks, or may keep what is large.
 ON_DISK = frozenset(
     {
         "test_airgap",

@@ -131,7 +131,7 @@ def source(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def field(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    with cluster(tmp_path_factory.mktemp("cluster")) as made:
+    with cluster(tmp_path_factory.mktemp("cluster"), warm=True) as made:
         yield Field(made, source)
 
 

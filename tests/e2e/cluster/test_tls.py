@@ -52,7 +52,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and one worker."""
-    with cluster(tmp_path_factory.mktemp("cluster"), "tls") as made:
+    with cluster(tmp_path_factory.mktemp("cluster"), "tls", warm=True) as made:
         (ca, *pair) = files(certificates, "scheduler", "--tls-")
         made.start_scheduler("--protocol", "tls", f"{ca}-file", *pair)
         made.start_worker("worker-1", *files(certificates, "worker-1"))
