@@ -6,7 +6,8 @@ within the limits that were set (`congestion_window`).
 Distance. How many small requests there may be grows with the round trip to the host (`round_trip`): what is
 on its way is no load there, and more of it hides the way. Blobs keep their number where it was set; else
 there may be more of them at a far host, as long as more move more (`stream_growth`). The other side of such
-copies takes as many, since they come slowly.
+copies takes as many, since they come slowly. What many of them moved there is remembered, for who could read
+one blob by as many (`peak_rate`).
 
 Permits. Reads and writes are streams of blobs; small requests have one permit in the window that no stream
 may take, so that a HEAD never queues behind blobs. A stream that only waits for its answer counts as a small
@@ -22,6 +23,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
+from blobflow.transports.registry.capabilities.peak_rate import PeakRate
 from blobflow.transports.registry.capabilities.stream_growth import StreamGrowth
 from blobflow.transports.registry.http.congestion_window import CongestionWindow
 from blobflow.transports.registry.http.round_trip import RoundTrip
@@ -50,6 +52,7 @@ class HostLimiter:
         self._far_connections = max(connections, far_connections)
         self._moved = moved
         self._growth = {PermitKind.READ: StreamGrowth(), PermitKind.WRITE: StreamGrowth()}
+        self._reads = PeakRate()
         self._matched = 0
         self._clock = clock
         self._waits = waits or HostWaits()
@@ -125,9 +128,18 @@ class HostLimiter:
         """How many more permits of that kind there may be, as things stand."""
         return max(0, self.limit(kind) - self._used[kind])
 
+    def reads_at_best(self, rate: float) -> int:
+        """How many streams of this far host moved clearly more than `rate` (bytes a second) together, not
+        long ago; 0: none did."""
+        return self._reads.streams(self._clock(), rate)
+
     def is_over(self, kind: PermitKind) -> bool:
         """Whether more permits of that kind are held than there may be by now."""
         return self._used[kind] > self.limit(kind)
+
+    def has_spare(self, kind: PermitKind) -> bool:
+        """Whether there is a permit to be had that nobody wants."""
+        return not self.is_wanted and self.admits(kind)
 
     def try_acquire_spare(self, kind: PermitKind) -> HostPermit | None:
         """As `try_acquire`, for what can be done without: only while nobody wants a permit."""
@@ -230,6 +242,11 @@ class HostLimiter:
     def _enter(self, kind: PermitKind) -> None:
         self._used[kind] += 1
         self._in_flight += 1
+        self._count_reads(kind)
+
+    def _count_reads(self, kind: PermitKind) -> None:
+        if kind is PermitKind.READ and self.round_trip.is_far:
+            self._reads.look(self._clock(), self._moved(kind), self._used[kind])
 
     def _look(self, kind: PermitKind) -> None:
         """A stream ends while all that may be are under way: whether more of them would move more."""
@@ -259,6 +276,7 @@ class HostLimiter:
         """Take a permit back."""
         if self._far_connections > self._connections <= self._used[kind] and kind in self._growth:
             self._look(kind)
+        self._count_reads(kind)
         self._used[kind] -= 1
         self._in_flight -= 1
         self._let_in()
