@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from blobflow.content import BlobStream
 from blobflow.events import HostMeter
 from blobflow.permits import MAX_REQUESTS, PermitKind, try_acquire_all
-from blobflow.transports.registry.http.limiter import (
-    CongestionWindow,
-    HostLimiter,
-    HostPermit,
-)
+from blobflow.transports.registry.http.congestion_window import CongestionWindow
+from blobflow.transports.registry.http.limiter import HostLimiter, HostPermit
 from blobflow.transports.registry.http.rate_limit import (
     BURST_SECONDS,
     RateLimit,

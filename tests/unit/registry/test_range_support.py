@@ -81,6 +81,43 @@ def test_a_host_that_objects_gets_half_as_many_and_keeps_at_least_one_more() -> 
     assert host.growth.target == 1
 
 
+def test_as_many_as_are_known_to_bring_more_are_there_at_once() -> None:
+    host = Host(lambda streams: streams * LINE, most=15)
+    host.growth.begin()
+    host.growth.known = 7
+    assert host.run(STEP) == 8
+    assert host.run(1) == 16, "and more are found out"
+    host.growth.end()
+    assert (host.growth.target, host.growth.known) == (0, 0)
+
+
+def test_they_come_when_there_is_room_and_a_host_that_objects_is_believed() -> None:
+    host = Host(lambda streams: streams * LINE, most=2)
+    host.growth.begin()
+    host.growth.known = 7
+    assert host.run(STEP) == 3
+    host.most = 7
+    assert host.run(STEP) == 8
+    host.growth.objected(host.now)
+    assert host.run(STEP) == 4
+    host.rate = lambda streams: LINE
+    assert host.run(2 * REST_SECONDS) == 4, "what it objected to is not known to be worth it any more"
+
+
+def test_what_is_known_to_one_reader_is_shared_by_all() -> None:
+    support = RangeSupport()
+    first, second = object(), object()
+    support.begin(first, known=9)
+    support.measure(0.0, 0, free=8)
+    assert support.share == 8
+    support.begin(second)
+    support.measure(0.0, 0, free=8)
+    assert support.share == 4
+    support.end(first)
+    support.end(second)
+    assert support.share == 0
+
+
 def test_the_reader_with_the_fewest_streams_gets_the_next() -> None:
     support = RangeSupport()
     first, second = object(), object()

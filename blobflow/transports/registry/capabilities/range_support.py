@@ -47,9 +47,11 @@ class RangeSupport:
             return True
         return False
 
-    def begin(self, reader: object) -> None:
-        """`reader` reads a blob by ranges from now on."""
+    def begin(self, reader: object, known: int = 0) -> None:
+        """`reader` reads a blob by ranges from now on. `known`: so many streams are known to bring more here
+        than its blob's first one does alone."""
         self.growth.begin()
+        self.growth.known = max(self.growth.known, known - 1)
         self._streams[reader] = 0
 
     def end(self, reader: object) -> None:
@@ -76,6 +78,11 @@ class RangeSupport:
     def is_over(self) -> bool:
         """Whether there are more streams than there are to be."""
         return sum(self._streams.values()) > self.growth.target
+
+    @property
+    def share(self) -> int:
+        """How many streams one of those who read is about to have."""
+        return max(self.growth.target, self.growth.known) // max(1, len(self._streams))
 
     def may_open(self, reader: object) -> bool:
         """Whether `reader` may have one more stream: the one with the fewest gets it."""

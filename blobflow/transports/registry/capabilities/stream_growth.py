@@ -23,10 +23,12 @@ PROVEN_FOR = 120.0
 
 
 class StreamGrowth:
-    """How many streams there may be beyond those that there are anyway. `target`: so many."""
+    """How many streams there may be beyond those that there are anyway. `target`: so many. `known`: so many
+    are known to bring more, and not measured again."""
 
     def __init__(self) -> None:
         self.target = 0
+        self.known = 0
         self._less: tuple[int, float] | None = None  # the target before the growth, and what it brought
         self._measured = 0
         self._window: tuple[float, int] | None = None
@@ -40,7 +42,7 @@ class StreamGrowth:
 
     def end(self) -> None:
         """There is no use for more."""
-        self.target, self._less, self._window = 0, None, None
+        self.target, self.known, self._less, self._window = 0, 0, None, None
 
     def is_proven(self, now: float) -> bool:
         """Whether more streams brought more here, not long ago."""
@@ -49,7 +51,8 @@ class StreamGrowth:
     def measure(self, now: float, moved: int, *, flowing: int, usual: int, most: int) -> None:
         """`moved`: bytes that all streams have moved so far; `flowing`: streams beyond the `usual` ones that
         have moved some of them, of which there may be at `most` so many. Call it often."""
-        self.target = max(1, min(self.target, most))
+        least = self.known if now >= self._rests_until else 0
+        self.target = max(1, min(max(self.target, least), most))
         if flowing < self.target or self._window is None:
             self._window = now, moved
             return
@@ -80,5 +83,6 @@ class StreamGrowth:
     def objected(self, now: float) -> None:
         """The host does not like so many."""
         self.target = max(1, self.target // 2)
+        self.known = min(self.known, self.target)
         self._less, self._window = None, None
         self._rests_until = now + self._rest

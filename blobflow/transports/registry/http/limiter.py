@@ -1,15 +1,13 @@
 """The limiter of one host: how many requests may be in flight there. Synchronous decisions.
 
-Concurrency. A window holds the requests in flight at the host, of whatever kind. It opens as answers come
-while it is full, and closes by a factor when the host says 429 or 503 or goes silent: additive increase,
-multiplicative decrease, within the limits that were set. The size that was refused last is remembered: up to
-it the window opens quickly, beyond it slowly, so that a host with eight slots is asked for a ninth at once
-only every few hundred requests.
+Concurrency. A window holds the requests in flight at the host, of whatever kind; answers open and close it,
+within the limits that were set (`congestion_window`).
 
 Distance. How many small requests there may be grows with the round trip to the host (`round_trip`): what is
 on its way is no load there, and more of it hides the way. Blobs keep their number where it was set; else
 there may be more of them at a far host, as long as more move more (`stream_growth`). The other side of such
-copies takes as many, since they come slowly.
+copies takes as many, since they come slowly. What many of them moved there is remembered, for who could read
+one blob by as many (`peak_rate`).
 
 Permits. Reads and writes are streams of blobs; small requests have one permit in the window that no stream
 may take, so that a HEAD never queues behind blobs. A stream that only waits for its answer counts as a small
@@ -20,76 +18,16 @@ whatever the window, so that a window of one can't stop a run. See `permits` for
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from blobflow.permits import MAX_REQUESTS, Permit, PermitKind
+from blobflow.transports.registry.capabilities.peak_rate import PeakRate
 from blobflow.transports.registry.capabilities.stream_growth import StreamGrowth
+from blobflow.transports.registry.http.congestion_window import CongestionWindow
 from blobflow.transports.registry.http.round_trip import RoundTrip
 from blobflow.waits import HostWaits
-
-# A window that was refused right after it was known to be good is one too large: it closes by little, and
-# stays near the limit. One that is refused before it was ever used whole is much too large.
-SMALL_DECREASE = 0.85
-LARGE_DECREASE = 0.5
-# Answers, in windows full, that open the window by one: below the size that was refused last, and at it.
-# 40 windows of 8 are some 320 requests for one 429: 0.3 %.
-APPROACH = 2.0
-PROBE = 40.0
-
-
-class CongestionWindow:
-    """The size of the window, as answers teach it. Sans-IO; times are seconds of any one clock."""
-
-    def __init__(self, start: int, ceiling: int) -> None:
-        self.ceiling = ceiling
-        self._exact = float(min(start, ceiling))
-        self._refused = math.inf
-        self._cut_at = -math.inf
-        self._since_cut = 0
-
-    @property
-    def size(self) -> int:
-        """Requests in flight at once; at least 1."""
-        return int(min(self._exact, self.ceiling))
-
-    def answered(self, *, full: bool) -> None:
-        """The host answered without signs of overload; `full`: the whole window was in use."""
-        self._since_cut += 1
-        if full:
-            self._exact = min(self.ceiling, self._exact + self._step())
-        if self._exact >= self._refused + 1:
-            self._refused = math.inf  # it takes more than it did
-
-    def congested(self, sent: float, now: float) -> None:
-        """The host is overloaded. A request `sent` before the last decrease says nothing about that."""
-        if sent <= self._cut_at:
-            return
-        probed = self._since_cut >= self._exact
-        if probed or self._refused == math.inf:
-            self._refused = self._exact
-        self._exact = max(1.0, self._exact * (SMALL_DECREASE if probed else LARGE_DECREASE))
-        self._cut_at = now
-        self._since_cut = 0
-
-    def crowded(self, least: int) -> None:
-        """The host answered, but ever later: one window full of such answers closes the window by one, down
-        to `least`."""
-        exact = min(self._exact, float(self.ceiling))
-        self._exact = max(float(least), exact - 1.0 / exact)
-
-    def resize(self, start: int) -> None:
-        """Other limits hold: one that was never refused begins with `start`, as at first."""
-        if self._cut_at == -math.inf:
-            self._exact = float(min(start, self.ceiling))
-
-    def _step(self) -> float:
-        if self._cut_at == -math.inf:
-            return 1.0  # never refused: twice as many with every window
-        slowness = APPROACH if self._exact < self._refused - 1 or self._refused == math.inf else PROBE
-        return 1.0 / (slowness * self._exact)
 
 
 class HostLimiter:
@@ -114,6 +52,7 @@ class HostLimiter:
         self._far_connections = max(connections, far_connections)
         self._moved = moved
         self._growth = {PermitKind.READ: StreamGrowth(), PermitKind.WRITE: StreamGrowth()}
+        self._reads = PeakRate()
         self._matched = 0
         self._clock = clock
         self._waits = waits or HostWaits()
@@ -189,9 +128,18 @@ class HostLimiter:
         """How many more permits of that kind there may be, as things stand."""
         return max(0, self.limit(kind) - self._used[kind])
 
+    def reads_at_best(self, rate: float) -> int:
+        """How many streams of this far host moved clearly more than `rate` (bytes a second) together, not
+        long ago; 0: none did."""
+        return self._reads.streams(self._clock(), rate)
+
     def is_over(self, kind: PermitKind) -> bool:
         """Whether more permits of that kind are held than there may be by now."""
         return self._used[kind] > self.limit(kind)
+
+    def has_spare(self, kind: PermitKind) -> bool:
+        """Whether there is a permit to be had that nobody wants."""
+        return not self.is_wanted and self.admits(kind)
 
     def try_acquire_spare(self, kind: PermitKind) -> HostPermit | None:
         """As `try_acquire`, for what can be done without: only while nobody wants a permit."""
@@ -294,6 +242,11 @@ class HostLimiter:
     def _enter(self, kind: PermitKind) -> None:
         self._used[kind] += 1
         self._in_flight += 1
+        self._count_reads(kind)
+
+    def _count_reads(self, kind: PermitKind) -> None:
+        if kind is PermitKind.READ and self.round_trip.is_far:
+            self._reads.look(self._clock(), self._moved(kind), self._used[kind])
 
     def _look(self, kind: PermitKind) -> None:
         """A stream ends while all that may be are under way: whether more of them would move more."""
@@ -323,6 +276,7 @@ class HostLimiter:
         """Take a permit back."""
         if self._far_connections > self._connections <= self._used[kind] and kind in self._growth:
             self._look(kind)
+        self._count_reads(kind)
         self._used[kind] -= 1
         self._in_flight -= 1
         self._let_in()

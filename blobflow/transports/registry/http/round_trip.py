@@ -50,6 +50,11 @@ class RoundTrip:
         return int(self.near * min(max(self.shortest / NEAR_SECONDS, 1), FARTHEST))
 
     @property
+    def usual(self) -> float:
+        """Seconds that an answer takes by now, what it waits for others included; 0: not known."""
+        return self._usual
+
+    @property
     def is_far(self) -> bool:
         """Whether the host is known to be farther away than a near one."""
         return NEAR_SECONDS < self.shortest < math.inf

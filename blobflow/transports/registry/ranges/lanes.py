@@ -26,7 +26,8 @@ from blobflow.transports.registry.ranges.segments import Segment, Segments
 
 
 class RangeLanes:
-    """Fetches the `segments` of a blob. `finished` is called when the last byte has come.
+    """Fetches the `segments` of a blob. `finished` is called when the last byte has come. `known`: see
+    `RangeSupport.begin`.
 
     `answered`: a range was answered as it has to be. `refusal`: one was not, and why.
     """
@@ -38,6 +39,7 @@ class RangeLanes:
         requests: RangeRequests,
         segments: Segments,
         finished: Callable[[], None],
+        known: int = 0,
     ) -> None:
         self.answered = False
         self.refusal: RangesRefused | None = None
@@ -52,12 +54,17 @@ class RangeLanes:
         self._fetching: dict[int, Segment] = {}
         self._failed = False
         self._bug: Exception | None = None
-        self._support.begin(self)
+        self._support.begin(self, known)
 
     @property
     def has_failed(self) -> bool:
         """Whether a segment failed: none is begun any more."""
         return self._failed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for: no lane was opened, or all gave their permits back."""
+        return not self._lanes
 
     def grow(self) -> bool:
         """Open the lanes that the host may have, and nobody wants the permits of: one, until that was
@@ -131,7 +138,7 @@ class RangeLanes:
             if spare and (self._support.is_over or limiter.is_wanted or limiter.is_over(PermitKind.READ)):
                 return None
             if self._segments.has_room or self._segments.first is None:
-                return self._segments.begin(len(self._lanes))
+                return self._segments.begin(max(len(self._lanes), self._support.share))
             await self._segments.changed()
         return None
 

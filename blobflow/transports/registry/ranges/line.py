@@ -17,7 +17,8 @@ _SCHEDSTAT = Path("/proc/self/schedstat")
 # Seconds that are looked at, one after the other, until the line is worth it. TCP's slow start is over in the
 # first of them at a round trip of up to 50 ms.
 SEEN_SECONDS = 0.5
-# The same at a host of which it is known that more ranges bring more.
+# The same at a host of which it is known that more ranges bring more; and after the first time at one that is
+# known to be far.
 PROVEN_SECONDS = 0.15
 # The least part of the time that the reader waits, and the most that this process computes or waits for a
 # CPU: with both, at least twice as much could be taken. On a machine whose CPUs are busy, with the source
@@ -72,7 +73,7 @@ class LineObserver:
     ) -> None:
         self._clock = clock
         self._cpu = cpu
-        self._seconds = seconds
+        self.seconds = seconds
         self._begin(clock())
 
     def _begin(self, now: float) -> None:
@@ -83,7 +84,7 @@ class LineObserver:
         """Count `size` bytes that were waited for so long; what was seen, each time that it is enough."""
         self._waited += waited
         self._received += size
-        if now - self._since < self._seconds:
+        if now - self._since < self.seconds:
             return None
         seen = Seen(now - self._since, self._waited, self._cpu() - self._cpu_since, self._received)
         self._begin(now)

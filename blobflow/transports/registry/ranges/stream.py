@@ -24,7 +24,7 @@ from typing import Self
 from blobflow.content import BlobStream, Chunk
 from blobflow.errors import ConnectionLost, NetworkError
 from blobflow.oci import Descriptor
-from blobflow.permits import Permit
+from blobflow.permits import Permit, PermitKind
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.ranges.lanes import RangeLanes
 from blobflow.transports.registry.ranges.line import (
@@ -44,8 +44,11 @@ MIB = 1024 * 1024
 LEAST_RANGE = MIB
 MOST_RANGE = 8 * MIB
 RANGE_SECONDS = 0.5
-# The first range is so many of them ahead of the head; more, where it is answered too late.
+# The first range is one of them ahead of the head; so many times as far, where it is answered too late.
 MOST_LEAD = 16
+# Where it is known how long answers take, what the head brings in so many of them is enough: a connection,
+# the answer, and as much again. What lies before the border comes by the head alone.
+LEAD_TRIPS = 4
 
 
 def can_be_divided(length: int) -> bool:
@@ -89,6 +92,7 @@ class RangedStream:
         self._reopen = reopen
         seconds = PROVEN_SECONDS if self._support.growth.is_proven(client.now()) else SEEN_SECONDS
         self._line: LineObserver | None = LineObserver(client.now, seconds)
+        self._worth: Seen | None = None  # what was seen last of a line that is worth ranges
         self._began = client.now()
         self._lead = 1
         self._segments: Segments | None = None
@@ -135,30 +139,51 @@ class RangedStream:
         self._position += len(chunk)
         if self._lanes is not None:
             return await self._ahead_of(self._lanes, chunk)
-        if self._line is not None and (seen := self._line.saw(now - began, len(chunk), now)) is not None:
-            await self._consider(seen)
+        if self._line is not None:
+            if (seen := self._line.saw(now - began, len(chunk), now)) is not None:
+                self._judge(self._line, seen)
+            if self._worth is not None and self._client.limiter.has_spare(PermitKind.READ):
+                await self._go_ahead(self._worth)
         return chunk
 
-    async def _consider(self, seen: Seen) -> None:
-        """Ask for a first range, if what was seen is worth it and the host may be asked."""
-        client, left = self._client, self._stop - self._position
+    def _judge(self, line: LineObserver, seen: Seen) -> None:
+        """Whether what was seen is worth ranges, and the host may be asked for them."""
+        client = self._client
+        self._worth = None
         if not self._support.may_be_asked(self._blob.digest, client.now()):
             self._line = None
             return
+        if client.limiter.round_trip.is_far:
+            line.seconds = PROVEN_SECONDS
         if client.reading is not None:
             average = (self._position - self._offset) / (client.now() - self._began)
             if average >= LIMITED * client.reading.rate:
                 return  # what holds it back is a limit of ours
+        if is_worth_ranges(seen, self._stop - self._position):
+            self._worth = seen
+
+    async def _go_ahead(self, seen: Seen) -> None:
+        """Ask for a first range, if there is enough for one: nobody else wants the permits."""
+        client = self._client
+        self._worth = None
         size = int(min(MOST_RANGE, max(LEAST_RANGE, seen.rate * RANGE_SECONDS)))
-        if left < (self._lead + 1) * size or not is_worth_ranges(seen, left):
+        lead = self._lead * self._least_lead(size, seen.rate)
+        if self._stop - self._position < lead + size:
             return
-        border = self._position + self._lead * size
-        segments = Segments(border, self._stop, size, client.read_ahead)
-        lanes = RangeLanes(client, self._blob, self._requests, segments, self._permit.release)
+        segments = Segments(self._position + lead, self._stop, size, client.read_ahead)
+        known = client.limiter.reads_at_best(seen.rate)
+        lanes = RangeLanes(client, self._blob, self._requests, segments, self._permit.release, known)
         if lanes.grow():
             self._lanes, self._segments = lanes, segments
         else:
-            await lanes.close()  # the permits are wanted for whole blobs
+            await lanes.close()  # another blob's ranges have them
+
+    def _least_lead(self, size: int, rate: float) -> int:
+        """How far ahead of the head a range of `size` bytes is at least, at `rate` bytes a second."""
+        trip = self._client.limiter.round_trip
+        if not trip.is_far:
+            return size
+        return min(size, max(LEAST_RANGE, int(rate * trip.usual * LEAD_TRIPS)))
 
     async def _ahead_of(self, lanes: RangeLanes, chunk: Chunk) -> Chunk:
         """What of the head's chunk is passed on, while ranges are fetched ahead of it."""
@@ -167,6 +192,8 @@ class RangedStream:
         beyond = self._position - self._segments.border
         if lanes.has_failed:
             await self._fall_back(lanes, lanes.refusal.reason if lanes.refusal else "no answer")
+        elif lanes.is_idle and not lanes.answered:
+            await self._give_way(lanes)
         elif beyond >= 0 and not lanes.answered:
             await self._was_late(lanes)
         elif beyond >= 0:
@@ -183,14 +210,18 @@ class RangedStream:
         self._line = self._lanes = self._segments = None
         await lanes.close()
 
+    async def _give_way(self, lanes: RangeLanes) -> None:
+        """No ranges for now: the head goes on, and its line is looked at."""
+        self._lanes = self._segments = None
+        await lanes.close()
+
     async def _was_late(self, lanes: RangeLanes) -> None:
         """The head came to the border before a range was answered: the next one is farther ahead."""
         self._lead *= 4
         if self._lead > MOST_LEAD:
             await self._fall_back(lanes, "no answer in time")
         else:
-            self._lanes = self._segments = None
-            await lanes.close()
+            await self._give_way(lanes)
 
     def _go_over(self, lanes: RangeLanes) -> None:
         """Leave the head; what it lacks up to the border is a range as any other."""
