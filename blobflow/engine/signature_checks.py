@@ -40,6 +40,7 @@ from blobflow.errors import (
 from blobflow.oci import Descriptor, Digest, Reference
 from blobflow.signatures.contract import ClaimedImage, FoundSignature, SignatureJudge, Verdict
 from blobflow.signatures.finding import read_signatures, signature_layers, signing_referrers
+from blobflow.signatures.judging import JudgingThreads
 
 # Characters of the verdicts that are remembered of one image: of more than some dozen manifests they are
 # found out again.
@@ -83,6 +84,7 @@ class SignatureChecks:
         self._lookups = lookups
         self._reader = reader
         self._judges: dict[str, SignatureJudge] = {}
+        self._threads = JudgingThreads()
         self._verdicts = AsyncMemo(self._judge)
 
     def demanded(self, pairs: Iterable[Pair]) -> list[Pair]:
@@ -149,7 +151,7 @@ class SignatureChecks:
             if any(each.form == "bundle" for each in signatures):
                 image = msgspec.structs.replace(image, manifest=await self._manifest(question))
             try:
-                return judge.judge(image, signatures)
+                return await self._threads.judge(judge, image, signatures)
             except SignatureRejected as error:
                 if self._policy.judged == "all":  # the name alone does not say which
                     error.message += f" (of {image.digest})"

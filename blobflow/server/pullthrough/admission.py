@@ -33,6 +33,7 @@ from blobflow.server.pullthrough.listed_manifests import ListedManifests
 from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.signatures.contract import ClaimedImage, FoundSignature, SignatureJudge
 from blobflow.signatures.finding import find_signatures
+from blobflow.signatures.judging import JudgingThreads
 from blobflow.transports.store import Store
 
 # Refusals that are remembered; one that is forgotten is made again.
@@ -78,7 +79,7 @@ class Admission:
         clock: Callable[[], float],
     ) -> None:
         self._judge = judge
-        self._reader = reader
+        self._threads = JudgingThreads()
         self._requests = requests
         self._source_at = source_at
         self._have = have
@@ -136,7 +137,7 @@ class Admission:
             await self._find(upstream, image.digest, seconds) if self._judge.wants_signatures(image) else []
         )
         try:
-            await self._reader.run(lambda: self._judge.judge(image, found))
+            await self._threads.judge(self._judge, image, found)
         except SignatureRejected as error:
             self._refusals.put((upstream, image.reference.tag, image.digest), error.message)
             self._observer(Warned(f"refused to clients: {error.message}"))
