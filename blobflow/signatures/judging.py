@@ -1,7 +1,7 @@
 """Judging beside an event loop.
 
-Signatures at the bounds are seconds of arithmetic, which whoever may push at a source can ask for. So verdicts
-that follow from signatures are found in a thread, one at a time, while the loop goes on.
+Signatures at the bounds are seconds of arithmetic, which whoever may push at a source can ask for. So
+verdicts that follow from signatures are found in a thread, one at a time, while the loop goes on.
 """
 
 from __future__ import annotations

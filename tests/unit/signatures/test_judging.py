@@ -114,7 +114,7 @@ async def test_without_signatures_no_thread_is_needed() -> None:
 
 
 def test_warnings_are_as_before_when_two_threads_were_without_them() -> None:
-    """Filters belong to all threads: who put back last what it found within the other would leave them off."""
+    """Filters belong to all threads: who goes last must not put back what it found within the other."""
     first_inside, second_inside, leave = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
