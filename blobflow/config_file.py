@@ -118,7 +118,8 @@ class SignaturesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str | None, _described("The roots of sigstore's certificates and logs, a trusted_root.json.")
     ] = None
     policy_for: Annotated[
-        Judged, _described("What it has to accept: what a tag names, or each manifest below that too.")
+        Judged,
+        _described("What it has to accept: what a tag names, each image below that, or each manifest."),
     ] = "root"
 
 

@@ -3,8 +3,8 @@
 A list has what a repository holds just then, with its annotations unless they are very long: who reads the
 manifest has them, and nobody can push what makes the list of all others unreadable. An index knows which
 manifests have which subject. A manifest's entry in the list is made from the manifest when a page needs it,
-unless the entry is small and was needed lately. So the cost of one answer has a bound: the bytes of a page, and
-how many manifests are read for it.
+unless the entry is small and was needed lately. So the cost of one answer has a bound: the bytes of a page,
+and how many manifests are read for it.
 """
 
 from __future__ import annotations

@@ -293,21 +293,23 @@ def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
 def _judged(
     saved: SavedPlan, image: SavedImage, puts: Mapping[Digest, Descriptor], policy: Policy
 ) -> list[Descriptor]:
-    """The manifests of an image that are judged: those that were when the plan was made, and its root; where
-    all are to be and were not then, also those that the plan puts as their sources have them. `puts`: what it
-    puts for any image."""
-    below = dict.fromkeys(Digest(each.digest) for each in image.verdicts)
-    if policy.judged == "all" and (saved.policy.judged != "all" or not image.verdicts):
+    """The manifests of an image that are judged: those that were when the plan was made, and its root unless
+    images alone are judged; where more are to be than were then, also those that the plan puts as their
+    sources have them. `puts`: what it puts for any image."""
+    root, images = image.source_root, policy.judged == "images"
+    as_then = policy.judged == saved.policy.judged and bool(image.verdicts)
+    found = dict.fromkeys(Digest(each.digest) for each in image.verdicts if as_then or not images)
+    if policy.judged != "root" and not as_then:
         others = {*saved.made, *(each.digest for each in image.referrers)}
-        own = (saved.steps[number] for number in sorted(steps_of(saved, [image])))
-        found = (step.manifest.digest for step in own if isinstance(step, Put))
-        below |= dict.fromkeys(digest for digest in found if digest not in others)
-    below.pop(image.source_root.digest, None)
-    unknown = Descriptor(media.OCI_MANIFEST, image.source_root.digest, UNKNOWN_SIZE)
-    return [
-        image.source_root,
-        *(puts.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in below),
-    ]
+        own = [saved.steps[number] for number in sorted(steps_of(saved, [image]))]
+        put = [step.manifest for step in own if isinstance(step, Put)]
+        wanted = [each for each in put if not images or each.media_type not in media.INDEXES]
+        found |= dict.fromkeys(each.digest for each in wanted if each.digest not in others)
+    if not images or not found:
+        found = dict.fromkeys((root.digest, *found))
+    unknown = Descriptor(media.OCI_MANIFEST, root.digest, UNKNOWN_SIZE)
+    known = {root.digest: root, **puts}
+    return [known.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in found]
 
 
 def _skipped(each: SavedSkip) -> ImageRecord:

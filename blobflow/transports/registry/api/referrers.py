@@ -9,8 +9,8 @@ it is short; else each is asked for.
 Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
 the fallback index is read again, merged and put. There is no way to do that at once. Merges of one process
 are done one after the other. Another process may put a list in which ours are not: so what the tag names is
-asked again after each put, and before one that replaces a list; if it is another one, all begins anew. What is
-left is a put of another's that was made before ours, and arrives after we asked.
+asked again after each put, and before one that replaces a list; if it is another one, all begins anew. What
+is left is a put of another's that was made before ours, and arrives after we asked.
 """
 
 from __future__ import annotations
