@@ -534,6 +534,18 @@ def test_a_ca_says_that_it_may_issue_certificates_or_nothing(judging: Judging) -
             assert "a certificate that may not issue others" in refusal(judge, signature)
 
 
+@pytest.mark.parametrize("subject", ["", "somebody"])
+@pytest.mark.parametrize("critical", [False, True])
+def test_names_count_whether_they_are_critical_or_not(subject: str, critical: bool, judging: Judging) -> None:
+    """openssl writes what its configuration says, and skopeo takes either."""
+    leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER, subject=subject, critical=critical)
+    acceptance(judging(by_ca(AUTHORITY, LOG)), certified(leaf))
+    other = AUTHORITY.issue(
+        KEY, x509.RFC822Name("other@example.com"), issuer=ISSUER, subject=subject, critical=critical
+    )
+    assert "not of build@example.com" in refusal(judging(by_ca(AUTHORITY, LOG)), certified(other))
+
+
 def test_a_certificate_for_another_use(judging: Judging) -> None:
     leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER, usage=ExtendedKeyUsageOID.SERVER_AUTH)
     message = refusal(judging(by_ca(AUTHORITY, LOG)), certified(leaf))
