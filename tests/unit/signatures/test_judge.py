@@ -122,6 +122,32 @@ def test_a_bundle_of_cosign_3_proves_the_image(kind: str, judging: Judging) -> N
     acceptance(judging(by_key(key)), bundle(attestation_bundle(key, statement(DIGEST))))
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (("verificationMaterial",), "tlogEntries"),
+        (("verificationMaterial", "timestampVerificationData"), "rfc3161Timestamps"),
+        (("verificationMaterial", "publicKey"), "hint"),
+    ],
+)
+def test_null_is_what_is_not_there(place: tuple[str, ...], name: str, judging: Judging) -> None:
+    """As protobuf reads JSON; of what has to be there it is a mistake."""
+    raw = attestation_bundle(KEY, statement(DIGEST))
+    part = raw
+    for each in place:
+        part = part.setdefault(each, {})
+    part[name] = None
+    acceptance(judging(by_key()), bundle(raw))
+    raw["dsseEnvelope"]["payloadType"] = None
+    assert "is no bundle that can be read" in refusal(judging(by_key()), bundle(raw))
+
+
+def test_a_subject_may_have_null_for_a_name(judging: Judging) -> None:
+    named = json.loads(statement(DIGEST, "x"))
+    named["subject"][0]["name"] = None
+    acceptance(judging(by_key()), bundle(attestation_bundle(KEY, json.dumps(named).encode())))
+
+
 @pytest.mark.parametrize(("kind", "strength"), [("p384", hashes.SHA384()), ("p521", hashes.SHA512())])
 def test_the_hash_of_a_curve_counts_as_sha256_does(
     kind: str, strength: hashes.HashAlgorithm, judging: Judging
