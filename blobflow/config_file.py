@@ -33,9 +33,11 @@ wrong is told at once. The descriptions of the types are those of the JSON schem
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -118,7 +120,8 @@ class SignaturesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str | None, _described("The roots of sigstore's certificates and logs, a trusted_root.json.")
     ] = None
     policy_for: Annotated[
-        Judged, _described("What it has to accept: what a tag names, or each manifest below that too.")
+        Judged,
+        _described("What it has to accept: what a tag names, each image below that, or each manifest."),
     ] = "root"
 
 
@@ -162,16 +165,18 @@ class ConfiguredValue(msgspec.Struct, frozen=True):
     line: int
 
 
+# The text of a file, what that says, and the hosts in it.
+_ReadFile = tuple[str, dict[str, Any], dict[str, HostSettings]]
+
+
 def read_config(path: Path) -> dict[str, HostSettings]:
     """The hosts of a file. Raises InvalidConfig where it can't be read, or as `parse_config`."""
-    return parse_config(_read(path), str(path), path.parent)
+    return dict(_read(path)[2])
 
 
 def read_signatures(path: Path) -> SignatureSettings:
     """What a file says of signatures. Raises as `read_config`."""
-    text = _read(path)
-    parse_config(text, str(path), path.parent)
-    table = msgspec.convert(tomllib.loads(text).get("signatures", {}), SignaturesTable)
+    table = msgspec.convert(_read(path)[1].get("signatures", {}), SignaturesTable)
     return SignatureSettings(
         None if table.policy is None else path.parent / table.policy,
         None if table.trusted_root is None else path.parent / table.trusted_root,
@@ -181,18 +186,15 @@ def read_signatures(path: Path) -> SignatureSettings:
 
 def read_engine(path: Path) -> EngineSettings:
     """What a file says of the engine. Raises as `read_config`."""
-    text = _read(path)
-    parse_config(text, str(path), path.parent)
-    table = msgspec.convert(tomllib.loads(text).get("engine", {}), EngineTable)
+    table = msgspec.convert(_read(path)[1].get("engine", {}), EngineTable)
     files = (None if name is None else path.parent / name for name in (table.ca, table.cert, table.key))
     return EngineSettings(table.address, *files)
 
 
 def read_values(path: Path) -> list[ConfiguredValue]:
     """What a file says, value by value. Raises as `read_config`."""
-    text = _read(path)
-    parse_config(text, str(path), path.parent)
-    lines, document = TomlLines(text), tomllib.loads(text)
+    text, document, _ = _read(path)
+    lines = TomlLines(text)
     found = [
         ConfiguredValue(check_host(host), key, value, lines.line(("registry", host, key)))
         for host, table in document.get("registry", {}).items()
@@ -204,13 +206,26 @@ def read_values(path: Path) -> list[ConfiguredValue]:
     return found
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> _ReadFile:
+    """A file, read once as long as it stays the same: verbs ask it for one thing after the other, and a pipe
+    (`--config <(...)`) says what it has to say once."""
     try:
-        return read_bounded(path).decode()
+        found = path.stat()
+        changed = (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else ()
+        return _read_once(path, (found.st_dev, found.st_ino, *changed))
     except OSError as error:
         raise InvalidConfig(f"can't read the configuration {path}: {error.strerror}") from None
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, identity: tuple[int, ...]) -> _ReadFile:
+    """Raises OSError, and InvalidConfig. `identity`: what tells it from what was there before."""
+    try:
+        text = read_bounded(path).decode()
     except UnicodeDecodeError:
         raise InvalidConfig(f"{path} is not TOML: it is not UTF-8") from None
+    hosts = parse_config(text, str(path), path.parent)
+    return text, tomllib.loads(text), hosts
 
 
 def parse_config(text: str, name: str, folder: Path) -> dict[str, HostSettings]:

@@ -31,7 +31,7 @@ from blobflow.engine.plan.desired import DesiredImage, build_desired_images, cho
 from blobflow.engine.plan.inventory import Inventory
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
-from blobflow.engine.signature_checks import SignatureChecks
+from blobflow.engine.signature_checks import SignatureChecks, judged_manifests
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader, read_graph
@@ -250,7 +250,9 @@ class _HostDiscovery:
 
     async def _judge_roots(self, *, decided: bool) -> None:
         """Have the roots judged that no verdict is remembered on: of these, those that are `decided` whatever
-        is found at their sources, or the others."""
+        is found at their sources, or the others; those only if roots are judged in every case."""
+        if self._policy.judged == "images" and not decided:
+            return
         checks, verdicts = self._discovery.signatures, self._verdicts
         pairs = [pair for pair in self._good() if pair in self._discovery.judged and pair not in verdicts]
         roots = {pair: self._roots[pair.source] for pair in pairs}
@@ -268,9 +270,11 @@ class _HostDiscovery:
     ) -> dict[Pair, DesiredImage]:
         """The images with the verdicts on them, once what else of them is judged has been judged too."""
         judged = [pair for pair in self._good() if pair in self._discovery.judged & desired_images.keys()]
-        if self._policy.judged == "all":
+        if self._policy.judged != "root":
             read = [pair for pair in judged if pair not in tags.current]
-            await self._judge({pair: self._below_root(pair, desired_images[pair], graph) for pair in read})
+            await self._judge(
+                {pair: self._not_yet_judged(pair, desired_images[pair], graph) for pair in read}
+            )
         found = dict(desired_images)
         for pair in (pair for pair in judged if pair not in self._failures):
             verdicts, root = self._verdicts[pair], self._roots[pair.source].digest
@@ -278,10 +282,12 @@ class _HostDiscovery:
             found[pair] = msgspec.structs.replace(found[pair], verdicts=verdicts)
         return found
 
-    def _below_root(self, pair: Pair, desired: DesiredImage, graph: Graph) -> list[Descriptor]:
-        """The manifests of an image below its root, as its source has them."""
-        digests, root = source_manifests(desired, graph), self._roots[pair.source].digest
-        return [graph.manifests[digest].descriptor for digest in digests if digest != root]
+    def _not_yet_judged(self, pair: Pair, desired: DesiredImage, graph: Graph) -> list[Descriptor]:
+        """The manifests of an image that are judged, as its source has them, but for a root that is."""
+        own = [graph.manifests[digest] for digest in source_manifests(desired, graph)]
+        wanted = judged_manifests(self._policy.judged, self._roots[pair.source], own)
+        known = {verdict.digest for verdict in self._verdicts.get(pair, ())}
+        return [each for each in wanted if each.digest not in known]
 
     async def _look_ahead(self, pairs: Collection[Pair]) -> None:
         """Ask ahead for what will be needed once the manifests of these pairs have been read."""

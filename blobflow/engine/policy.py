@@ -16,7 +16,7 @@ VerifyLevel = Literal["roots", "blobs", "content"]
 # Which roots of earlier runs are audited, see `engine.targets.audit`.
 AuditMode = Literal["rolling", "all", "none"]
 # Of which manifests a signature policy is asked, see `engine.signature_checks`.
-Judged = Literal["root", "all"]
+Judged = Literal["root", "images", "all"]
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -36,7 +36,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     `signatures` judges whether an image may be mirrored, before anything of it is put anywhere; None: every
     one may. `named_signatures`: the same for pairs that name another policy. `judged`: whether it is asked of
-    what a source's name leads to, or of each manifest below that too (see `engine.signature_checks`).
+    what a source's name leads to, of each image below that, or of each manifest, see
+    `engine.signature_checks`.
     """
 
     keep_going: bool = True

@@ -6,10 +6,11 @@ An image is judged by the digest that is planned and copied, after its name was 
 of it is planned; one that is rejected fails alone. What is judged is what the source has, whatever becomes of
 that at the target: of an index of which some platforms are taken, or that is converted, the index itself.
 
-*Root or all.* A digest covers what is below it. Who signed an index signed the digests of its children, so
-by default only what the source's name leads to is judged. With "all" each manifest below that is mirrored
-has to be signed itself too, as `cosign sign --recursive` does it, for those who pull a platform by its
-digest and verify that.
+*Root, images or all.* A digest covers what is below it. Who signed an index signed the digests of its
+children, so by default only what the source's name leads to is judged. With "all" each manifest below that
+is mirrored has to be signed itself too, as `cosign sign --recursive` does it, for those who pull a platform
+by its digest and verify that. With "images" each image has to be, and no index, as skopeo and podman have it:
+what an index adds, which image is whose platform, is then nobody's word.
 
 *Memory.* A verdict is remembered with the digest, the name and the policy's fingerprint that it is about, and
 counts for an image that an earlier run put whole and that still is there. Whatever is moved is judged anew.
@@ -17,7 +18,7 @@ counts for an image that an earlier run put whole and that still is there. Whate
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -25,7 +26,7 @@ from blobflow.content import Site
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import Pair, site_of
-from blobflow.engine.policy import Policy
+from blobflow.engine.policy import Judged, Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.reader import GraphReader
 from blobflow.engine.sources.referrers import ReferrerLookups
@@ -37,9 +38,10 @@ from blobflow.errors import (
     error_side,
     own_copy,
 )
-from blobflow.oci import Descriptor, Digest, Reference
+from blobflow.oci import Descriptor, Digest, Manifest, Reference
 from blobflow.signatures.contract import ClaimedImage, FoundSignature, SignatureJudge, Verdict
 from blobflow.signatures.finding import read_signatures, signature_layers, signing_referrers
+from blobflow.signatures.judging import JudgingThreads
 
 # Characters of the verdicts that are remembered of one image: of more than some dozen manifests they are
 # found out again.
@@ -83,6 +85,7 @@ class SignatureChecks:
         self._lookups = lookups
         self._reader = reader
         self._judges: dict[str, SignatureJudge] = {}
+        self._threads = JudgingThreads()
         self._verdicts = AsyncMemo(self._judge)
 
     def demanded(self, pairs: Iterable[Pair]) -> list[Pair]:
@@ -149,9 +152,9 @@ class SignatureChecks:
             if any(each.form == "bundle" for each in signatures):
                 image = msgspec.structs.replace(image, manifest=await self._manifest(question))
             try:
-                return judge.judge(image, signatures)
+                return await self._threads.judge(judge, image, signatures)
             except SignatureRejected as error:
-                if self._policy.judged == "all":  # the name alone does not say which
+                if self._policy.judged != "root":  # the name alone does not say which
                     error.message += f" (of {image.digest})"
                 raise
 
@@ -209,5 +212,24 @@ class SignatureChecks:
         judge = self._policy.judge_of(pair)
         assert judge is not None, "who asks has a judge"
         images = [f"{each.transport}:{each.reference}" for each in self._services.claims(pair.source, root)]
-        judged = "its root" if self._policy.judged == "root" else f"all of it, {pair.choice.key}"
-        return f"verdict on {' and '.join(images)}, {judged}: {judge.fingerprint}"
+        return f"verdict on {' and '.join(images)}, {_SAID[self._policy.judged](pair)}: {judge.fingerprint}"
+
+
+_SAID: Mapping[Judged, Callable[[Pair], str]] = {
+    "root": lambda pair: "its root",
+    "images": lambda pair: f"its images, {pair.choice.key}",
+    "all": lambda pair: f"all of it, {pair.choice.key}",
+}
+
+
+def judged_manifests(judged: Judged, root: Descriptor, manifests: Iterable[Manifest]) -> list[Descriptor]:
+    """Which of an image's manifests, of which its source's name leads to `root`, are judged. Where no image
+    stands for it, or an index lists what is none, the root has to."""
+    if judged == "root":
+        return [root]
+    found = list(manifests)
+    if judged == "all":
+        return [root, *(each.descriptor for each in found if each.descriptor.digest != root.digest)]
+    images = [each.descriptor for each in found if not each.is_index]
+    whole = images and not any(each.is_index and each.layers for each in found)
+    return images if whole else [root, *images]

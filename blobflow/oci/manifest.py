@@ -33,8 +33,9 @@ MAX_CHILDREN = 20_000
 # Strings in one manifest: 20,000 children with a platform and some annotations each have as many. Each takes
 # a hundred bytes when it is decoded, so 4 MiB of small ones would take a hundred MiB.
 MAX_STRINGS = 300_000
-# Characters of a media type (RFC 6838 allows 255), or of a platform.
-_MAX_WORD = MAX_PLATFORM
+# Characters of a media type (RFC 6838 allows 255), of an artifact's type, or of a platform. A list of
+# referrers has the types of all, so that one that is too long would spoil the others.
+MAX_WORD = MAX_PLATFORM
 _MAX_SIZE = 2**53  # JSON integers beyond this don't survive other tools
 
 
@@ -159,6 +160,10 @@ def parse_manifest(
     decoded = tuple(
         _descriptor(child, what, sized=not as_listed) for child in taken if child.digest or not as_listed
     )
+    if not let_in and (length := len(document.artifact_type or "")) > MAX_WORD:
+        raise UnsupportedContent(
+            f"{what} has an artifact type of {length} characters; {MAX_WORD} are allowed"
+        )
     is_index = kind in media.INDEXES
     config = _descriptor(document.config, what) if document.config else None
     if not is_index and config is None:
@@ -307,9 +312,9 @@ def _refuse_long_words(child: _Child, what: str) -> None:
     longest = max(len(child.media_type or ""), len(child.artifact_type or ""))
     if child.platform is not None:
         longest = max(longest, child.platform.length)
-    if longest > _MAX_WORD:
+    if longest > MAX_WORD:
         raise UnsupportedContent(
-            f"{what} calls {child.digest} something of {longest} characters; {_MAX_WORD} are allowed"
+            f"{what} calls {child.digest} something of {longest} characters; {MAX_WORD} are allowed"
         )
 
 
@@ -325,7 +330,7 @@ def _descriptor(child: _Child, what: str, *, sized: bool = True) -> Descriptor:
     if child.size is not None and not 0 <= size <= _MAX_SIZE:
         raise UnsupportedContent(f"{what} says that {digest} has {size} bytes")
     kind = child.media_type or ""
-    if len(kind) > _MAX_WORD or child.artifact_type or child.platform is not None:
+    if len(kind) > MAX_WORD or child.artifact_type or child.platform is not None:
         _refuse_long_words(child, what)
     return Descriptor(
         media_type=sys.intern(kind),

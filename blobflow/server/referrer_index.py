@@ -1,9 +1,10 @@
 """The index of a repository's referrers by subject, and lists of them, made a page at a time.
 
-A list has what a repository holds just then. An index knows which manifests have which subject. A manifest's
-entry in the list, with all its annotations, is made from the manifest when a page needs it, unless the entry
-is small and was needed lately: annotations may have megabytes. So the cost of one answer has a bound: the
-bytes of a page, and how many manifests are read for it.
+A list has what a repository holds just then, with its annotations unless they are very long: who reads the
+manifest has them, and nobody can push what makes the list of all others unreadable. An index knows which
+manifests have which subject. A manifest's entry in the list is made from the manifest when a page needs it,
+unless the entry is small and was needed lately. So the cost of one answer has a bound: the bytes of a page,
+and how many manifests are read for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from blobflow.bounded_cache import BoundedCache
 from blobflow.errors import UnsupportedContent
 from blobflow.oci import Digest, parse_manifest
 from blobflow.oci.digest import head_of
-from blobflow.oci.manifest import subject_of
+from blobflow.oci.manifest import MAX_WORD, subject_of
 from blobflow.oci.referrers import referrer_descriptor
 from blobflow.server.manifest_index import DigestHead, ManifestIndexes, ManifestReader
 from blobflow.transports.store.served_content import ServedContent
@@ -30,6 +31,9 @@ MAX_ENTRY_BYTES = 8 * 1024
 # for it. A client follows the link to the rest.
 MAX_MANIFESTS_PER_PAGE = 4000
 READ_BYTES = 64 * 1024 * 1024
+# Characters of annotations in an entry: a page has some such entries, and no client gives up at it. Real ones
+# have some hundred.
+MAX_ANNOTATIONS = 64 * 1024
 # Manifests that are read between two checks of how much still fits.
 _BATCH = 64
 # Pages that are made at once: each holds its bytes, and a manifest.
@@ -223,4 +227,8 @@ def _entry_of(raw: bytes, kind: str, digest: Digest) -> ReferrerEntry | None:
     if manifest.subject is None:
         return None
     entry = referrer_descriptor(manifest)
+    if sum(len(name) + len(value) for name, value in manifest.annotations.items()) > MAX_ANNOTATIONS:
+        entry = msgspec.structs.replace(entry, annotations=None)
+    if entry.artifact_type and len(entry.artifact_type) > MAX_WORD:  # pushed when any length was taken
+        entry = msgspec.structs.replace(entry, artifact_type=None)
     return ReferrerEntry(manifest.subject.digest, entry.artifact_type or "", msgspec.json.encode(entry))

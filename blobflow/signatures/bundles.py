@@ -174,8 +174,7 @@ def read_bundle(raw: bytes) -> Bundle:
     if len(raw) > MAX_BUNDLE:
         raise NotProven(Step.READABLE, f"it has more than {MAX_BUNDLE // 1024**2} MiB")
     try:
-        # strict=False: protobuf writes long numbers as text.
-        found = msgspec.json.decode(raw, type=_Bundle, strict=False)
+        found = _decoded(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise NotProven(Step.READABLE, f"it is no bundle that can be read: {one_line(str(error))}") from error
     if found.media_type not in MEDIA_TYPES:
@@ -195,6 +194,24 @@ def read_bundle(raw: bytes) -> Bundle:
     )
 
 
+def _decoded(raw: bytes) -> _Bundle:
+    """Raises msgspec's errors."""
+    try:
+        # strict=False: protobuf writes long numbers as text.
+        return msgspec.json.decode(raw, type=_Bundle, strict=False)
+    except msgspec.ValidationError:
+        without = _without_nulls(
+            msgspec.json.decode(raw)
+        )  # null is what protobuf takes for a field's default
+        return msgspec.convert(without, _Bundle, strict=False)
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
 def read_statement(payload: bytes) -> Statement:
     """Read an in-toto statement whose envelope was verified. Raises NotProven. A subject whose digests are of
     other kinds than an image's is left out."""
@@ -208,7 +225,8 @@ def read_statement(payload: bytes) -> Statement:
         subjects: list[tuple[Digest, str]] = []
         for each in members["subject"].items()[:MAX_SUBJECTS]:
             fields = each.members()
-            name = fields["name"].text() if "name" in fields else ""
+            named = fields.get("name")
+            name = "" if named is None or named.is_null() else named.text()
             digests = fields["digest"].members() if "digest" in fields else {}
             for algorithm, value in digests.items():
                 try:

@@ -253,6 +253,8 @@ def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
     ca = ca.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
     ca = ca.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_may_issue)
     signer = signer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
+    # Whether it is critical depends on the subject (RFC 5280, 4.2.1.6), which nobody reads here.
+    signer = signer.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
     for optional in (x509.ExtendedKeyUsage, x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier):
         ca = ca.may_be_present(optional, Criticality.AGNOSTIC, None)
         signer = signer.may_be_present(optional, Criticality.AGNOSTIC, None)

@@ -76,5 +76,6 @@ class SignatureJudge(Protocol):
 
     def judge(self, image: ClaimedImage, signatures: Sequence[FoundSignature]) -> Verdict:
         """Accept an image, or raise SignatureRejected with one sentence: which image, and what is wrong with
-        the signature that came closest."""
+        the signature that came closest. Called in a thread, see `judging`: one signature at a time should be
+        taken, so that it ends early where nobody waits for the verdict any more."""
         ...

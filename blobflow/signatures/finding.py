@@ -18,6 +18,7 @@ import msgspec
 from blobflow.content import Referrer, Source, Verifier
 from blobflow.errors import NotFound, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
+from blobflow.oci.artifact import EMPTY_TYPE
 from blobflow.signatures.contract import FoundSignature, SignatureForm
 
 # Manifests, and signatures in them, that are read of one image: each release key and each rebuild adds one.
@@ -31,6 +32,8 @@ SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle"
 _COSIGN_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 _COSIGN_SUFFIX = ".sig"
+# Old lists leave the artifact type out, or have what the config is called in its place.
+_SAYS_NOTHING = frozenset({"", EMPTY_TYPE})
 
 
 class SignatureLayer(msgspec.Struct, frozen=True):
@@ -52,13 +55,13 @@ def signing_referrers(referrers: Iterable[Referrer]) -> list[Referrer]:
 def _may_sign(referrer: Referrer) -> bool:
     if referrer.how == "cosign":
         return referrer.tag.endswith(_COSIGN_SUFFIX)
-    kind = referrer.manifest.artifact_type
-    return not kind or kind == _COSIGN_ARTIFACT or kind.startswith(BUNDLE)
+    kind = referrer.manifest.artifact_type or ""
+    return kind in _SAYS_NOTHING or kind == _COSIGN_ARTIFACT or kind.startswith(BUNDLE)
 
 
 def _is_untold(referrer: Referrer) -> bool:
-    """Whether nothing says that it is a signature: old lists leave the artifact type out."""
-    return referrer.how != "cosign" and not referrer.manifest.artifact_type
+    """Whether nothing says that it is a signature."""
+    return referrer.how != "cosign" and (referrer.manifest.artifact_type or "") in _SAYS_NOTHING
 
 
 def signature_layers(manifest: Manifest, referrer: Referrer) -> list[SignatureLayer]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,7 @@ class _Judge:
         """How the requirement is met, or a clause about what is wrong."""
         prover, now = self._provers[required], self._now()
         failures: list[tuple[FoundSignature, NotProven]] = []
-        for each in signatures[:MAX_JUDGED]:
+        for each in islice(signatures, MAX_JUDGED):  # one after the other: they may end in between
             try:
                 signer = prover.prove(each, image, now)
             except NotProven as failure:

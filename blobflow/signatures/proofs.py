@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from blobflow.printable import one_line
+
+# The filters of warnings are those of all threads: the first to put them back would show those of a second.
+_filters = threading.RLock()
 
 
 class Step(enum.IntEnum):
@@ -47,6 +51,6 @@ def refusing(step: Step, what: str) -> Iterator[None]:
 def without_warnings() -> Iterator[None]:
     """Libraries warn of odd certificates on standard error, past everything that prints for people. No
     verdict follows from it."""
-    with warnings.catch_warnings():
+    with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

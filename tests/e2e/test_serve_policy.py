@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from tests.e2e.conftest import StartsRegistries
 from tests.e2e.signed_images import push
 from tests.scenarios.signed_images import Content
-from tools.processes import Registry, blobflow, blobflow_serve, skopeo
+from tools.processes import READY_SECONDS, Registry, blobflow, blobflow_serve, skopeo
 
 pytest.importorskip("cryptography", reason="signatures are verified by the extra [verify]")
 from tests.scenarios.signed_registries import hang
@@ -84,3 +87,25 @@ def test_a_client_verifies_for_itself_through_the_cache(
     words = ("--policy", policy.with_name("client.json"), "--policy-for", "all")
     got = blobflow("copy", f"{cache.host}/signed:1", f"oci:{home}/verified", *words, home=home)
     assert got.code == 0, got.err
+
+
+def hang_up(cache: Registry, tmp_path: Path, sentence: str) -> None:
+    """Send SIGHUP, and wait for what is said of it."""
+    os.kill(cache.process.pid, signal.SIGHUP)
+    deadline = time.monotonic() + READY_SECONDS
+    while sentence not in (tmp_path / "cache" / "errors.log").read_text():
+        assert time.monotonic() < deadline, (tmp_path / "cache" / "errors.log").read_text()
+        time.sleep(0.01)
+
+
+def test_a_policy_is_read_again_on_sighup_and_stays_what_it_was_if_it_can_not(
+    cache: Registry, policy: Path, tmp_path: Path
+) -> None:
+    wanted = {name: f"/v2/{name}/manifests/1" for name in ("signed", "unsigned")}
+    assert [cache.ask("GET", path)[0] for path in wanted.values()] == [200, 403]
+    policy.write_text('{"default": [{"type": "none of these"}]}')
+    hang_up(cache, tmp_path, "going on with the signature policy as before")
+    assert [cache.ask("GET", path)[0] for path in wanted.values()] == [200, 403]
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    hang_up(cache, tmp_path, f"{policy} was read again")
+    assert [cache.ask("GET", path)[0] for path in wanted.values()] == [403, 403]

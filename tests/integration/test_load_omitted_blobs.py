@@ -77,7 +77,7 @@ async def test_where_mounts_are_refused_it_is_read_from_there(tmp_path: Path) ->
             assert target.store.repositories.resolve(repository, tag) == index.digest
 
 
-@pytest.mark.parametrize("judged", ["root", "all"])
+@pytest.mark.parametrize("judged", ["root", "images", "all"])
 async def test_nothing_is_mounted_for_what_a_policy_rejects(tmp_path: Path, judged: str) -> None:
     images = sample_set(seed=3, images=3, layer_size=4_000)
     names = list(images.images)

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from blobflow.cli.output.plan_text import left_referrer_lines, plan_lines
 from blobflow.content import Site
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.pairs import Pair
@@ -21,7 +22,7 @@ from blobflow.oci.referrers import cosign_tags
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.store import Store
 from tests.deadlines import HANGS_AFTER
-from tests.library import plan_saved
+from tests.library import plan_pairs, plan_saved
 from tests.scenarios.hanging_targets import hang, when_done
 from tests.scenarios.mirror import MirrorScenario
 from tests.scenarios.referrers import SOURCE, TARGET, ReferrersScenario
@@ -401,3 +402,22 @@ async def test_after_winding_down_no_late_target_is_begun(bench: MirrorScenario)
         report = await execution.execute(bench.services(patience=0))
     assert moved(hanging) == 0
     assert {i.status for i in report.images if i.target.startswith("hanging/")} == {"skipped"}
+
+
+async def test_what_would_be_done_has_the_row_of_referrers_that_planning_had(store: Store) -> None:
+    stand = ReferrersScenario(store)
+    tag = cosign_tags(next(iter(stand.signed.by_tag)))[0]
+    put_something(stand.there, Reference("target", "app", tag))
+    policy = Policy(no_overwrite=True)
+    planned = await plan_pairs([APP], stand.services(), policy)
+    [row] = [line for line in plan_lines(planned) if line.startswith("referrers")]
+    assert row.endswith(" to go along, 1 left")
+    saved = await saved_by(stand, policy, [APP])
+    again = await plan_saved(saved, stand.services())
+    assert [line for line in plan_lines(again) if line.startswith("referrers")] == [row]
+    assert left_referrer_lines(again) == left_referrer_lines(planned)
+    await applied(stand, saved)
+    done = await plan_saved(saved, stand.services())
+    assert [line for line in plan_lines(done) if line.startswith("referrers")] == [
+        "referrers  0 to go along, 1 left"
+    ]

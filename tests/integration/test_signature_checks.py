@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -14,15 +15,16 @@ from blobflow.engine.pairs import Pair
 from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.saved.plan import SavedPlan
+from blobflow.engine.signature_checks import judged_manifests
 from blobflow.errors import BlobflowError, Denied, SignatureRejected, UsageError
-from blobflow.oci import Reference
+from blobflow.oci import Digest, Reference, media
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
 from tests.fakes.signature_judge import FakeJudge
 from tests.library import plan_pairs
 from tests.scenarios.referrers import SOURCE, Kept, ReferrersScenario
 from tests.scenarios.saved_plans import applied, moved, saved_by
-from tests.scenarios.signed_images import Content
+from tests.scenarios.signed_images import Content, item_of
 
 PAIR = Pair(Reference("source", "app", "1"), Reference("target", "app", "1"))
 
@@ -117,6 +119,77 @@ async def test_all_judges_each_manifest_that_is_copied(store: Store, signed: boo
         assert {each.digest for each in both.signatures} == {root, amd64, arm64}
     else:
         assert both.error == f"source: source/app:1: none of 0 signatures is right (of {amd64})"
+
+
+def without_signature(scenario: ReferrersScenario, signed: Digest) -> None:
+    """Take away what cosign's tag says of a manifest."""
+    [claim] = scenario.signed.by_tag[signed][0].layers
+    del scenario.source.blobs[SOURCE][claim.digest]
+
+
+async def test_images_judges_each_image_that_is_copied_and_no_index(store: Store) -> None:
+    scenario = ReferrersScenario(store)
+    amd64, arm64 = (child.descriptor.digest for child in scenario.signed.children.values())
+    without_signature(scenario, scenario.signed.index.descriptor.digest)
+    policy = Policy(signatures=FakeJudge(), judged="images", referrers="off")
+    arm = await scenario.run(policy, "linux/arm64")
+    assert (arm.status, [each.digest for each in arm.signatures]) == ("done", [arm64])
+    both = await scenario.run(policy)
+    assert {each.digest for each in both.signatures} == {amd64, arm64}, both.error
+    again = await scenario.run(policy)
+    assert (again.status, again.signatures) == ("present", both.signatures)
+    assert scenario.source.calls.total() == scenario.there.calls.total() == 1, "it is remembered"
+
+    without_signature(scenario, amd64)
+    assert (
+        await scenario.run(Policy(signatures=FakeJudge(name="new"), judged="images", referrers="off"))
+    ).error == (f"source: source/app:1: none of 0 signatures is right (of {amd64})")
+    assert (
+        await scenario.run(Policy(signatures=FakeJudge(), judged="root", referrers="off"))
+    ).status == "failed"
+
+
+async def test_without_images_of_its_own_the_index_is_judged_itself(store: Store) -> None:
+    scenario = ReferrersScenario(store)
+    root = scenario.signed.index.descriptor.digest
+    policy = Policy(signatures=FakeJudge(), judged="images", referrers="off")
+    await scenario.run(Policy(referrers="off"))  # what the index lists has to be there
+    record = await scenario.run(policy, index="only")
+    assert ([each.digest for each in record.signatures], record.error) == ([root], "")
+    without_signature(scenario, root)
+    other = Policy(signatures=FakeJudge(name="other"), judged="images", referrers="off")
+    assert (await scenario.run(other, index="only")).status == "failed"
+
+
+def test_an_index_that_lists_what_is_no_manifest_is_judged_with_its_images() -> None:
+    content = Content()
+    image = content.image("amd64")
+    cache = {**content.blob(b"cache", "application/vnd.buildkit.cacheconfig.v0"), "platform": None}
+    index = content.manifest(
+        {"manifests": [msgspec.to_builtins(item_of(image.descriptor)), cache]}, media.OCI_INDEX
+    )
+    root = index.descriptor
+    assert judged_manifests("images", root, [image, index]) == [root, image.descriptor]
+    plain = content.index({"amd64": image})
+    assert judged_manifests("images", plain.descriptor, [image, plain]) == [image.descriptor]
+    assert judged_manifests("images", image.descriptor, [image]) == [image.descriptor]
+    assert judged_manifests("all", plain.descriptor, [image, plain]) == [plain.descriptor, image.descriptor]
+    assert judged_manifests("root", plain.descriptor, [image, plain]) == [plain.descriptor]
+
+
+@pytest.mark.parametrize("judged", ["images", None])
+async def test_a_saved_plan_of_images_is_judged_by_its_images(
+    store: Store, judged: Literal["images"] | None
+) -> None:
+    scenario = ReferrersScenario(store)
+    without_signature(scenario, scenario.signed.index.descriptor.digest)
+    children = {child.descriptor.digest for child in scenario.signed.children.values()}
+    policy = Policy(signatures=FakeJudge(), judged="images", referrers="off")
+    saved = await saved_by(scenario, policy if judged else Policy(referrers="off"), [PAIR])
+    judge = FakeJudge()
+    report = await applied(scenario, saved, msgspec.structs.replace(policy, signatures=judge))
+    assert report.ok
+    assert {each.digest for each in judge.asked} == children
 
 
 async def test_a_converted_image_is_judged_as_its_source_has_it(store: Store) -> None:

@@ -54,7 +54,10 @@ ROOMS = {
     ),
     "signatures.contract": Room(WORDS, ("msgspec",)),
     "signatures.finding": Room((*SEAM, "signatures.contract"), ("msgspec",)),
-    "engine": Room((*SEAM, "version", "signatures.contract", "signatures.finding"), ("msgspec",)),
+    "signatures.judging": Room(("signatures.contract",)),
+    "engine": Room(
+        (*SEAM, "version", "signatures.contract", "signatures.finding", "signatures.judging"), ("msgspec",)
+    ),
     "transports": Room(SEAM),
     "transports.registry": Room((*SEAM, "bounded_cache"), ("msgspec", "yarl")),
     "transports.registry.origins": Room(SEAM, ("aiohttp", "yarl")),
@@ -128,6 +131,7 @@ ROOMS = {
             "page_style",
             "signatures.contract",
             "signatures.finding",
+            "signatures.judging",
             "toml_lines",
             "validation_messages",
             STORE,

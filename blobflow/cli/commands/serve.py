@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from blobflow.cli.runtime.event_loop import raise_open_file_limit, run_loop
 from blobflow.cli.runtime.listen_address import parse_listen_address
 from blobflow.cli.runtime.reload import (
     HangupSignals,
+    PolicyReloader,
     certificate_reloader,
     load_access_rules,
     load_logins,
@@ -33,6 +35,7 @@ from blobflow.oci.reference import is_loopback
 from blobflow.variables import xdg_folder
 
 if TYPE_CHECKING:
+    from blobflow.cli.signature_policies import PolicyFiles
     from blobflow.content import SourceAt
     from blobflow.server import AccessRules, Certificate, Logins
     from blobflow.server.admin.file_reload import Reloadable
@@ -69,7 +72,8 @@ def verb(options: ServeOptions, connection: ConnectionOptions) -> None:
     that nobody reads them on the way), or to be told that it needs none (--anonymous).
 
     / is a page for people, /metrics is for Prometheus, and /healthz answers 200 without a login. Changes
-    of the --htpasswd and --access files take effect within seconds; SIGHUP also reads the certificate again.
+    of the --htpasswd and --access files take effect within seconds; SIGHUP also reads the certificate and the
+    signature policy again.
     The options on how hosts are reached (--ca, --plain-http and so on) are about upstreams.
 
     With --bundle it is a registry on a stick: it answers from bundles without unpacking them, and an image is
@@ -165,18 +169,22 @@ async def _serve(
     log_form = options.access_log or ("brief" if connection.output.verbose else None)
     addressing = _parse_addressing(options)
     upstreams = Upstreams([parse_upstream(text) for text in options.upstream])
-    judge = _load_judge(options, connection.config)
+    policy = _policy_files(options, connection.config)
+    judge = _load_judge(policy) if policy is not None else None
     access_files = _AccessFiles(options)
     async with AsyncExitStack() as stack:
         observe = stack.enter_context(open_access_log(log_form, options.access_log_file))
         sources = await stack.enter_async_context(_open_upstreams(connection)) if options.upstream else None
         served = _open_bundles(options.bundle) if options.bundle else _open_store(options)
         stack.enter_context(closing(served.content))
-        pullthrough = None
+        pullthrough, reloaded = None, access_files.files
         if sources is not None and served.store is not None:
             pullthrough = PullThroughCache(
                 served.store, upstreams, sources, ttl=options.upstream_ttl, judge=judge
             )
+            if policy is not None and judge is not None:
+                load, take = partial(_load_judge, policy), pullthrough.replace_judge
+                reloaded = [*reloaded, PolicyReloader(policy.policy, judge, load, take)]
         app = make_app(
             served.content,
             read_only=options.read_only,
@@ -199,7 +207,7 @@ async def _serve(
             grace=options.grace,
             observer=_print_warning,
         )
-        async with reload_on_change(access_files.files, hangups), server:
+        async with reload_on_change(reloaded, hangups), server:
             print_lines(f"blobflow registry at {server.url}, {served.called}")
             try:
                 if options.max_size is not None and served.store is not None:
@@ -209,12 +217,12 @@ async def _serve(
                 print_lines("stopping", err=True)
 
 
-def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | None:
-    """What judges the images of upstreams: the policy of the options, or else of the configuration file.
-    Raises InvalidConfig, UsageError."""
+def _policy_files(options: ServeOptions, config: Path | None) -> PolicyFiles | None:
+    """What says which images of upstreams are given out: the policy of the options, or else of the
+    configuration file. Raises InvalidConfig, UsageError."""
     if not options.upstream:
         return None
-    from blobflow.cli.signature_policies import PolicyFiles, configured_signatures, load_judges
+    from blobflow.cli.signature_policies import PolicyFiles, configured_signatures
 
     settings = configured_signatures(config)
     policy = options.policy or settings.policy
@@ -222,7 +230,14 @@ def _load_judge(options: ServeOptions, config: Path | None) -> SignatureJudge | 
         raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")
     if policy is None:
         return None
-    return load_judges({"": PolicyFiles(policy, options.trusted_root or settings.trusted_root)})[""]
+    return PolicyFiles(policy, options.trusted_root or settings.trusted_root)
+
+
+def _load_judge(policy: PolicyFiles) -> SignatureJudge:
+    """Raises InvalidConfig."""
+    from blobflow.cli.signature_policies import load_judges
+
+    return load_judges({"": policy})[""]
 
 
 def _parse_addressing(options: ServeOptions) -> Addressing:

@@ -135,9 +135,9 @@ run_options = option_group(
     ),
     click.option(
         "--policy-for",
-        type=click.Choice(["root", "all"]),
+        type=click.Choice(["root", "images", "all"]),
         help="What has to be signed: what the tag names, whose digest covers all below it (root, the "
-        "default), or each manifest below that is copied too.",
+        "default); each image that is copied and no index, as with skopeo (images); each manifest (all).",
     ),
     concurrency_option,
     verify_option(

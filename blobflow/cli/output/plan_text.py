@@ -121,7 +121,7 @@ def plan_lines(planned: Planned) -> list[str]:
 
 
 def _referrer_figures(planned: Planned) -> list[tuple[str, str]]:
-    attached = sum(len(desired.attached) for desired in planned.desired_images.values())
+    attached = planned.referrers_along
     left = sum(len(desired.left) for desired in planned.desired_images.values())
     return [("referrers", f"{attached} to go along, {left} left")] if attached or left else []
 

@@ -16,6 +16,7 @@ from blobflow.cli.runtime.files import read_text
 if TYPE_CHECKING:
     from blobflow.server import AccessRules, Certificate, Logins
     from blobflow.server.admin.file_reload import Reloadable
+    from blobflow.signatures.contract import SignatureJudge
 
 
 class HangupSignals:
@@ -103,6 +104,38 @@ def certificate_reloader(certificate: Certificate) -> Reloadable:
     from blobflow.server.admin.file_reload import ReloadableOnDemand
 
     return ReloadableOnDemand(certificate.path, "the certificate", certificate.reread)
+
+
+class PolicyReloader:
+    """Reads a signature policy again, with all keys and roots that it names: on SIGHUP only, since these are
+    several files. `judge`: what `load` gave first. `take` makes another one take effect."""
+
+    what = "the signature policy"
+    on_demand = True
+
+    def __init__(
+        self,
+        path: Path,
+        judge: SignatureJudge,
+        load: Callable[[], SignatureJudge],
+        take: Callable[[SignatureJudge], None],
+    ) -> None:
+        self.name = str(path)
+        self._fingerprint = judge.fingerprint
+        self._load = load
+        self._take = take
+
+    def read(self) -> Callable[[], None] | None:
+        """See `Reloadable`. Raises InvalidConfig."""
+        judge = self._load()
+        if judge.fingerprint == self._fingerprint:
+            return None
+
+        def take() -> None:
+            self._fingerprint = judge.fingerprint
+            self._take(judge)
+
+        return take
 
 
 def _file(path: Path) -> Path:

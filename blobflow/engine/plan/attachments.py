@@ -6,8 +6,7 @@ desired images that have their subjects. Referrers that can't be attached are sk
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -25,6 +24,7 @@ from blobflow.engine.sources.referrers import (
     SkippedReferrer,
     find_referrers,
     list_referrers,
+    listed_below,
 )
 from blobflow.errors import BlobflowError
 from blobflow.oci import Digest
@@ -121,49 +121,19 @@ def _with_referrers(
     desired: DesiredImage, site: Site, found: FoundReferrers, *, judged: bool
 ) -> DesiredImage:
     """The image with the referrers that were found at its source."""
-    attached: dict[tuple[Digest, Digest, str], AttachedReferrer] = {}
-    there = {manifest.descriptor.digest for manifest in desired.manifests}
-    lost = [digest for digest in desired.replaced if digest not in there]
-    left = [
-        SkippedReferrer(each, REPLACED) for subject in lost for each in _below(subject, site, found, there)
-    ]
-    left += [each for subject in lost for each in found.strangers.get((site, subject), ())]
-    waiting = deque(manifest.descriptor.digest for manifest in desired.manifests)
-    met = set(waiting)
-    while waiting:
-        subject = waiting.popleft()
-        left += found.strangers.get((site, subject), ())
-        for referrer in found.referrers.get((site, subject), ()):
-            digest = referrer.manifest.digest
-            error = found.unreadable.get((site, digest))
-            if error is not None:
-                left.append(SkippedReferrer(referrer, error.message))
-                continue
-            closure = found.graph.closure(digest)
-            if judged and any(map(would_run, closure)):
-                left.append(SkippedReferrer(referrer, UNJUDGED))
-                continue
-            attached[digest, subject, referrer.tag] = AttachedReferrer(referrer, tuple(closure))
-            fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
-            met.update(fresh)
-            waiting.extend(fresh)
-    return msgspec.structs.replace(
-        desired, attached=tuple(attached.values()), left=tuple(left), referring=tuple(_referring(desired))
+    there = {manifest.descriptor.digest: None for manifest in desired.manifests}
+    lost = [(site, digest) for digest in desired.replaced if digest not in there]
+    left = [SkippedReferrer(each, REPLACED) for each in listed_below(found.referrers, lost, there)]
+    left += [each for place in lost for each in found.strangers.get(place, ())]
+    hanging, others = found.hanging(
+        site, there, lambda closure: UNJUDGED if judged and any(map(would_run, closure)) else ""
     )
-
-
-def _below(
-    subject: Digest, site: Site, found: FoundReferrers, there: Collection[Digest]
-) -> Iterator[Referrer]:
-    """What refers to a manifest that the target does not get, and what refers to that in turn."""
-    waiting, met = [subject], {subject, *there}
-    while waiting:
-        for referrer in found.referrers.get((site, waiting.pop()), ()):
-            if referrer.manifest.digest not in there:
-                yield referrer
-            if referrer.manifest.digest not in met:
-                met.add(referrer.manifest.digest)
-                waiting.append(referrer.manifest.digest)
+    return msgspec.structs.replace(
+        desired,
+        attached=tuple(AttachedReferrer(*each) for each in hanging),
+        left=(*left, *others),
+        referring=tuple(_referring(desired)),
+    )
 
 
 def _referring(desired: DesiredImage) -> Iterable[AttachedReferrer]:

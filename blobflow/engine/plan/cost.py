@@ -19,8 +19,9 @@ from blobflow.oci.local_reference import transport_of
 # Requests of one step when nothing goes wrong: a blob is one GET at the source and, with the most common
 # upload method, a POST and a PUT at the target; a mount is one POST; a manifest is one PUT a tag.
 _UPLOAD_REQUESTS = 2
-# Where the target keeps no list of referrers itself, the one under the fallback tag is read and put.
-_ATTACH_REQUESTS = 2
+# Where the target keeps no list of referrers itself, the one under the fallback tag is read and put, and
+# looked at again.
+_ATTACH_REQUESTS = 3
 # What the tag names now is asked, read, and put under the other tag.
 _BACKUP_REQUESTS = 3
 

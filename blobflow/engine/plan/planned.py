@@ -37,7 +37,8 @@ class Planned(msgspec.Struct, frozen=True):
     `failures`: pairs that could not be planned, and why; `skipped`: pairs that may lack the wanted platforms,
     and do. `reads`: how many manifests planning read, by host; a run of the plan reads as many.
     `allowances`: the pull quotas that their hosts reported last. `policy`: the policy that it was made under.
-    `counted`: its cost, where the graph does not cover all of it.
+    `counted`: its cost, where the graph does not cover all of it; `along`: how many referrers go along, where
+    the desired images don't have them.
     """
 
     pairs: tuple[Pair, ...]
@@ -51,11 +52,17 @@ class Planned(msgspec.Struct, frozen=True):
     policy: Policy = KEEP_GOING
     counted: Cost | None = None
     skipped: dict[Pair, str] = {}
+    along: int = 0
 
     @property
     def cost(self) -> Cost:
         """The cost of the plan."""
         return self.counted or cost_of(self.plan, self.graph, (*self.failures, *self.skipped))
+
+    @property
+    def referrers_along(self) -> int:
+        """How many referrers go along with the images."""
+        return self.along + sum(len(desired.attached) for desired in self.desired_images.values())
 
     def with_part(self, part: PlanPart) -> Planned:
         """The same with a further part."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from blobflow.content import Site
+from blobflow.content import Referrer, Site
 from blobflow.engine.concurrency.bounded_runner import MAX_LOOKUPS, MAX_SMALL_REQUESTS, BoundedRunner
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair, site_of
@@ -37,7 +37,7 @@ from blobflow.engine.signature_checks import SignatureChecks
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.pull_quota import PullQuota
 from blobflow.engine.sources.reader import GraphReader
-from blobflow.engine.sources.referrers import ReferrerLookups
+from blobflow.engine.sources.referrers import ReferrerLookups, SkippedReferrer
 from blobflow.engine.targets.known_platforms import note_platforms
 from blobflow.engine.targets.survey import put_record
 from blobflow.engine.transfer.step_states import StepStates
@@ -167,14 +167,16 @@ class SavedPlanning(Planning[list[int]]):
         images = sorted(number for numbers in answers for number in numbers)
         made = remaining_plan(saved, progress, self._good(images))
         roots = {goal.pair: goal.root for goal in made.goals}
-        told = images if self.planned is not None else range(len(saved.images))
+        told = [saved.images[n] for n in (images if self.planned is not None else range(len(saved.images)))]
+        records = self._referrer_records(told, None)
         desired = {
             image.pair: DesiredImage(
                 roots.get(image.pair, image.root),
                 platforms=image.platforms,
+                left=_skipped_referrers(records[image.pair]),
                 verdicts=self._verdicts.get(image.pair, ()),
             )
-            for image in (saved.images[number] for number in told)
+            for image in told
         }
         failures = {saved.images[n].pair: progress.failures[n] for n in images if n in progress.failures}
         part = PlanPart(made, desired, Inventory({}, {}, dict(progress.tags)), failures)
@@ -189,6 +191,7 @@ class SavedPlanning(Planning[list[int]]):
             self._quota.allowances,
             self.policy,
             skipped={each.pair: each.reason for each in saved.skipped},
+            along=sum(not each.left for goal in made.goals if goal.steps for each in records[goal.pair]),
         )
         part = self._add(part, first)
         assert self.planned is not None
@@ -237,14 +240,21 @@ class SavedPlanning(Planning[list[int]]):
     # The report
 
     def complete(self, report: Report, step_states: StepStates | None) -> Report:
-        replaced, left = self._replaced(step_states), self._left()
+        referrers = self._referrer_records(self._saved.images, step_states)
         images = tuple(
-            msgspec.structs.replace(record, referrers=_referrers(image, replaced, left))
+            msgspec.structs.replace(record, referrers=referrers[image.pair])
             for record, image in zip(report.images, self._saved.images, strict=True)
         )
         totals = msgspec.structs.replace(report.totals, blobs_present=len(self._progress.present))
         report = msgspec.structs.replace(report, images=images, totals=totals)
         return with_records(report, {each.pair: _skipped(each) for each in self._saved.skipped})
+
+    def _referrer_records(
+        self, images: Iterable[SavedImage], step_states: StepStates | None
+    ) -> dict[Pair, tuple[ReferrerRecord, ...]]:
+        """The records of these images' referrers, with those that were skipped after all."""
+        replaced, left = self._replaced(step_states), self._left()
+        return {image.pair: _referrers(image, replaced, left) for image in images}
 
     def _replaced(self, step_states: StepStates | None) -> dict[Site, set[Digest]]:
         """The manifests, by site, in whose place a target took others, now or before."""
@@ -283,26 +293,49 @@ def _is_judged(saved: SavedPlan, image: SavedImage, policy: Policy) -> bool:
 def _judged(
     saved: SavedPlan, image: SavedImage, puts: Mapping[Digest, Descriptor], policy: Policy
 ) -> list[Descriptor]:
-    """The manifests of an image that are judged: those that were when the plan was made, and its root; where
-    all are to be and were not then, also those that the plan puts as their sources have them. `puts`: what it
-    puts for any image."""
-    below = dict.fromkeys(Digest(each.digest) for each in image.verdicts)
-    if policy.judged == "all" and (saved.policy.judged != "all" or not image.verdicts):
+    """The manifests of an image that are judged: those that were when the plan was made, and its root unless
+    images alone are judged; where more are to be than were then, also those that the plan puts as their
+    sources have them. `puts`: what it puts for any image."""
+    root, images = image.source_root, policy.judged == "images"
+    as_then = policy.judged == saved.policy.judged and bool(image.verdicts)
+    found = dict.fromkeys(Digest(each.digest) for each in image.verdicts if as_then or not images)
+    if policy.judged != "root" and not as_then:
         others = {*saved.made, *(each.digest for each in image.referrers)}
-        own = (saved.steps[number] for number in sorted(steps_of(saved, [image])))
-        found = (step.manifest.digest for step in own if isinstance(step, Put))
-        below |= dict.fromkeys(digest for digest in found if digest not in others)
-    below.pop(image.source_root.digest, None)
-    unknown = Descriptor(media.OCI_MANIFEST, image.source_root.digest, UNKNOWN_SIZE)
-    return [
-        image.source_root,
-        *(puts.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in below),
-    ]
+        own = [saved.steps[number] for number in sorted(steps_of(saved, [image]))]
+        put = [step.manifest for step in own if isinstance(step, Put)]
+        wanted = [each for each in put if not images or each.media_type not in media.INDEXES]
+        found |= dict.fromkeys(each.digest for each in wanted if each.digest not in others)
+    if not images or not found:
+        found = dict.fromkeys((root.digest, *found))
+    unknown = Descriptor(media.OCI_MANIFEST, root.digest, UNKNOWN_SIZE)
+    known = {root.digest: root, **puts}
+    return [known.get(digest) or msgspec.structs.replace(unknown, digest=digest) for digest in found]
 
 
 def _skipped(each: SavedSkip) -> ImageRecord:
     pair, digest = each.pair, each.source_root.digest
     return ImageRecord(str(pair.source), str(pair.target), "", digest, (), "skipped", reason=each.reason)
+
+
+def _skipped_referrers(records: Iterable[ReferrerRecord]) -> tuple[SkippedReferrer, ...]:
+    """What the records say of referrers that are left."""
+    return tuple(
+        SkippedReferrer(
+            Referrer(
+                Descriptor(
+                    media.OCI_MANIFEST,
+                    Digest(each.digest),
+                    UNKNOWN_SIZE,
+                    artifact_type=each.artifact_type or None,
+                ),
+                Digest(each.subject),
+                each.how,
+            ),
+            each.left,
+        )
+        for each in records
+        if each.left
+    )
 
 
 def _referrers(

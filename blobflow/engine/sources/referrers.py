@@ -8,7 +8,7 @@ itself, in its `subject` field.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -20,7 +20,7 @@ from blobflow.engine.pairs import site_of
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.reader import GraphReader, read_graph
 from blobflow.errors import BlobflowError, NotFound, UnsupportedContent, error_side
-from blobflow.oci import Descriptor, Digest, Reference, digest_of, parse_manifest
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, digest_of, parse_manifest
 from blobflow.oci.platform_choice import without_platform
 
 # Referrers of referrers. A signed SBOM makes two levels, a counter-signature three.
@@ -74,6 +74,35 @@ class FoundReferrers(msgspec.Struct, frozen=True):
     unreadable: dict[ManifestAt, BlobflowError]
     failures: dict[ManifestAt, BlobflowError]
 
+    def hanging(
+        self,
+        site: Site,
+        digests: Iterable[Digest],
+        refused: Callable[[Sequence[Manifest]], str] = lambda closure: "",
+    ) -> tuple[list[tuple[Referrer, tuple[Manifest, ...]]], list[SkippedReferrer]]:
+        """What hangs on these manifests of a site and on all that does, each with all its manifests, subjects
+        first; and what was left: strangers, what can't be read, and what is `refused` for a reason."""
+        hanging: dict[tuple[Digest, Digest, str], tuple[Referrer, tuple[Manifest, ...]]] = {}
+        left: list[SkippedReferrer] = []
+        waiting = deque(digests)
+        met = set(waiting)
+        while waiting:
+            place = (site, waiting.popleft())
+            left += self.strangers.get(place, ())
+            for referrer in self.referrers.get(place, ()):
+                digest = referrer.manifest.digest
+                error = self.unreadable.get((site, digest))
+                closure = () if error is not None else tuple(self.graph.closure(digest))
+                because = error.message if error is not None else refused(closure)
+                if because:
+                    left.append(SkippedReferrer(referrer, because))
+                    continue
+                hanging[digest, place[1], referrer.tag] = (referrer, closure)
+                fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
+                met.update(fresh)
+                waiting.extend(fresh)
+        return [*hanging.values()], left
+
 
 async def find_referrers(
     places: Iterable[ManifestAt],
@@ -96,6 +125,28 @@ async def find_referrers(
     )
 
 
+def listed_below(
+    referrers: Mapping[ManifestAt, Sequence[Referrer]],
+    places: Iterable[ManifestAt],
+    but: Collection[Digest] = (),
+) -> list[Referrer]:
+    """What is listed for these manifests, and for what is, each once, subjects first; without some manifests,
+    and what is listed for those."""
+    waiting = deque(places)
+    met = set(waiting)
+    found: dict[tuple[Digest, Digest, str], Referrer] = {}
+    while waiting:
+        site, subject = waiting.popleft()
+        for each in referrers.get((site, subject), ()):
+            if each.manifest.digest in but:
+                continue
+            found.setdefault((each.manifest.digest, subject, each.tag), each)
+            if (place := (site, each.manifest.digest)) not in met:
+                met.add(place)
+                waiting.append(place)
+    return [*found.values()]
+
+
 class ListedReferrers(msgspec.Struct, frozen=True):
     """What sources list as referrers of manifests, unread. `failures`: manifests of which they could not
     say."""
@@ -105,17 +156,7 @@ class ListedReferrers(msgspec.Struct, frozen=True):
 
     def below(self, places: Iterable[ManifestAt]) -> list[Referrer]:
         """What is listed for these manifests, and for what is, each once, subjects first."""
-        waiting = deque(places)
-        met = set(waiting)
-        found: dict[tuple[Digest, Digest, str], Referrer] = {}
-        while waiting:
-            site, subject = waiting.popleft()
-            for each in self.referrers.get((site, subject), ()):
-                found.setdefault((each.manifest.digest, subject, each.tag), each)
-                if (place := (site, each.manifest.digest)) not in met:
-                    met.add(place)
-                    waiting.append(place)
-        return [*found.values()]
+        return listed_below(self.referrers, places)
 
 
 async def list_referrers(

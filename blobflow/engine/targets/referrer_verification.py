@@ -8,7 +8,6 @@ What is below those manifests is verified like all content, see `engine.targets.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -21,7 +20,7 @@ from blobflow.engine.plan.desired import AttachedReferrer
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget
 from blobflow.engine.sources.reader import GraphReader
-from blobflow.engine.sources.referrers import FoundReferrers, ManifestAt, ReferrerLookups, find_referrers
+from blobflow.engine.sources.referrers import ManifestAt, ReferrerLookups, find_referrers
 from blobflow.errors import BlobflowError, DigestMismatch, NotFound
 from blobflow.oci import Digest
 from blobflow.oci.local_reference import DOCKER_ARCHIVE
@@ -55,7 +54,7 @@ async def expected_referrers(
     failures: dict[Pair, BlobflowError] = {}
     for pair, digests in subjects.items():
         site = site_of(pair.source)
-        attached = _hanging(site, digests, found)
+        attached = tuple(AttachedReferrer(*each) for each in found.hanging(site, digests)[0])
         asked = {*digests, *(manifest.descriptor.digest for each in attached for manifest in each.manifests)}
         asked |= {
             each.manifest.digest for digest in asked for each in found.referrers.get((site, digest), ())
@@ -66,21 +65,6 @@ async def expected_referrers(
         else:
             by_pair[pair] = attached
     return ExpectedReferrers(by_pair, failures)
-
-
-def _hanging(site: Site, digests: Collection[Digest], found: FoundReferrers) -> tuple[AttachedReferrer, ...]:
-    attached: list[AttachedReferrer] = []
-    waiting, met = deque(digests), set(digests)
-    while waiting:
-        for referrer in found.referrers.get((site, waiting.popleft()), ()):
-            if (site, referrer.manifest.digest) in found.unreadable:
-                continue
-            closure = tuple(found.graph.closure(referrer.manifest.digest))
-            attached.append(AttachedReferrer(referrer, closure))
-            fresh = [each.descriptor.digest for each in closure if each.descriptor.digest not in met]
-            met.update(fresh)
-            waiting.extend(fresh)
-    return tuple(attached)
 
 
 def holds_referrers(pair: Pair, sink_at: SinkAt, source_at: SourceAt) -> bool:

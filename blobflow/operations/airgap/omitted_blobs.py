@@ -16,7 +16,7 @@ from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.policy import Policy
 from blobflow.engine.services import Services
-from blobflow.engine.signature_checks import SignatureChecks
+from blobflow.engine.signature_checks import SignatureChecks, judged_manifests
 from blobflow.engine.sources.reader import GraphReader
 from blobflow.engine.sources.referrers import ReferrerLookups
 from blobflow.errors import BlobflowError, NotFound
@@ -66,9 +66,8 @@ async def _accepted(
     wanted: dict[Pair, list[Descriptor]] = {}
     for pair in checks.demanded(lacking):
         source = sources[pair.source.repository]
-        closure = await _closure(source, await source.resolve(pair.source.name))
-        manifests = [manifest.descriptor for manifest in closure.values()]
-        wanted[pair] = manifests if policy.judged == "all" else manifests[:1]
+        root = await source.resolve(pair.source.name)
+        wanted[pair] = judged_manifests(policy.judged, root, (await _closure(source, root)).values())
     if not wanted:
         return lacking
     failures = (await checks.check(wanted, BoundedRunner(_AT_ONCE))).failures

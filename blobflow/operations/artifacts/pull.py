@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -89,14 +90,29 @@ async def write_files(
     services: Services, pinned: Reference, wanted: Sequence[NamedFile], folder: Path
 ) -> None:
     """Write these files of the artifact that `pinned` names by its digest. See `pull_artifact`."""
-    with translate_os_errors("create", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = TemporaryDirectory(prefix=".blobflow-", dir=folder)
-    with scratch as temporary:
-        target = Reference(local_host(LAYOUT, temporary), "", tag="artifact")
-        policy = Policy(referrers="off", foreign_layers=True)
-        await mirror_quietly(services, Pair(pinned, target), policy)
-        await in_thread(_place, wanted, Path(temporary), folder)
+    with _made(folder):
+        with translate_os_errors("create", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = TemporaryDirectory(prefix=".blobflow-", dir=folder)
+        with scratch as temporary:
+            target = Reference(local_host(LAYOUT, temporary), "", tag="artifact")
+            policy = Policy(referrers="off", foreign_layers=True)
+            await mirror_quietly(services, Pair(pinned, target), policy)
+            await in_thread(_place, wanted, Path(temporary), folder)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """While a folder is made and filled: if that fails, it goes again with those above it that were not there
+    before, as far as they are empty."""
+    absent = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for each in absent:
+                each.rmdir()
+        raise
 
 
 def files_of(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:

@@ -1,4 +1,5 @@
-"""Reloads files while the registry serves: logins and access rules, and certificates on demand.
+"""Reloads files while the registry serves: logins and access rules; certificates and signature policies on
+demand.
 
 - A thread looks at each file about once a second, and reads it if it looks changed. It takes effect if it
   reads well.
@@ -6,7 +7,7 @@
   hears that once, and only if a second look finds the same: a file that is being written looks like that,
   too.
 - What is no regular file (a pipe) can be read once only, and is not read again.
-- `reread` reads everything at once, certificates too, and tells what came of it.
+- `reread` reads everything at once, also what is read on demand alone, and tells what came of it.
 """
 
 from __future__ import annotations

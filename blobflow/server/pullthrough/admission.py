@@ -11,7 +11,7 @@ A manifest comes in, and is given out, if
   clients that don't look at the words for its layers, is read before it is believed to be text.
 
 What was refused is not looked at again for a while, so that clients who ask again and again cost an upstream
-nothing.
+nothing. Another policy judges anew: each has names of its own in the store (`stored_names`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from blobflow.printable import printable
 from blobflow.server.errors import ApiError
 from blobflow.server.manifest_index import ManifestReader
 from blobflow.server.pullthrough.listed_manifests import ListedManifests
+from blobflow.server.pullthrough.stored_names import StoredNames
 from blobflow.server.pullthrough.upstream_requests import UpstreamRequests
 from blobflow.signatures.contract import ClaimedImage, FoundSignature, SignatureJudge
 from blobflow.signatures.finding import find_signatures
+from blobflow.signatures.judging import JudgingThreads
 from blobflow.transports.store import Store
 
 # Refusals that are remembered; one that is forgotten is made again.
@@ -59,42 +61,48 @@ class Refused(ApiError):
 
 
 class Admission:
-    """What one policy accepts of the upstreams. Used on one loop; `close` it.
+    """What a policy accepts of the upstreams, until another one replaces it. Used on one loop; `close` it.
 
-    `have` brings the manifest of a digest into a repository, or raises ApiError; it is called with the depth
-    at which the manifest hangs on what was asked for. `ttl`: seconds for which a refusal is remembered.
+    `names`: those under which the store has what it accepted. `have` brings the manifest of a digest into a
+    repository, or raises ApiError; it is called with the depth at which the manifest hangs on what was asked
+    for. `ttl`: seconds for which a refusal is remembered.
     """
 
     def __init__(
         self,
         judge: SignatureJudge,
+        names: StoredNames,
         store: Store,
         reader: ManifestReader,
         requests: UpstreamRequests,
         source_at: SourceAt,
         have: Callable[[str, Site, Digest, int], Awaitable[None]],
-        *,
         ttl: float,
         clock: Callable[[], float],
     ) -> None:
         self._judge = judge
-        self._reader = reader
+        self._names = names
+        self._threads = JudgingThreads()
         self._requests = requests
         self._source_at = source_at
         self._have = have
         self._observer: Observer = store.observer
         self._listed = ListedManifests(store, reader)
-        self._refusals: BoundedCache[tuple[Site, str, Digest], str] = BoundedCache(
+        self._refusals: BoundedCache[tuple[str, str, Digest], str] = BoundedCache(
             entries=_MAX_REFUSALS, seconds=ttl, clock=clock
         )
 
     async def close(self) -> None:
         await self._listed.close()
 
-    async def recall(self, repository: str, upstream: Site, digest: Digest, tag: str = "") -> None:
+    def replace(self, judge: SignatureJudge, names: StoredNames) -> None:
+        """Judge under another policy from now on, which refused nothing yet."""
+        self._judge, self._names = judge, names
+
+    async def recall(self, repository: str, digest: Digest, tag: str = "") -> None:
         """Raise Refused where the manifest was refused under this name a while ago, and nothing that has come
         in since then lists it."""
-        sentence = self._refusals.get((upstream, tag, digest))
+        sentence = self._refusals.get((repository, tag, digest))
         if sentence and (tag or not await self._listed.has(repository, digest)):
             raise Refused(sentence)
 
@@ -124,21 +132,23 @@ class Admission:
                 if not is_like_an_image(manifest) or await self._is_text(upstream, manifest):
                     return
         reference = Reference(upstream.registry, upstream.repository, tag, "" if tag else digest)
-        await self._check(upstream, ClaimedImage("docker", reference, digest, manifest.raw), seconds)
+        image = ClaimedImage("docker", reference, digest, manifest.raw)
+        await self._check(repository, upstream, image, seconds)
 
     def note(self, repository: str, manifest: Manifest) -> None:
         """Take in a manifest that has just come into the repository."""
         self._listed.note(repository, manifest)
 
-    async def _check(self, upstream: Site, image: ClaimedImage, seconds: float) -> None:
+    async def _check(self, repository: str, upstream: Site, image: ClaimedImage, seconds: float) -> None:
         """Raise Refused, and tell the operator, if the policy rejects the image."""
-        found = (
-            await self._find(upstream, image.digest, seconds) if self._judge.wants_signatures(image) else []
-        )
+        judge = self._judge
+        if not self._names.are_of(repository):
+            raise _policy_changed()
+        found = await self._find(upstream, image.digest, seconds) if judge.wants_signatures(image) else []
         try:
-            await self._reader.run(lambda: self._judge.judge(image, found))
+            await self._threads.judge(judge, image, found)
         except SignatureRejected as error:
-            self._refusals.put((upstream, image.reference.tag, image.digest), error.message)
+            self._refusals.put((repository, image.reference.tag, image.digest), error.message)
             self._observer(Warned(f"refused to clients: {error.message}"))
             raise Refused(error.message) from None
 
@@ -171,6 +181,12 @@ class Admission:
                 if all(each.tag != tag for each in found):
                     found += await _named(source, subject, tag)
             return await find_signatures(source, subject, found)
+
+
+def _policy_changed() -> ApiError:
+    """What a request gets that began under another policy: what one accepts may not come in as another's."""
+    message = "the signature policy changed while this was fetched; ask again"
+    return ApiError("UNKNOWN", message, status=503, headers={"Retry-After": "1"})
 
 
 async def _named(source: Source, subject: Digest, tag: str) -> list[Referrer]:

@@ -22,7 +22,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Literal, Protocol, runtime_checkable
 
 from blobflow.bounded_cache import BoundedCache
@@ -73,10 +73,9 @@ class PullThroughCache:
     pulled through from.
 
     `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `judge`: the signature policy
-    (None: everything is given out). `outcomes` counts the answers to requests for manifests and blobs: hits
-    were here, misses were fetched, stale ones are what was here when the upstream could not be asked, and
-    refused is what the policy does not accept. Its keys, and those of `bytes_read`, are the configured
-    upstreams: few.
+    (None: everything is given out). `outcomes` counts the answers for manifests and blobs: hits were here,
+    misses were fetched, stale ones were here when the upstream could not be asked, and refused ones are not
+    accepted by the policy. Its keys, and those of `bytes_read`, are the configured upstreams: few.
     """
 
     def __init__(
@@ -104,11 +103,11 @@ class PullThroughCache:
         breaker = CircuitBreaker(clock, store.observer, lambda site, kind: self._count(site, kind, "failed"))
         self._requests = UpstreamRequests(breaker)
         self._tag_lists = TagLists(self._requests, self._reader, source_at, ttl=ttl, clock=clock)
-        self._admission = (
-            Admission(judge, store, self._reader, self._requests, source_at, self._have, ttl=ttl, clock=clock)
-            if judge is not None
-            else None
-        )
+        self._admission = None
+        if judge is not None:
+            self._admission = Admission(
+                judge, self.names, store, self._reader, self._requests, source_at, self._have, ttl, clock
+            )
         self._incoming = IncomingBlobs(
             store,
             source_at,
@@ -128,6 +127,12 @@ class PullThroughCache:
             await self._admission.close()
         self._reader.close()
         await self._incoming.close()
+
+    def replace_judge(self, judge: SignatureJudge) -> None:
+        """Have another policy in force, where there is one: what that did not accept itself is not found."""
+        assert self._admission is not None, "there is a policy from the beginning, or never"
+        self.names = StoredNames(self.upstreams, judge.fingerprint)
+        self._admission.replace(judge, self.names)
 
     # Manifests
 
@@ -155,8 +160,9 @@ class PullThroughCache:
                 self._count(upstream, "manifest", "hit")
                 return
             try:
+                name = f"{repository}:{reference}"
                 await self._requests.once(
-                    upstream, reference, lambda: self._revalidate(repository, upstream, reference)
+                    upstream, name, lambda: self._revalidate(repository, upstream, reference)
                 )
             except ApiError as error:
                 gone = isinstance(error, Refused) or isinstance(error.__cause__, NotFound)
@@ -178,13 +184,14 @@ class PullThroughCache:
     async def _have(self, repository: str, upstream: Site, digest: Digest, depth: int) -> None:
         """Have the manifest here. `depth`: how far it hangs on what was asked for."""
         if not self._holds(repository, digest):
+            name = f"{repository}@{digest}"
             await self._requests.once(
-                upstream, digest, lambda: self._fetch_by_digest(repository, upstream, digest, depth)
+                upstream, name, lambda: self._fetch_by_digest(repository, upstream, digest, depth)
             )
 
     async def _fetch_by_digest(self, repository: str, upstream: Site, digest: Digest, depth: int) -> None:
         if self._admission is not None:
-            await self._admission.recall(repository, upstream, digest)
+            await self._admission.recall(repository, digest)
         async with self._requests.guard(upstream, "manifest", FETCH_SECONDS):
             source = self._source_at(upstream)
             descriptor = await source.resolve(digest)
@@ -205,7 +212,7 @@ class PullThroughCache:
                 # What was accepted by its digest is not yet accepted by the name of the tag.
                 to_judge = self._admission is not None and descriptor.digest != held
                 if self._admission is not None and to_judge:
-                    await self._admission.recall(repository, upstream, descriptor.digest, tag)
+                    await self._admission.recall(repository, descriptor.digest, tag)
                 fetched = await self._read(repository, upstream, source, descriptor, anew=to_judge)
             if fetched is not None:
                 await self._admit(repository, upstream, fetched, tag, seconds=seconds)
@@ -294,21 +301,20 @@ class PullThroughCache:
 
     async def fetch_referrers(self, repository: str, upstream: Site, subject: Digest) -> None:
         """Have here what refers to a digest at the upstream, as far as the upstream can say."""
-        name = f"referrers {subject}"
+        name = f"referrers of {repository}@{subject}"
         if self._answers.get((upstream, name)) is None:
-            try:
-                await self._requests.once(
+            with suppress(ApiError):
+                if await self._requests.once(
                     upstream, name, lambda: self._fetch_referrers(repository, upstream, subject)
-                )
-            except ApiError:
-                return
+                ):
+                    self._answers.put((upstream, name), True)
 
-    async def _fetch_referrers(self, repository: str, upstream: Site, subject: Digest) -> None:
-        """Fetch for REVALIDATE_SECONDS; the next request for the list goes on from there. What the upstream
-        lists may be missing, or not be what it should be."""
+    async def _fetch_referrers(self, repository: str, upstream: Site, subject: Digest) -> bool:
+        """Fetch for REVALIDATE_SECONDS; the next request for the list goes on from there. Returns whether
+        that is all. What the upstream lists may be missing, or not be what it should be."""
         source = self._source_at(upstream)
         if not isinstance(source, Refers):
-            return
+            return False
         if self._admission is not None:
             await self._have(repository, upstream, subject, 0)
         now = asyncio.get_running_loop().time
@@ -322,7 +328,7 @@ class PullThroughCache:
             listed = []
         for each in listed:
             if now() >= until:
-                return
+                return False
             try:
                 async with self._requests.guard(upstream, "referrers", REVALIDATE_SECONDS):
                     fetched = await self._read(repository, upstream, source, each.manifest)
@@ -335,7 +341,7 @@ class PullThroughCache:
                 continue
             if fetched is not None:
                 await self._keep_manifest(repository, upstream, fetched)
-        self._answers.put((upstream, f"referrers {subject}"), True)
+        return True
 
     # Blobs
 

@@ -46,6 +46,10 @@ class StoredNames:
         """The name in the store of a repository that is pulled through."""
         return f"{repository}{self._end}"
 
+    def are_of(self, stored: str) -> bool:
+        """Whether a name in the store is one of this policy, and not of another one or of none."""
+        return stored == self.of(public_name(stored))
+
     def is_shown(self, stored: str) -> bool:
         """Whether clients get what the store has under the name: what is pulled through, only as far as this
         policy accepted it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
+from blobflow.content import Site, Source
 from blobflow.oci import Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags
 from blobflow.server.pullthrough.admission import is_text
@@ -396,3 +397,61 @@ async def test_what_is_pushed_here_is_not_judged(tmp_path: Path) -> None:
         assert (await put(edge.client, raw, "1.0")).status == 201
         assert await edge.get(f"{MANIFESTS}/1.0") == (200, raw)
         assert not judge.asked
+
+
+# Another policy while it serves
+
+
+async def test_another_policy_judges_anew_what_is_here_and_what_was_refused(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, judge=TrustingJudge()) as edge:
+        signed = await give(edge.upstream, LAYER)
+        await sign(edge.upstream, signed)
+        other = await give(edge.upstream, b"other", tag="unsigned")
+        assert await edge.get(f"{MANIFESTS}/1.0") == (200, signed)
+        await refused(edge, f"{MANIFESTS}/unsigned")
+
+        edge.pullthrough.replace_judge(TrustingJudge("all", everything=True))
+        assert await edge.get(f"{MANIFESTS}/unsigned") == (200, other)
+        edge.pullthrough.replace_judge(TrustingJudge("strict"))
+        await refused(edge, f"{MANIFESTS}/unsigned")
+        await refused(edge, f"{MANIFESTS}/{digest_of(other)}")
+        assert (await edge.get(f"/v2/{REPO}/blobs/{digest_of(b'other')}"))[0] == 404
+        assert json.loads((await edge.get("/v2/_catalog"))[1]) == {"repositories": []}
+        assert await edge.get(f"{MANIFESTS}/1.0") == (200, signed)
+        assert json.loads((await edge.get("/v2/_catalog"))[1]) == {"repositories": [REPO]}
+
+
+async def test_lists_of_referrers_are_made_anew_under_another_policy(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, judge=TrustingJudge()) as edge:
+        raw = await give(edge.upstream, LAYER)
+        await sign(edge.upstream, raw)
+        sbom = image(descriptor(b"{}", "application/spdx+json"), subject=descriptor(raw, media.OCI_MANIFEST))
+        async with ClientSession(edge.upstream.url) as client:
+            await push(client, b"{}", f"/v2/{REPO}")
+        await attach(edge.upstream, sbom)
+        for judge in (None, TrustingJudge("another")):
+            if judge is not None:
+                edge.pullthrough.replace_judge(judge)
+            assert (await edge.get(f"{MANIFESTS}/1.0"))[0] == 200
+            listed = json.loads((await edge.get(f"/v2/{REPO}/referrers/{digest_of(raw)}"))[1])
+            assert [each["digest"] for each in listed["manifests"]] == [digest_of(sbom)]
+
+
+async def test_what_one_policy_accepts_does_not_come_in_as_anothers(tmp_path: Path) -> None:
+    """A request that began under the one, and is judged under the other."""
+    strict, open_to_all = TrustingJudge("strict"), TrustingJudge("all", everything=True)
+    async with edge_of(tmp_path, judge=strict) as edge:
+        await give(edge.upstream, LAYER)
+        source_at = edge.pullthrough._source_at
+
+        def replaced_meanwhile(site: Site) -> Source:
+            edge.pullthrough._source_at = source_at
+            edge.pullthrough.replace_judge(open_to_all)
+            return source_at(site)
+
+        edge.pullthrough._source_at = replaced_meanwhile
+        async with edge.client.get(f"{MANIFESTS}/1.0") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert (await edge.get(f"{MANIFESTS}/1.0"))[0] == 200
+        edge.pullthrough.replace_judge(strict)
+        await refused(edge, f"{MANIFESTS}/1.0")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from blobflow.oci import digest_of, media
+from blobflow.oci import digest_of, media, parse_manifest
+from blobflow.oci.manifest import MAX_WORD
 from blobflow.server import referrers
 from blobflow.transports.store import Store
 from blobflow.transports.store.gc import collect_garbage
@@ -103,6 +104,49 @@ async def test_pages_have_no_more_bytes_than_clients_take(
     made = [referrer(annotations={"long": str(number) * 600}) for number in range(2)]
     await put_all(registry, *made)
     assert len(await listed(registry)) == 1
+
+
+async def all_pages(client: ClientSession) -> tuple[list[dict[str, Any]], int]:
+    """All that is listed, as this project's own client reads it, and how many pages that takes."""
+    path: str | None = f"{REPO}/referrers/{DIGEST}"
+    found: list[dict[str, Any]] = []
+    pages = 0
+    while path is not None:
+        async with client.get(path) as answer:
+            raw = await answer.read()
+            parse_manifest(raw, media.OCI_INDEX)
+            found += json.loads(raw)["manifests"]
+            path = str(answer.links["next"]["url"]) if "next" in answer.links else None
+        pages += 1
+    return found, pages
+
+
+async def test_an_artifact_type_that_no_list_could_have_is_refused(registry: ClientSession) -> None:
+    await put_all(registry, SUBJECT, referrer("a" * MAX_WORD))
+    raw = referrer("a" * (MAX_WORD + 1))
+    answer = await put(registry, raw, digest_of(raw))
+    assert await refusal(answer) == (400, "MANIFEST_INVALID")
+    assert [len(each["artifactType"]) for each in (await all_pages(registry))[0]] == [MAX_WORD]
+
+
+@pytest.mark.parametrize("notes", [{"long": "x" * 900_000}, {str(each): "" for each in range(40_000)}])
+async def test_annotations_that_no_list_could_have_are_left_out_of_it(
+    registry: ClientSession, notes: dict[str, str]
+) -> None:
+    huge, plain = referrer(annotations=notes), referrer(annotations={"made": "today"})
+    await put_all(registry, SUBJECT, huge, plain)
+    found, _ = await all_pages(registry)
+    told = {each["digest"]: each.get("annotations") for each in found}
+    assert told == {digest_of(huge): None, digest_of(plain): {"made": "today"}}
+
+
+async def test_many_short_annotations_make_pages_that_clients_take(registry: ClientSession) -> None:
+    made = [referrer(annotations={f"{n}{each:x}": "" for each in range(9000)}) for n in range(24)]
+    await put_all(registry, SUBJECT, *made)
+    found, pages = await all_pages(registry)
+    assert {each["digest"] for each in found} == set(map(digest_of, made))
+    assert all(len(each["annotations"]) == 9000 for each in found)
+    assert pages > 1
 
 
 async def test_what_is_deleted_is_listed_no_longer_and_what_comes_back_is(registry: ClientSession) -> None:

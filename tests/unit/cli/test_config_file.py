@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobflow.config_file import parse_config, read_config
+from blobflow import config_file
+from blobflow.bounded_file import read_bounded
+from blobflow.config_file import parse_config, read_config, read_engine, read_signatures, read_values
 from blobflow.errors import InvalidConfig
 from blobflow.transports.registry import DIRECT, ClientCertificate, HostSettings, Profile, TlsSettings
 from blobflow.transports.registry.capabilities.profiles import profiles_by_name
@@ -162,3 +166,45 @@ def test_a_file_that_can_t_be_read_is_named(tmp_path: Path) -> None:
 def test_paths_start_from_the_file_s_folder(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('[registry."r.example"]\nca = ["ca.pem"]')
     assert read_config(tmp_path / "c.toml")["r.example"].trust.ca == (tmp_path / "ca.pem",)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_a_file_is_read_once_for_all_that_it_says(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe says it once: a shell's `--config <(...)`."""
+    path, reads = tmp_path / "c.toml", list[Path]()
+    text = (
+        '[registry."r.example"]\nca = ["ca.pem"]\n[signatures]\npolicy = "p.json"\n[engine]\naddress = "none"'
+    )
+
+    def counted(read: Path) -> bytes:
+        reads.append(read)
+        return read_bounded(read)
+
+    monkeypatch.setattr(config_file, "read_bounded", counted)
+    if kind == "pipe":
+        os.mkfifo(path)
+        writer = threading.Thread(target=path.write_text, args=(text,))
+        writer.start()
+    else:
+        path.write_text(text)
+    hosts, signatures, engine = read_config(path), read_signatures(path), read_engine(path)
+    assert (list(hosts), signatures.policy, engine.address) == (["r.example"], tmp_path / "p.json", "none")
+    assert [each.key for each in read_values(path)] == ["ca", "policy", "address"]
+    assert reads == [path]
+    if kind == "pipe":
+        writer.join()
+        return
+    path.write_text("[signatures]\npolicy = 'another.json'")
+    assert read_signatures(path).policy == tmp_path / "another.json"
+    assert read_config(path) == {}
+    assert len(reads) == 2
+
+
+def test_a_file_that_can_not_be_read_is_told_of_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[registry")
+    for read in (read_config, read_signatures):
+        with pytest.raises(InvalidConfig, match="is not TOML"):
+            read(path)

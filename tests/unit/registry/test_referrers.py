@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from blobflow.errors import NotFound, ProtocolViolation, Rejected, Unavailable, 
 from blobflow.oci import Descriptor, Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
 from blobflow.transports.registry.api import referrers
+from blobflow.transports.registry.api.referrers import MAX_MERGES
 from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
 from tests.contract.implementations import image_of
 from tests.deadlines import HANGS_AFTER
@@ -24,6 +25,7 @@ from tests.fakes.registry import ScriptedServer, blob_of, scripted_server, world
 SUBJECT = digest_of(b"subject")
 IMAGE, RAW = image_of(blob_of(b"{}"), blob_of(b"layer"))
 OTHER = Descriptor(media.OCI_MANIFEST, digest_of(b"other"), 5)
+STRANGER = Descriptor(media.OCI_MANIFEST, digest_of(b"stranger"), 8)
 SIG = cosign_tags(SUBJECT)[0]
 FALLBACK = fallback_tag(SUBJECT)
 
@@ -289,6 +291,110 @@ async def test_two_at_once_both_end_in_the_list() -> None:
         )
     entries = json.loads(repository.put[FALLBACK])["manifests"]
     assert {each["digest"] for each in entries} == {IMAGE.digest, OTHER.digest}
+
+
+class Turns:
+    """Lets the requests of several clients through one at a time, in an order that is chosen."""
+
+    def __init__(self, repository: Repository, order: str) -> None:
+        self._repository = repository
+        self._order = [*order]
+        self._moved = asyncio.Condition()
+        self.log: list[str] = []
+
+    def of(self, client: str) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+        """The registry as a client sees it: it waits for its turns, and has all that are left in the end."""
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            async with self._moved:
+                await self._moved.wait_for(lambda: client in self._order[:1] or not self._order)
+                response = await self._repository(request)
+                if "/manifests/" in request.path:
+                    self.log.append(f"{client} {request.method}")
+                    del self._order[:1]
+                    self._moved.notify_all()
+                return response
+
+        return answer
+
+    def over(self, client: str) -> None:
+        """A client is done: its turns are the others'."""
+        self._order = [each for each in self._order if each != client]
+
+
+# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, and looks.
+@pytest.mark.parametrize(
+    ("there", "order"),
+    [
+        (False, "ABABAB"),  # the second put takes away what the first one put
+        (False, "ABBABA"),
+        (False, "AABBAB"),
+        (False, "AAABBB"),
+        (True, "ABABABABAB"),
+        (True, "AABBBBBAAA"),  # the one is done between a read and a put of the other
+        (True, "ABBBBBAAAA"),
+        (True, "AAAABBBBBA"),
+        (True, "AAABBBABBA"),  # both look before either puts
+        (True, "AAABBBABAB"),
+    ],
+)
+async def test_two_programs_at_once_both_end_in_the_list(there: bool, order: str) -> None:
+    repository = Repository()
+    if there:
+        raw = index(STRANGER)
+        repository.put = {FALLBACK: raw, digest_of(raw): raw}
+    turns = Turns(repository, order)
+
+    async def attach(client: str, referrer: Descriptor) -> None:
+        async with scripted_server(turns.of(client)) as server, world() as place:
+            await place.sink(server.host).attach(SUBJECT, [referrer])
+        async with turns._moved:
+            turns.over(client)
+            turns._moved.notify_all()
+
+    async with asyncio.timeout(HANGS_AFTER):
+        await asyncio.gather(attach("A", IMAGE), attach("B", OTHER))
+    entries = {each["digest"] for each in json.loads(repository.put[FALLBACK])["manifests"]}
+    assert entries == {IMAGE.digest, OTHER.digest, *([STRANGER.digest] if there else [])}, turns.log
+
+
+async def test_a_list_that_others_change_all_the_time_is_given_up_and_said_so() -> None:
+    repository, others = Repository(), list[Descriptor]()
+
+    def overwritten(name: str) -> web.Response:
+        others.append(Descriptor(media.OCI_MANIFEST, digest_of(bytes(len(others))), 5))
+        return web.Response(status=201)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = await repository(request)
+        if request.method == "PUT":
+            raw = index(others[-1])
+            repository.put |= {FALLBACK: raw, digest_of(raw): raw}
+        return response
+
+    repository.answer_put = overwritten
+    async with scripted_server(answer) as server, world() as there:
+        with pytest.raises(Unavailable, match="others change the tag"):
+            await there.sink(server.host).attach(SUBJECT, [OTHER])
+    assert len(others) == MAX_MERGES
+
+
+async def test_a_cache_that_still_has_the_old_list_costs_no_further_put() -> None:
+    repository = Repository()
+    old = index(STRANGER)
+    puts: list[bytes] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = await repository(request)
+        if request.method == "PUT":
+            puts.append(repository.put[FALLBACK])
+            repository.put[FALLBACK] = old
+        return response
+
+    repository.put = {FALLBACK: old, digest_of(old): old}
+    async with scripted_server(answer) as server, world() as there:
+        await there.sink(server.host).attach(SUBJECT, [OTHER])
+    assert [len(json.loads(each)["manifests"]) for each in puts] == [2]
 
 
 async def test_a_list_is_rid_of_what_is_gone_only_where_the_registry_minds() -> None:

@@ -157,14 +157,19 @@ class Authority:
         first: datetime = NOW - timedelta(minutes=5),
         last: datetime = NOW + timedelta(minutes=5),
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
+        subject: str = "",
+        critical: bool = True,
     ) -> x509.Certificate:
-        """A certificate to sign code with, for these names; with an OIDC issuer as Fulcio has it."""
+        """A certificate to sign code with, for these names; with an OIDC issuer as Fulcio has it. `critical`:
+        whether the names are."""
         extra: list[x509.ExtensionType] = [x509.ExtendedKeyUsage([usage]), x509.SubjectAlternativeName(names)]
         if issuer:
             der = bytes([0x0C, len(issuer)]) + issuer.encode()
             oid = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
             extra.append(x509.UnrecognizedExtension(oid, der))
-        return _certificate("", "between", key, self._key, first=first, last=last, extra=extra)
+        return _certificate(
+            subject, "between", key, self._key, first=first, last=last, extra=extra, critical=critical
+        )
 
 
 def _certificate(
@@ -178,6 +183,7 @@ def _certificate(
     first: datetime = NOW - timedelta(days=365),
     last: datetime = NOW + timedelta(days=365),
     extra: Sequence[x509.ExtensionType] = (),
+    critical: bool = True,
 ) -> x509.Certificate:
     is_ca = ca is not None
     number = 1 + len(subject)
@@ -191,8 +197,8 @@ def _certificate(
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = builder.add_extension(identifier, critical=False)
     for each in extra:
-        is_only_name = isinstance(each, x509.SubjectAlternativeName) and not subject
-        builder = builder.add_extension(each, critical=is_only_name)
+        is_name = isinstance(each, x509.SubjectAlternativeName)
+        builder = builder.add_extension(each, critical=is_name and critical)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     return builder.sign(signer, hashes.SHA256())
 

@@ -122,6 +122,32 @@ def test_a_bundle_of_cosign_3_proves_the_image(kind: str, judging: Judging) -> N
     acceptance(judging(by_key(key)), bundle(attestation_bundle(key, statement(DIGEST))))
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (("verificationMaterial",), "tlogEntries"),
+        (("verificationMaterial", "timestampVerificationData"), "rfc3161Timestamps"),
+        (("verificationMaterial", "publicKey"), "hint"),
+    ],
+)
+def test_null_is_what_is_not_there(place: tuple[str, ...], name: str, judging: Judging) -> None:
+    """As protobuf reads JSON; of what has to be there it is a mistake."""
+    raw = attestation_bundle(KEY, statement(DIGEST))
+    part = raw
+    for each in place:
+        part = part.setdefault(each, {})
+    part[name] = None
+    acceptance(judging(by_key()), bundle(raw))
+    raw["dsseEnvelope"]["payloadType"] = None
+    assert "is no bundle that can be read" in refusal(judging(by_key()), bundle(raw))
+
+
+def test_a_subject_may_have_null_for_a_name(judging: Judging) -> None:
+    named = json.loads(statement(DIGEST, "x"))
+    named["subject"][0]["name"] = None
+    acceptance(judging(by_key()), bundle(attestation_bundle(KEY, json.dumps(named).encode())))
+
+
 @pytest.mark.parametrize(("kind", "strength"), [("p384", hashes.SHA384()), ("p521", hashes.SHA512())])
 def test_the_hash_of_a_curve_counts_as_sha256_does(
     kind: str, strength: hashes.HashAlgorithm, judging: Judging
@@ -532,6 +558,18 @@ def test_a_ca_says_that_it_may_issue_certificates_or_nothing(judging: Judging) -
             acceptance(judge, signature)
         else:
             assert "a certificate that may not issue others" in refusal(judge, signature)
+
+
+@pytest.mark.parametrize("subject", ["", "somebody"])
+@pytest.mark.parametrize("critical", [False, True])
+def test_names_count_whether_they_are_critical_or_not(subject: str, critical: bool, judging: Judging) -> None:
+    """openssl writes what its configuration says, and skopeo takes either."""
+    leaf = AUTHORITY.issue(KEY, MAIL, issuer=ISSUER, subject=subject, critical=critical)
+    acceptance(judging(by_ca(AUTHORITY, LOG)), certified(leaf))
+    other = AUTHORITY.issue(
+        KEY, x509.RFC822Name("other@example.com"), issuer=ISSUER, subject=subject, critical=critical
+    )
+    assert "not of build@example.com" in refusal(judging(by_ca(AUTHORITY, LOG)), certified(other))
 
 
 def test_a_certificate_for_another_use(judging: Judging) -> None:

@@ -7,8 +7,10 @@ tags of its own everywhere. Which of those tags there are, the list of a reposit
 it is short; else each is asked for.
 
 Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
-the fallback index is read again, merged and put. There is no way to do that atomically; merges of one process
-are done one after the other.
+the fallback index is read again, merged and put. There is no way to do that at once. Merges of one process
+are done one after the other. Another process may put a list in which ours are not: so what the tag names is
+asked again after each put, and before one that replaces a list; if it is another one, all begins anew. What
+is left is a put of another's that was made before ours, and arrives after we asked.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from blobflow.errors import (
     RegistryError,
     Rejected,
     Unauthorized,
+    Unavailable,
     UnsupportedContent,
 )
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media, parse_manifest
@@ -48,6 +51,9 @@ TAGS_SECONDS = 60.0
 MAX_PAGES = 100
 MAX_REFERRERS = 10_000
 MAX_BYTES = 64 * 1024 * 1024
+# How often a list is merged that others change at the same time: of so many who begin at once one is done in
+# each turn.
+MAX_MERGES = 20
 
 # With these codes a 404 is about the name that was asked for, not about the endpoint.
 _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
@@ -94,33 +100,59 @@ class RepositoryReferrers:
             await self._merge(subject, unnoted)
 
     async def _merge(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
+        """Have the fallback index list these. Raises Unavailable where others change it again and again."""
         tag = fallback_tag(subject)
-        raw = await self._fallback(tag)
-        content = merge_referrers_index(raw, referrers)
-        if content is None:
-            return
+        for _ in range(MAX_MERGES):
+            before = await self._named_by(tag)
+            raw = await self._read_list(tag, before)
+            content = merge_referrers_index(raw, referrers)
+            if content is None:
+                return
+            if raw is not None and _digest(await self._named_by(tag)) != _digest(before):
+                continue
+            put = await self._put_merged(content, raw, subject, referrers)
+            # What was there before is what a cache on the way still says.
+            if _digest(await self._named_by(tag)) in (put, _digest(before)):
+                return
+        raise Unavailable(
+            f"others change the tag {tag} at {self._site}, which lists referrers, all the time; try again"
+        )
+
+    async def _put_merged(
+        self, content: bytes, raw: bytes | None, subject: Digest, referrers: Sequence[Descriptor]
+    ) -> Digest:
+        """Put a list that was made of `raw`. Returns the digest of what was put."""
         try:
-            await self._put(content, subject, tag)
+            return await self._put(content, subject)
         except Rejected as error:
             # A list that names what is gone by now is refused where indexes have to be whole.
             gone = set(error.missing) - {each.digest for each in referrers}
-            content = merge_referrers_index(raw, referrers, gone) if gone else None
-            if content is None:
+            without = merge_referrers_index(raw, referrers, gone) if gone else None
+            if without is None:
                 raise
-            await self._put(content, subject, tag)
+            return await self._put(without, subject)
 
-    async def _put(self, content: bytes, subject: Digest, tag: str) -> None:
+    async def _put(self, content: bytes, subject: Digest) -> Digest:
         index = Descriptor(media.OCI_INDEX, digest_of(content, algorithm_of(subject)), len(content))
-        await self._manifests.put(index, content, [tag])
+        await self._manifests.put(index, content, [fallback_tag(subject)])
+        return index.digest
 
-    async def _fallback(self, tag: str) -> bytes | None:
-        """The fallback index as it is now."""
+    async def _named_by(self, tag: str) -> Descriptor | None:
+        """What a tag names now, if it names anything."""
         try:
-            index = await self._manifests.find(tag)
-            if index.media_type not in media.INDEXES:
-                raise UnsupportedContent(
-                    f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
-                )
+            return await self._manifests.find(tag)
+        except NotFound:
+            return None
+
+    async def _read_list(self, tag: str, index: Descriptor | None) -> bytes | None:
+        """The fallback index; None if there is none, or it is gone."""
+        if index is None:
+            return None
+        if index.media_type not in media.INDEXES:
+            raise UnsupportedContent(
+                f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
+            )
+        try:
             return await self._manifests.read(index)
         except NotFound:
             return None
@@ -242,3 +274,7 @@ class RepositoryReferrers:
         )
         if self._host.lists is None and not about_one:
             self._host.lists = False
+
+
+def _digest(manifest: Descriptor | None) -> Digest | None:
+    return None if manifest is None else manifest.digest
