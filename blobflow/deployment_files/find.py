@@ -98,6 +98,7 @@ class _Search:
         self._custom_resources = custom_resources
         self._images: list[NamedImage] = []
         self._untold: list[UntoldImage] = []
+        self._read: set[str] = set()
         self._files: list[str] = []
         self._passed_over: list[tuple[str, str]] = []
         self._env: dict[str, dict[str, str]] = {}
@@ -120,7 +121,10 @@ class _Search:
                 self._passed_over.append((path, why.removeprefix(f"{name} ")))
 
     def read(self, path: str, raw: bytes) -> None:
-        """One file. Raises InvalidConfig."""
+        """One file, once however often it is named. Raises InvalidConfig."""
+        if path in self._read:
+            return
+        self._read.add(path)
         source = SourceText(path, decode(raw, one_line(path)))
         reading = Reading(source, custom_resources=self._custom_resources, env=lambda: self._env_beside(path))
         reason = reading.read()

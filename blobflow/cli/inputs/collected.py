@@ -118,7 +118,7 @@ def _lock_or_stream(path: str, *, custom_resources: bool) -> Collected | None:
     """What a lock file, or a stream, which can be read once, names; None for other files, and folders."""
     if path == STDIN:
         raw, name = read_stream(sys.stdin.buffer, "stdin"), "stdin"
-    elif _is_pipe(path):
+    elif is_pipe(path):
         raw, name = read_bounded(Path(path)), path
     elif Path(path).is_file():
         try:
@@ -135,7 +135,8 @@ def _lock_or_stream(path: str, *, custom_resources: bool) -> Collected | None:
     return _find([STDIN], stdin=raw, custom_resources=custom_resources)
 
 
-def _is_pipe(path: str) -> bool:
+def is_pipe(path: str) -> bool:
+    """Whether a path is a pipe, as `<(command)` makes it, which can be read once."""
     try:
         return stat.S_ISFIFO(Path(path).stat().st_mode)
     except (OSError, ValueError):
