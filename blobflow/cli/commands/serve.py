@@ -124,7 +124,7 @@ def _check_bundle(options: ServeOptions) -> None:
         if file is not None:
             raise UsageError(
                 f"{option} is for what is pulled through, and --bundle serves files as they are;"
-                f" `save {option} {file}` judges what goes into a bundle, `load {option} {file}` what is in one"
+                f" `save {option} {file}` judges what goes into one, `load {option} {file}` what is in it"
             )
 
 

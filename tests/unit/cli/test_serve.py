@@ -237,7 +237,7 @@ def test_a_bundle_takes_nothing_that_is_a_stores(tmp_path: Path) -> None:
         (("--upstream", "docker.io"), "--upstream is for a store"),
         (("--max-blob-size", "1GB"), "--max-blob-size is for a store"),
         (("--max-size", "1GB"), "--max-size is for a store"),
-        (("--policy", "p.json"), "`load --policy p.json` what is in one"),
+        (("--policy", "p.json"), "`load --policy p.json` what is in it"),
         (("--trusted-root", "r.json"), "--trusted-root is for what is pulled through, and --bundle"),
         (("--listen", "0.0.0.0:0"), "could read the registry"),
         ((), f"there is no bundle {tmp_path / 'bundle.tar'}, and no part of one"),
