@@ -47,7 +47,8 @@ class Rewriting:
         self._custom_resources = custom_resources
         self._place_of = place_of
         self.found = find_images(files, stdin=self._stdin, custom_resources=custom_resources)
-        self._places = {name: self._placed(name) for name in {each.reference for each in self.found.images}}
+        images = (*self.found.images, *self.found.named)
+        self._places = {name: self._placed(name) for name in {each.reference for each in images}}
 
     @property
     def shared_places(self) -> list[str]:

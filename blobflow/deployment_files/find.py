@@ -10,6 +10,7 @@ from blobflow.bounded_file import read_beginning
 from blobflow.deployment_files.compose_files import read_env_file
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
 from blobflow.deployment_files.formats import Reading, is_worth_reading
+from blobflow.deployment_files.kustomize_builds import Kustomization, build
 from blobflow.deployment_files.source_text import SourceText, decode
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.printable import first_of, one_line
@@ -29,7 +30,8 @@ _HIDDEN = frozenset((".github", ".gitlab", ".gitlab-ci", ".circleci", ".woodpeck
 def find_images(
     paths: Sequence[str], *, stdin: bytes | None = None, custom_resources: bool = False
 ) -> FoundImages:
-    """Every image that these files name, and what can't be told, in the order of files and lines.
+    """Every image that these files name, and what can't be told, in the order of files and lines. Names in
+    resources that a kustomization among the files replaces are what it replaces them by.
 
     A path may be a folder: its files with names as deployment files have them are read, in order of their
     names, also below it; not hidden folders (but those of CI systems), node_modules and vendor; links are
@@ -98,6 +100,8 @@ class _Search:
         self._custom_resources = custom_resources
         self._images: list[NamedImage] = []
         self._untold: list[UntoldImage] = []
+        self._open_names: list[NamedImage] = []
+        self._kustomizations: list[Kustomization] = []
         self._read: set[str] = set()
         self._files: list[str] = []
         self._passed_over: list[tuple[str, str]] = []
@@ -132,6 +136,8 @@ class _Search:
         self._files.append(path)
         self._images += images
         self._untold += untold
+        self._open_names += reading.findings.open_names
+        self._kustomizations += reading.kustomizations
         if reading.left:
             kinds = first_of([one_line(kind, 60) for kind in sorted(reading.left)], 5)
             self._passed_over.append((path, f"has custom resources whose fields may name images: {kinds}"))
@@ -157,6 +163,13 @@ class _Search:
         return self._env[folder]
 
     def found(self) -> FoundImages:
+        built = build(self._images, self._untold, self._open_names, self._kustomizations)
         return FoundImages(
-            tuple(self._images), tuple(self._untold), tuple(self._files), tuple(self._passed_over)
+            built.images,
+            built.untold,
+            tuple(self._files),
+            tuple(self._passed_over),
+            tuple(self._images),
+            tuple(built.matched.items()),
+            tuple((name, built.finals.get(name, ())) for name in self._open_names),
         )

@@ -17,7 +17,13 @@ from blobflow.deployment_files.helm_template import read_template
 from blobflow.deployment_files.helm_values import read_chart, read_values
 from blobflow.deployment_files.image_list import is_image_list, read_image_list
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object, walk_pods
-from blobflow.deployment_files.kustomize import is_operations, read_kustomization, read_operations
+from blobflow.deployment_files.kustomize import (
+    is_operations,
+    kustomization_of,
+    read_kustomization,
+    read_operations,
+)
+from blobflow.deployment_files.kustomize_builds import Kustomization, is_built
 from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.deployment_files.shell_lists import read_shell_lists
 from blobflow.deployment_files.source_text import SourceText
@@ -53,12 +59,14 @@ MAX_LINES = 500_000
 
 class Reading:
     """One file that is read. `env`: asks for the variables of an `.env` beside it. `left`: kinds of custom
-    resources whose common fields name images, and were not read."""
+    resources whose common fields name images, and were not read. `kustomizations`: what the file is to
+    Kustomize."""
 
     def __init__(
         self, source: SourceText, *, custom_resources: bool, env: Callable[[], Mapping[str, str]]
     ) -> None:
         self.findings = Findings(source.path)
+        self.kustomizations: list[Kustomization] = []
         self._source = source
         self._env = env
         self._objects = ObjectReader(self.findings, custom_resources=custom_resources)
@@ -136,6 +144,8 @@ class Reading:
         if isinstance(document, MappingNode):
             if _KUSTOMIZATION.search(name) or _is_kustomization(document):
                 read_kustomization(findings, document, self._objects)
+                if is_built(self._source.path):
+                    self.kustomizations.append(kustomization_of(self._source.path, document))
             elif is_workflow(document):
                 read_workflow(findings, document)
             elif is_compose(document, named=bool(_COMPOSE.search(name))):

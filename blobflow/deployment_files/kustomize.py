@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from blobflow.deployment_files.containers import CONTAINER_LISTS, read_environment
 from blobflow.deployment_files.contract import PartKind
 from blobflow.deployment_files.findings import Findings
 from blobflow.deployment_files.helm_values import read_values
 from blobflow.deployment_files.kubernetes import ObjectReader, walk_pods
+from blobflow.deployment_files.kustomize_builds import ImageEntry, Kustomization
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose
 from blobflow.errors import InvalidConfig
 
+# Keys whose items are files, or folders with a kustomization.
+_RESOURCES = ("resources", "bases", "components", "patchesStrategicMerge")
 _PATCHES = ("patches", "patchesStrategicMerge", "patchesJson6902")
 _ELSEWHERE = "which is in the resources"
 
@@ -46,6 +51,7 @@ def _read_entry(findings: Findings, entry: MappingNode) -> None:
         if new_name and (":" in new_name.value.rpartition("/")[2] or "@" in new_name.value):
             findings.name(new_name.piece, "kustomize newName")
         elif new_name:
+            findings.keep_open(new_name.piece, "kustomize newName")
             why = f"has no newTag: its tag is that of {name.value if name else 'the image'}, {_ELSEWHERE}"
             findings.leave(new_name.piece, "kustomize newName", why)
         else:
@@ -67,6 +73,45 @@ def _read_entry(findings: Findings, entry: MappingNode) -> None:
         pieces.append(("digest", digest.piece))
         field += " + digest"
     findings.join(pieces, text, field, at=at, replaceable=new_name is not None)
+
+
+def kustomization_of(path: str, document: MappingNode) -> Kustomization:
+    """What a kustomization replaces, and in what."""
+    folder = posixpath.dirname(path)
+    listed: list[Node | None] = [each for key in _RESOURCES for each in document.list(key)]
+    listed += [each.get("path") for each in document.list("patches") if isinstance(each, MappingNode)]
+    entries = [each for each in document.list("images") if isinstance(each, MappingNode)]
+    return Kustomization(
+        path,
+        tuple(_image_entry(each) for each in entries),
+        tuple(
+            posixpath.normpath(posixpath.join(folder, each.value.strip()))
+            for each in listed
+            if isinstance(each, Scalar) and "\n" not in each.value
+        ),
+    )
+
+
+def _image_entry(entry: MappingNode) -> ImageEntry:
+    name, new_name, tag, digest = (
+        entry.scalar("name"),
+        entry.scalar("newName"),
+        entry.scalar("newTag"),
+        entry.scalar("digest"),
+    )
+    known = not (tag and read_as_another(tag))
+    parts = [each for each in (new_name or name, tag, digest if known else None) if each]
+    at = _start_of(entry) if tag or digest else (parts[0].piece if parts else _start_of(entry))
+    return ImageEntry(
+        entry.text("name").strip(),
+        entry.text("newName").strip(),
+        entry.text("newTag").strip(),
+        entry.text("digest").strip(),
+        entry.text("tagSuffix").strip(),
+        at.line,
+        " + ".join(each.value.strip() for each in parts),
+        known,
+    )
 
 
 def _start_of(entry: MappingNode) -> Piece:
