@@ -6,7 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
-from blobflow.deployment_files.ansible import is_playbook, is_variables, read_playbook, read_variables
+from blobflow.deployment_files.ansible import (
+    by_defaults,
+    is_playbook,
+    is_variables,
+    read_playbook,
+    read_variables,
+)
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
@@ -16,6 +22,7 @@ from blobflow.deployment_files.gitlab_ci import is_pipeline, read_pipeline
 from blobflow.deployment_files.helm_template import read_template
 from blobflow.deployment_files.helm_values import read_chart, read_values
 from blobflow.deployment_files.image_list import is_image_list, read_image_list
+from blobflow.deployment_files.jinja_text import REASON, name_inside, without_statements
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object, walk_pods
 from blobflow.deployment_files.kustomize import (
     is_operations,
@@ -86,6 +93,8 @@ class Reading:
         if text.count("\n") > MAX_LINES:
             raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
         name = path.name
+        if inside := name_inside(name):
+            return self._read_jinja(inside)
         if _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
             read_dockerfile(self.findings, self._source)
         elif _SHELL.match(text) or name.endswith((".sh", ".bash")):
@@ -100,6 +109,19 @@ class Reading:
             read_dockerfile(self.findings, self._source)
         else:
             return self._read_unknown()
+        return ""
+
+    def _read_jinja(self, name: str) -> str:
+        """A template of Jinja, which makes a file of this name."""
+        source = without_statements(self._source)
+        if _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
+            read_dockerfile(self.findings, source)
+        elif _SHELL.match(source.text) or name.endswith((".sh", ".bash")):
+            read_shell_lists(self.findings, source, self._objects)
+        elif _LIST.search(name) and not _YAML.search(name) and is_image_list(source.text, named=True):
+            read_image_list(self.findings, source)
+        else:
+            read_template(self.findings, source, field="jinja template", reason=REASON, likely=by_defaults)
         return ""
 
     def _read_unknown(self) -> str:
@@ -194,8 +216,9 @@ class Reading:
 
 
 def is_worth_reading(path: str) -> bool:
-    """Whether a file in a folder has a name as deployment files have it."""
+    """Whether a file in a folder has a name as deployment files have it, or is a template of one."""
     name = PurePath(path).name
+    name = name_inside(name) or name
     if _DOCKERFILE.search(name):
         return not _NOT_DOCKERFILE.search(name)
     if _YAML.search(name) or _KUSTOMIZATION.search(name) or name.endswith((".sh", ".bash")):
