@@ -22,9 +22,12 @@ MAX_FILES = 100_000
 MAX_ENV = 1024**2
 # What the stream is called.
 STDIN = "stdin"
-# Folders whose files are not what is deployed. Hidden ones are left out but for those of CI systems.
+# Folders whose files are not what is deployed. Hidden ones are left out but for those of CI systems and
+# of development containers.
 _LEFT_OUT = frozenset(("node_modules", "vendor", "__pycache__", "venv"))
-_HIDDEN = frozenset((".github", ".gitlab", ".gitlab-ci", ".circleci", ".woodpecker", ".forgejo", ".gitea"))
+_HIDDEN = frozenset(
+    (".github", ".gitlab", ".gitlab-ci", ".circleci", ".woodpecker", ".forgejo", ".gitea", ".devcontainer")
+)
 
 
 def find_images(

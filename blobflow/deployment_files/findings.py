@@ -186,6 +186,10 @@ class Findings:
         self._places.add(place)
         return True
 
+    def pass_over(self, piece: Piece) -> None:
+        """A piece that is no image that is pulled, whatever it looks like to others."""
+        self.is_new(piece.strip())
+
     def name(self, piece: Piece, field: str, *, likely: str = "", reason: str = "") -> None:
         """A piece that is an image's name: what it names, or that it can't be told, with a `reason` if there
         is a better one than its looks, and what it is `likely`."""

@@ -259,7 +259,7 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pyte
         ("images.txt", "", "is empty"),
         ("images.txt", "# later\n", "has nothing but comments"),
         ("a.yaml", "---\n# later\n---\n", "has nothing but comments"),
-        ("note.md", "# Title\n", "is YAML of no format that is read"),
+        ("note.md", "# Title\n", "is of no format that is read"),
     ],
 )
 def test_a_file_with_nothing_in_it_is_told_as_such(tmp_path: Path, name: str, text: str, why: str) -> None:
