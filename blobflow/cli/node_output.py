@@ -44,7 +44,9 @@ def make_node_files(mirrors: Sequence[MirrorPlaces], options: NodeOptions, setti
         other = "" if options.form == "kyverno" else "; --format kyverno or `blobflow rewrite` says more"
         raise UsageError(f"{made.refused[0]}{more}; --partial leaves that out{other}")
     if not made.files:
-        raise UsageError(f"nothing is left that {options.form} could be told")
+        why = "".join(f": {each}" for each in made.refused[:1])
+        more = f", and {len(made.refused) - 1} more" if len(made.refused) > 1 else ""
+        raise UsageError(f"nothing is left that {options.form} could be told{why}{more}")
     return made
 
 
