@@ -11,6 +11,7 @@ from blobflow.deployment_files.compose_files import read_env_file
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
 from blobflow.deployment_files.formats import Reading, is_worth_reading
 from blobflow.deployment_files.kustomize_builds import Kustomization, build
+from blobflow.deployment_files.skaffold_builds import SkaffoldArtifacts, builders_of, without_built
 from blobflow.deployment_files.source_text import SourceText, decode
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.printable import first_of, one_line
@@ -105,6 +106,7 @@ class _Search:
         self._untold: list[UntoldImage] = []
         self._open_names: list[NamedImage] = []
         self._kustomizations: list[Kustomization] = []
+        self._artifacts: list[SkaffoldArtifacts] = []
         self._read: set[str] = set()
         self._files: list[str] = []
         self._passed_over: list[tuple[str, str]] = []
@@ -141,6 +143,7 @@ class _Search:
         self._untold += untold
         self._open_names += reading.findings.open_names
         self._kustomizations += reading.kustomizations
+        self._artifacts += reading.artifacts
         if reading.left:
             kinds = first_of([one_line(kind, 60) for kind in sorted(reading.left)], 5)
             self._passed_over.append((path, f"has custom resources whose fields may name images: {kinds}"))
@@ -167,12 +170,14 @@ class _Search:
 
     def found(self) -> FoundImages:
         built = build(self._images, self._untold, self._open_names, self._kustomizations)
+        builders = builders_of(built.images, self._artifacts)
+        images, untold = without_built(built.images, built.untold, builders, self._files)
         return FoundImages(
-            built.images,
-            built.untold,
+            images,
+            untold,
             tuple(self._files),
             tuple(self._passed_over),
             tuple(self._images),
-            tuple(built.matched.items()),
+            tuple({**builders, **built.matched}.items()),
             tuple((name, built.finals.get(name, ())) for name in self._open_names),
         )

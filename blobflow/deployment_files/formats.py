@@ -41,6 +41,7 @@ from blobflow.deployment_files.kustomize import (
 from blobflow.deployment_files.kustomize_builds import Kustomization, is_built
 from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.deployment_files.shell_lists import read_shell_lists
+from blobflow.deployment_files.skaffold_builds import SkaffoldArtifacts, artifacts_of
 from blobflow.deployment_files.source_text import SourceText
 from blobflow.deployment_files.unit_files import is_unit, read_unit
 from blobflow.deployment_files.yaml_tree import (
@@ -75,14 +76,15 @@ MAX_LINES = 500_000
 
 class Reading:
     """One file that is read. `env`: asks for the variables of an `.env` beside it. `left`: kinds of custom
-    resources whose common fields name images, and were not read. `kustomizations`: what the file is to
-    Kustomize."""
+    resources whose common fields name images, and were not read. `kustomizations` and `artifacts`: what the
+    file is to Kustomize, and what skaffold builds by it."""
 
     def __init__(
         self, source: SourceText, *, custom_resources: bool, env: Callable[[], Mapping[str, str]]
     ) -> None:
         self.findings = Findings(source.path)
         self.kustomizations: list[Kustomization] = []
+        self.artifacts: list[SkaffoldArtifacts] = []
         self._source = source
         self._env = env
         self._objects = ObjectReader(self.findings, custom_resources=custom_resources)
@@ -192,6 +194,8 @@ class Reading:
                 read_chart(findings, document)
             elif is_object(document):
                 self._objects.read(document)
+                if (built := artifacts_of(self._source.path, document)) is not None:
+                    self.artifacts.append(built)
             elif _VALUES.search(name):
                 read_values(findings, document)
             elif _VARIABLES.search(str(path)) or is_variables(document):

@@ -225,6 +225,11 @@ def _key(found: NamedImage | UntoldImage) -> tuple[str, int, str]:
     return found.path, found.line, found.written
 
 
+def bare_name(text: str) -> str:
+    """A name without tag and digest."""
+    return _split(text)[0]
+
+
 def _split(text: str) -> tuple[str, str]:
     """A name without tag and digest, as kustomize compares it, and these."""
     name = text.partition("@")[0]
