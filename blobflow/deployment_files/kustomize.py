@@ -46,9 +46,11 @@ def kustomization_of(path: str, document: MappingNode) -> Kustomization:
         path,
         tuple(image_entry(each) for each in entries),
         tuple(
-            posixpath.normpath(posixpath.join(folder, each.value.strip()))
-            for each in listed
-            if isinstance(each, Scalar) and "\n" not in each.value
+            dict.fromkeys(
+                posixpath.normpath(posixpath.join(folder, each.value.strip()))
+                for each in listed
+                if isinstance(each, Scalar) and "\n" not in each.value
+            )
         ),
     )
 

@@ -135,7 +135,7 @@ class _Builds:
         names: dict[_Name, None] = {}
         for file in (path, *kustomization.resources):
             names.update(dict.fromkeys(_Name(image, image.written) for image in self._images.get(file, ())))
-        for below in self._below(path):
+        for below in dict.fromkeys(self._below(path)):
             names.update(dict.fromkeys(self._build(below, depth + 1)))
         self._count += len(names) * (1 + len(kustomization.entries))
         if self._count > _MAX_NAMES:

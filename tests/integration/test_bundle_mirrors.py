@@ -193,3 +193,26 @@ def test_what_a_format_can_not_say_may_be_left_out(place: Place, bundle: Path) -
     assert [path.name for path in Path("node").rglob("*") if path.is_file()] == ["hosts.toml"]
     refused = blobflow("load", "b.tar", "--to", place.target, "--partial", code=2)
     assert "--partial is about the files of --nodes FORMAT" in refused.stderr
+
+
+def test_names_that_kustomize_replaces_stay_on_the_other_side_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's kustomization names no image, and tells that the overlay is for the base."""
+    monkeypatch.chdir(place.folder)
+    repository, _, tag = f"{place.source}/{FIRST}".rpartition(":")
+    files = {
+        "base/kustomization.yaml": "resources: [pod.yaml]\n",
+        "base/pod.yaml": OTHER.replace("example.com/not/there:1", f"web:{tag}"),
+        "prod/kustomization.yaml": "resources: [../base]\n"
+        f"images: [{{name: web, newName: '{repository}'}}]\n",
+    }
+    for name, text in files.items():
+        Path("k", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("k", name).write_text(text)
+    blobflow("save", "--images-from", "k", "-o", "k.tar")
+    blobflow("load", "k.tar", "--to", f"{place.target}/m", "--rewrite", "made")
+    made = {name: Path("made/k", name).read_text() for name in files}
+    assert made["base/pod.yaml"] == files["base/pod.yaml"]
+    mirrored = f"{place.target}/m/{FIRST.rpartition(':')[0]}"
+    assert made["prod/kustomization.yaml"] == files["prod/kustomization.yaml"].replace(repository, mirrored)

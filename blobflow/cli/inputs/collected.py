@@ -54,9 +54,13 @@ class Collected(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The deployment files that name images, told or not: no lock files, and nothing from a stream."""
+        """The deployment files that name images, told or not, and kustomizations, which say what names mean:
+        no lock files, and nothing from a stream."""
+        from blobflow.deployment_files.kustomize_builds import is_built
+
         named = [image.path for image in self.found.images if image.field != LOCKED]
         named += [untold.path for untold in self.found.untold]
+        named += filter(is_built, self.found.files)
         return tuple(path for path in dict.fromkeys(named) if Path(path).is_file())
 
 

@@ -12,7 +12,10 @@ from blobflow.cli.inputs.requests import parse_registry_prefix
 from blobflow.deployment_files import kustomize_builds
 from blobflow.deployment_files.contract import FoundImages
 from blobflow.deployment_files.find import find_images
+from blobflow.deployment_files.kustomize import kustomization_of
 from blobflow.deployment_files.rewritten_files import RewrittenFile, rewrite_files
+from blobflow.deployment_files.source_text import SourceText
+from blobflow.deployment_files.yaml_tree import MappingNode, compose
 from blobflow.errors import InvalidConfig
 
 DIGEST = f"sha256:{'c' * 64}"
@@ -160,3 +163,15 @@ def test_more_names_than_anybody_deploys_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(kustomize_builds, "_MAX_NAMES", 10)
     with pytest.raises(InvalidConfig, match="what it takes in name over 10 images"):
         find(tmp_path, base(prod="- {name: a}\n" * 5))
+
+
+def test_what_is_taken_in_often_is_built_once(tmp_path: Path) -> None:
+    """A file of 16 MiB may name a resource a million times."""
+    again = "resources: [../base, ../base/, ./../base, ../base/kustomization.yaml]\n"
+    document = compose(SourceText("a/kustomization.yaml", again))[0]
+    assert isinstance(document, MappingNode)
+    taken_in = kustomization_of("a/kustomization.yaml", document)
+    assert taken_in.resources == ("base", "base/kustomization.yaml")
+    prod = f"{again}images: [{{name: web, newTag: v2}}]\n"
+    found = find(tmp_path, {**base(), "prod/kustomization.yaml": prod})
+    assert [str(each.reference) for each in found.images].count("docker.io/library/web:v2") == 2
