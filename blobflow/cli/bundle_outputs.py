@@ -9,9 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
+
 from blobflow.cli.options.bundle import BundleOptions
 from blobflow.cli.options.nodes import NodeOptions
 from blobflow.cli.output.stdio import print_lines
+from blobflow.cli.output.warnings import print_warnings
 from blobflow.errors import UsageError
 from blobflow.node_files.formats import Format
 from blobflow.oci.local_reference import transport_of
@@ -39,12 +42,16 @@ class BundleOutputs:
         """Raises UsageError for options that make no sense together."""
         self._options = options
         self._places = places
-        self._nodes = [parse_nodes(text) for text in options.nodes]
+        self._nodes = [
+            msgspec.structs.replace(parse_nodes(text), partial=options.partial) for text in options.nodes
+        ]
         if not places and options.files_to is None:
             raise UsageError("say where to with --to HOST[/prefix], or --files-to DIR for plain files alone")
         for needed, option in ((self._nodes, "--nodes"), (options.rewrite, "--rewrite")):
             if needed:
                 _check_mirrors(places, option)
+        if options.partial and not self._nodes:
+            raise UsageError("--partial is about the files of --nodes FORMAT; give that, too")
         if options.rewrite_digests and options.rewrite is None:
             raise UsageError("--rewrite-digests is about the files of --rewrite DIR; give that, too")
         self._stack = ExitStack()
@@ -106,7 +113,7 @@ class BundleOutputs:
         if self._nodes or self._deployments is not None:
             there = [name for name in self._loaded if name in self._origins and name not in failed]
             mirrors = [self._mirror(place, there) for place in self._places]
-            self._write_nodes(mirrors, settings, quiet=output.quiet)
+            self._write_nodes(mirrors, settings, output)
             self._rewrite(mirrors[0], there, output)
 
     def _mirror(self, place: RegistryPrefix, names: Sequence[ImageName]) -> MirrorPlaces:
@@ -123,7 +130,9 @@ class BundleOutputs:
             ]
         )
 
-    def _write_nodes(self, mirrors: Sequence[MirrorPlaces], settings: Settings, *, quiet: bool) -> None:
+    def _write_nodes(
+        self, mirrors: Sequence[MirrorPlaces], settings: Settings, output: OutputOptions
+    ) -> None:
         """Write or print the configuration in each format, after all were made."""
         if not self._nodes:
             return
@@ -136,7 +145,8 @@ class BundleOutputs:
                 f"the images are loaded, and machines are told nothing: `blobflow nodes` says {error.message}"
             ) from None
         for files, options in zip(made, self._nodes, strict=True):
-            write_node_files(files, options, quiet=quiet)
+            print_warnings([f"left out: {each}" for each in files.refused], output)
+            write_node_files(files, options, quiet=output.quiet)
 
     def _rewrite(self, places: MirrorPlaces, names: Sequence[ImageName], output: OutputOptions) -> None:
         if self._deployments is None or self._options.rewrite is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from blobflow.bounded_file import read_named
 from blobflow.cli.options.nodes import NodeOptions
 from blobflow.cli.output.stdio import print_lines, write_stdout
-from blobflow.cli.runtime.files import write_atomic
+from blobflow.cli.runtime.files import FileToWrite, write_files
 from blobflow.errors import InvalidConfig, StorageError, UsageError
 from blobflow.node_files.render import node_files
 from blobflow.node_files.request import MADE_BY, NodeFile, NodeFiles, NodeRequest, RegistryAccess
@@ -44,7 +44,9 @@ def make_node_files(mirrors: Sequence[MirrorPlaces], options: NodeOptions, setti
         other = "" if options.form == "kyverno" else "; --format kyverno or `blobflow rewrite` says more"
         raise UsageError(f"{made.refused[0]}{more}; --partial leaves that out{other}")
     if not made.files:
-        raise UsageError(f"nothing is left that {options.form} could be told")
+        why = "".join(f": {each}" for each in made.refused[:1])
+        more = f", and {len(made.refused) - 1} more" if len(made.refused) > 1 else ""
+        raise UsageError(f"nothing is left that {options.form} could be told{why}{more}")
     return made
 
 
@@ -87,8 +89,7 @@ def write_node_files(made: NodeFiles, options: NodeOptions, *, quiet: bool) -> N
         files = [*made.files, *made.beside]
         for each in files:
             _check_replaceable(options.output / each.path, each)
-        for each in files:
-            _write(options.output / each.path, each)
+        write_files([FileToWrite(options.output / each.path, each.content) for each in files])
         if not quiet:
             print_lines(*(str(options.output / each.path) for each in files))
     if not quiet:
@@ -116,11 +117,3 @@ def _check_replaceable(path: Path, file: NodeFile) -> None:
             f"{path} is there, and not made by blobflow nodes; put both together by hand, or give another"
             " --output"
         )
-
-
-def _write(path: Path, file: NodeFile) -> None:
-    from blobflow.transports.files import translate_os_errors
-
-    with translate_os_errors("make the folder of", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, file.content)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -9,34 +11,44 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.bounded_file import read_stream
+from blobflow.bounded_file import read_bounded, read_stream
+from blobflow.cli.inputs.collected import is_pipe
 from blobflow.cli.inputs.image_digests import Digests, asked_digests, locked_digests, with_digest
 from blobflow.cli.inputs.mirror_place import PlaceOf
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.output.kustomize_text import kustomize_images, kustomize_lines
-from blobflow.cli.runtime.files import write_atomic
+from blobflow.cli.runtime.files import FileToWrite, StagedFiles, write_files
 from blobflow.cli.settings import Hosts, run_settings
 from blobflow.deployment_files.contract import NamedImage
 from blobflow.deployment_files.find import find_images
 from blobflow.deployment_files.rewritten_files import STDIN, RewrittenFile, rewrite_files
 from blobflow.errors import StorageError, UsageError
 from blobflow.oci import Reference
+from blobflow.transports.files import translate_os_errors
 
 Left = tuple[NamedImage, str]
 _YAML = (".yaml", ".yml", ".json")
+_WRITABLE, _RUNNABLE, _PLAIN_MODE = 0o222, 0o111, 0o644
 _SEPARATOR = b"---\n"
 
 
 class Rewriting:
-    """Deployment files, and where the images that they name are in a mirror. Raises as `find_images`."""
+    """Deployment files, and where the images that they name are in a mirror. Raises as `find_images`, and
+    UsageError for several streams."""
 
     def __init__(self, files: Sequence[str], custom_resources: bool, place_of: PlaceOf) -> None:
-        self._stdin = read_stream(sys.stdin.buffer, "stdin") if STDIN in files else None
+        self._stdin = None
+        if stream := stream_among(files):
+            self._stdin = (
+                read_stream(sys.stdin.buffer, "stdin") if stream == STDIN else read_bounded(Path(stream))
+            )
+            files = [STDIN if file == stream else file for file in files]
         self._custom_resources = custom_resources
         self._place_of = place_of
         self.found = find_images(files, stdin=self._stdin, custom_resources=custom_resources)
-        self._places = {name: self._placed(name) for name in {each.reference for each in self.found.images}}
+        images = (*self.found.images, *self.found.named)
+        self._places = {name: self._placed(name) for name in {each.reference for each in images}}
 
     @property
     def shared_places(self) -> list[str]:
@@ -104,6 +116,15 @@ class Rewriting:
         return kustomize_lines(entries), [*left, *more]
 
 
+def stream_among(files: Sequence[str]) -> str:
+    """The one of the files that can be read only once: `-` for stdin, or a pipe; "" if there is none. Raises
+    UsageError for several."""
+    streams = list(dict.fromkeys(file for file in files if file == STDIN or is_pipe(file)))
+    if len(streams) > 1:
+        raise UsageError(f"{streams[0]} and {streams[1]} are both streams; rewrite them one after the other")
+    return streams[0] if streams else ""
+
+
 def _repository(image: Reference) -> str:
     return f"{image.host}/{image.repository}"
 
@@ -127,12 +148,58 @@ def joined(files: Sequence[RewrittenFile]) -> bytes:
     return bytes(whole)
 
 
-def write_in_place(files: Sequence[RewrittenFile]) -> None:
-    """Replace each file that changed, whole or not at all; a link stays one. Raises StorageError."""
-    for file in files:
-        if file.changed:
-            path = Path(file.path).resolve()
-            write_atomic(path, file.content, mode=path.stat().st_mode & 0o7777)
+class Replaced(msgspec.Struct, frozen=True):
+    """What became of files that were to be replaced. `moved`: those that somebody changed since they were
+    read, which stay. `parted`: those that had further names, which keep what they had."""
+
+    moved: tuple[RewrittenFile, ...] = ()
+    parted: tuple[RewrittenFile, ...] = ()
+
+
+def write_in_place(files: Sequence[RewrittenFile]) -> Replaced:
+    """Replace each file that is to change, whole or not at all; a link stays one, and mode and owner what
+    they were. All are written before the first is replaced, so where one can't be, none is. Raises UsageError
+    and StorageError."""
+    to_replace = {Path(file.path).resolve(): file for file in files if file.changed}
+    moved: list[RewrittenFile] = []
+    parted: list[RewrittenFile] = []
+    with StagedFiles() as staged:
+        for path, file in to_replace.items():
+            about = _look_at(path)
+            owner = about.st_uid, about.st_gid
+            staged.add(path, file.content, stat.S_IMODE(about.st_mode), owner=_foreign(owner))
+            if about.st_nlink > 1:
+                parted.append(file)
+        for path, file in to_replace.items():
+            if _content(path) == file.before:
+                staged.place(path)
+            else:
+                moved.append(file)
+    return Replaced(tuple(moved), tuple(each for each in parted if each not in moved))
+
+
+def _look_at(path: Path) -> os.stat_result:
+    """What is known of a file that is to be replaced. Raises StorageError for one that nobody may write."""
+    with translate_os_errors("look at", path):
+        about = path.stat()
+    if not about.st_mode & _WRITABLE or not os.access(path, os.W_OK):
+        raise StorageError(f"{path} is read-only; make it writable, or write elsewhere with --output DIR")
+    return about
+
+
+def _foreign(owner: tuple[int, int]) -> tuple[int, int] | None:
+    """The owner of a file that a superuser replaces, for whoever's it is; None where it would be his anyway,
+    or can't be another's."""
+    return owner if os.geteuid() == 0 and owner != (os.geteuid(), os.getegid()) else None
+
+
+def _content(path: Path) -> bytes | None:
+    """What stands in the file now; None if it is not there any more."""
+    with translate_os_errors("read", path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 def write_below(folder: Path, files: Sequence[RewrittenFile], given: Sequence[str]) -> None:
@@ -140,20 +207,19 @@ def write_below(folder: Path, files: Sequence[RewrittenFile], given: Sequence[st
 
     Raises UsageError for two that would be one, before anything is written; StorageError.
     """
-    paths: dict[Path, RewrittenFile] = {}
+    paths: dict[Path, FileToWrite] = {}
+    sources: dict[Path, str] = {}
     for file in files:
         path = folder / _path_below(Path(file.path), given)
         if path in paths:
-            raise UsageError(f"{paths[path].path} and {file.path} would both be {path}; write them apart")
+            raise UsageError(f"{sources[path]} and {file.path} would both be {path}; write them apart")
         if path.resolve() == Path(file.path).resolve():
             raise UsageError(f"{file.path} would be written over itself; --in-place does that")
-        paths[path] = file
-    for path, file in paths.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"can't make the folder {path.parent}: {error.strerror}") from None
-        write_atomic(path, file.content)
+        with translate_os_errors("look at", file.path):
+            runs = Path(file.path).stat().st_mode & stat.S_IXUSR
+        mode = _PLAIN_MODE | (_RUNNABLE if runs else 0)
+        paths[path], sources[path] = FileToWrite(path, file.content, mode), file.path
+    write_files(list(paths.values()))
 
 
 def _path_below(file: Path, given: Sequence[str]) -> Path:

@@ -139,6 +139,11 @@ def _read_module(findings: Findings, node: Node, keys: tuple[str, ...], variable
     findings.name(name, field, reason=_REASON if "{" in name.text else "", likely=likely_text(likely))
 
 
+def by_defaults(text: str) -> str:
+    """The image that an expression of Jinja is by the defaults in it; "" if it is none."""
+    return likely_text(_filled(text, {}))
+
+
 def _filled(text: str, variables: dict[str, str]) -> str:
     """What a text is by the defaults in it and the variables of the file."""
     if "{{" not in text or len(text) > 1000:

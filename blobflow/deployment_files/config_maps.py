@@ -6,14 +6,22 @@ import re
 from collections.abc import Callable
 
 from blobflow.deployment_files.containers import read_variable
-from blobflow.deployment_files.findings import Findings, is_likely_image, is_surely_image, words_of
+from blobflow.deployment_files.findings import (
+    Findings,
+    is_likely_image,
+    is_surely_image,
+    names_an_image,
+    words_of,
+)
 from blobflow.deployment_files.helm_template import read_template
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import MappingNode, Node, Scalar, compose, each_mapping
 from blobflow.errors import InvalidConfig
 
 # What makes it worth a try to read a value as YAML.
-_LIKE_YAML = re.compile(r"(?m)^[ \t-]*+[\"']?(?:image|containers|initContainers|[\w.-]*Image)[\"']?[ \t]*:")
+_LIKE_YAML = re.compile(
+    r"(?m)^[ \t-]*+[\"']?(?:image|kind|containers|initContainers|[\w.-]*Image)[\"']?[ \t]*:"
+)
 _PROPERTY = re.compile(r"(?m)^[ \t]*([A-Za-z_][\w.-]*)[ \t]*=[ \t]*(\S+)[ \t]*\r?$")
 _FIELD = "ConfigMap value"
 
@@ -70,13 +78,14 @@ def _has_braces(documents: list[Node]) -> bool:
 
 
 def _read_images(findings: Findings, document: Node) -> None:
-    """Fields called `image` of what a program is configured with."""
+    """Fields called `image`, or so that they are one, of what a program is configured with."""
 
     def visit(mapping: MappingNode) -> None:
         for key, value in mapping.pairs:
-            if key.value == "image" and isinstance(value, Scalar):
-                text = value.piece.strip().text
-                if is_surely_image(text) or (is_likely_image(text) and ":" in text):
-                    findings.name(value.piece, _FIELD)
+            if not isinstance(value, Scalar) or not names_an_image(key.value):
+                continue
+            text = value.piece.strip().text
+            if is_surely_image(text) or (key.value == "image" and is_likely_image(text) and ":" in text):
+                findings.name(value.piece, _FIELD)
 
     each_mapping(document, visit)

@@ -65,8 +65,9 @@ def read_variable(findings: Findings, name: str, value: Piece) -> None:
         read_several(findings, value, "env")
 
 
-def read_several(findings: Findings, value: Piece, field: str) -> None:
-    """A text of several images: separated by commas, blanks or lines, some behind `key=`."""
+def read_several(findings: Findings, value: Piece, field: str, *, is_list: bool = False) -> None:
+    """A text of several images: separated by commas, blanks or lines, some behind `key=`. `is_list`: its name
+    says that they are images."""
     text = value.text
     if len(text) > 100_000:
         return
@@ -74,7 +75,7 @@ def read_several(findings: Findings, value: Piece, field: str) -> None:
         item = value.cut(*found.span())
         if key := _KEY.match(item.text):
             item = item.cut(key.end())
-        if is_surely_image(item.text):
+        if is_surely_image(item.text) or (is_list and is_likely_image(item.text)):
             findings.name(item, field)
 
 
@@ -95,8 +96,9 @@ def read_arguments(findings: Findings, arguments: list[Node], variables: set[str
         stripped = value.strip().text
         if (whole := _VARIABLE.fullmatch(stripped)) and whole.group(1) in variables:
             continue
-        if not findings.guess(value, "argument", name) and "image" in words_of(name) and "," in stripped:
-            read_several(findings, value, "argument")
+        words = words_of(name)
+        if not findings.guess(value, "argument", name) and {"image", "images"} & {*words} and "," in stripped:
+            read_several(findings, value, "argument", is_list=words[-1] == "images")
 
 
 def read_image_key(findings: Findings, key: str, value: Scalar, field: str) -> None:

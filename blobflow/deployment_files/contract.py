@@ -60,9 +60,18 @@ class UntoldImage(msgspec.Struct, frozen=True):
 
 class FoundImages(msgspec.Struct, frozen=True):
     """What was found, in the order of files and lines. `files`: every file that was read; `passed_over`:
-    files that name no images as far as is known, each with why."""
+    files that name no images as far as is known, each with why.
+
+    `images` is what is pulled: a name in a resource that Kustomize replaces is what it is replaced by.
+    `named` is what stands in each file, whatever the others say; of those, `matched` are names that an entry
+    of a kustomization is for, each with that. `open_names`: new names in kustomizations whose tag stands in
+    resources, as `:latest`, each with the images that come of it, as far as these are among the files.
+    """
 
     images: tuple[NamedImage, ...]
     untold: tuple[UntoldImage, ...]
     files: tuple[str, ...] = ()
     passed_over: tuple[tuple[str, str], ...] = ()
+    named: tuple[NamedImage, ...] = ()
+    matched: tuple[tuple[NamedImage, str], ...] = ()
+    open_names: tuple[tuple[NamedImage, tuple[Reference, ...]], ...] = ()

@@ -14,6 +14,7 @@ from blobflow.deployment_files.containers import read_container, read_image_key
 from blobflow.deployment_files.findings import Findings, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.helm_values import read_nested_values, read_values
 from blobflow.deployment_files.image_parts import read_parts
+from blobflow.deployment_files.known_resources import read_known
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
 from blobflow.errors import InvalidConfig
@@ -33,6 +34,7 @@ def read_custom_resource(
 ) -> None:
     """Every image that a custom resource names by common fields. `read_object` reads an object that stands in
     a text, as in Argo's manifests."""
+    read_known(findings, document)
     parameters = _Parameters(document)
 
     def visit(mapping: MappingNode) -> None:
@@ -81,6 +83,8 @@ def _read_field(
     elif key == "image" and isinstance(value, Scalar) and not value.is_null:
         if not read_parts(findings, mapping, "", "custom resource image"):
             parameters.name_image(findings, mapping, "custom resource image")
+    elif isinstance(value, Scalar) and value.value.startswith("docker://"):
+        findings.name(value.piece, "custom resource image")
     elif isinstance(value, Scalar):
         read_image_key(findings, key, value, "custom resource image")
 

@@ -10,6 +10,8 @@ from blobflow.bounded_file import read_beginning
 from blobflow.deployment_files.compose_files import read_env_file
 from blobflow.deployment_files.contract import FoundImages, NamedImage, UntoldImage
 from blobflow.deployment_files.formats import Reading, is_worth_reading
+from blobflow.deployment_files.kustomize_builds import Kustomization, build
+from blobflow.deployment_files.skaffold_builds import SkaffoldArtifacts, builders_of, without_built
 from blobflow.deployment_files.source_text import SourceText, decode
 from blobflow.errors import InvalidConfig, UsageError
 from blobflow.printable import first_of, one_line
@@ -21,15 +23,19 @@ MAX_FILES = 100_000
 MAX_ENV = 1024**2
 # What the stream is called.
 STDIN = "stdin"
-# Folders whose files are not what is deployed. Hidden ones are left out but for those of CI systems.
+# Folders whose files are not what is deployed. Hidden ones are left out but for those of CI systems and
+# of development containers.
 _LEFT_OUT = frozenset(("node_modules", "vendor", "__pycache__", "venv"))
-_HIDDEN = frozenset((".github", ".gitlab", ".gitlab-ci", ".circleci", ".woodpecker", ".forgejo", ".gitea"))
+_HIDDEN = frozenset(
+    (".github", ".gitlab", ".gitlab-ci", ".circleci", ".woodpecker", ".forgejo", ".gitea", ".devcontainer")
+)
 
 
 def find_images(
     paths: Sequence[str], *, stdin: bytes | None = None, custom_resources: bool = False
 ) -> FoundImages:
-    """Every image that these files name, and what can't be told, in the order of files and lines.
+    """Every image that these files name, and what can't be told, in the order of files and lines. Names in
+    resources that a kustomization among the files replaces are what it replaces them by.
 
     A path may be a folder: its files with names as deployment files have them are read, in order of their
     names, also below it; not hidden folders (but those of CI systems), node_modules and vendor; links are
@@ -98,6 +104,10 @@ class _Search:
         self._custom_resources = custom_resources
         self._images: list[NamedImage] = []
         self._untold: list[UntoldImage] = []
+        self._open_names: list[NamedImage] = []
+        self._kustomizations: list[Kustomization] = []
+        self._artifacts: list[SkaffoldArtifacts] = []
+        self._read: set[str] = set()
         self._files: list[str] = []
         self._passed_over: list[tuple[str, str]] = []
         self._env: dict[str, dict[str, str]] = {}
@@ -120,7 +130,10 @@ class _Search:
                 self._passed_over.append((path, why.removeprefix(f"{name} ")))
 
     def read(self, path: str, raw: bytes) -> None:
-        """One file. Raises InvalidConfig."""
+        """One file, once however often it is named. Raises InvalidConfig."""
+        if path in self._read:
+            return
+        self._read.add(path)
         source = SourceText(path, decode(raw, one_line(path)))
         reading = Reading(source, custom_resources=self._custom_resources, env=lambda: self._env_beside(path))
         reason = reading.read()
@@ -128,6 +141,9 @@ class _Search:
         self._files.append(path)
         self._images += images
         self._untold += untold
+        self._open_names += reading.findings.open_names
+        self._kustomizations += reading.kustomizations
+        self._artifacts += reading.artifacts
         if reading.left:
             kinds = first_of([one_line(kind, 60) for kind in sorted(reading.left)], 5)
             self._passed_over.append((path, f"has custom resources whose fields may name images: {kinds}"))
@@ -153,6 +169,15 @@ class _Search:
         return self._env[folder]
 
     def found(self) -> FoundImages:
+        built = build(self._images, self._untold, self._open_names, self._kustomizations)
+        builders = builders_of(built.images, self._artifacts)
+        images, untold = without_built(built.images, built.untold, builders, self._files)
         return FoundImages(
-            tuple(self._images), tuple(self._untold), tuple(self._files), tuple(self._passed_over)
+            images,
+            untold,
+            tuple(self._files),
+            tuple(self._passed_over),
+            tuple(self._images),
+            tuple({**builders, **built.matched}.items()),
+            tuple((name, built.finals.get(name, ())) for name in self._open_names),
         )

@@ -172,6 +172,7 @@ class Findings:
         self.path = path
         self.images: list[tuple[int, tuple[int, int], NamedImage]] = []
         self.untold: list[tuple[int, tuple[int, int], UntoldImage]] = []
+        self.open_names: list[NamedImage] = []
         self._places: set[tuple[int, int, str]] = set()
 
     def is_new(self, piece: Piece) -> bool:
@@ -184,6 +185,10 @@ class Findings:
             raise InvalidConfig(f"{self.path} names over {MAX_PLACES} images")
         self._places.add(place)
         return True
+
+    def pass_over(self, piece: Piece) -> None:
+        """A piece that is no image that is pulled, whatever it looks like to others."""
+        self.is_new(piece.strip())
 
     def name(self, piece: Piece, field: str, *, likely: str = "", reason: str = "") -> None:
         """A piece that is an image's name: what it names, or that it can't be told, with a `reason` if there
@@ -266,6 +271,14 @@ class Findings:
             shown = _without_login(written or at.text)[:_LONGEST]
             place = UntoldImage(self.path, at.line, shown, field, reason, likely)
             self.untold.append((at.line, at.source.place(at.start, at.end) or _NOWHERE, place))
+
+    def keep_open(self, piece: Piece, field: str) -> None:
+        """A piece that is an image's name without its tag, which stands elsewhere."""
+        piece = piece.strip()
+        found = reference_or_reason(piece.text)
+        if not isinstance(found, str):
+            name = NamedImage(self.path, piece.line, piece.text, found, field, piece.part("name"))
+            self.open_names.append(name)
 
     def in_order(self) -> tuple[list[NamedImage], list[UntoldImage]]:
         """All of them, by line."""

@@ -6,21 +6,44 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
-from blobflow.deployment_files.ansible import is_playbook, is_variables, read_playbook, read_variables
+from blobflow.deployment_files.ansible import (
+    by_defaults,
+    is_playbook,
+    is_variables,
+    read_playbook,
+    read_variables,
+)
+from blobflow.deployment_files.bazel_files import is_bazel, read_bazel
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
+from blobflow.deployment_files.devcontainer import is_devcontainer, read_devcontainer
 from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
 from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
 from blobflow.deployment_files.github_actions import is_workflow, read_workflow
 from blobflow.deployment_files.gitlab_ci import is_pipeline, read_pipeline
+from blobflow.deployment_files.hcl import is_hcl, read_hcl
 from blobflow.deployment_files.helm_template import read_template
 from blobflow.deployment_files.helm_values import read_chart, read_values
 from blobflow.deployment_files.image_list import is_image_list, read_image_list
+from blobflow.deployment_files.jinja_text import REASON, name_inside, without_statements
+from blobflow.deployment_files.known_resources import (
+    is_azure_pipeline,
+    read_job_containers,
+    read_machine_images,
+)
 from blobflow.deployment_files.kubernetes import ObjectReader, is_object, walk_pods
-from blobflow.deployment_files.kustomize import is_operations, read_kustomization, read_operations
+from blobflow.deployment_files.kustomize import (
+    is_operations,
+    kustomization_of,
+    read_kustomization,
+    read_operations,
+)
+from blobflow.deployment_files.kustomize_builds import Kustomization, is_built
 from blobflow.deployment_files.lock_mark import is_lock
 from blobflow.deployment_files.shell_lists import read_shell_lists
+from blobflow.deployment_files.skaffold_builds import SkaffoldArtifacts, artifacts_of
 from blobflow.deployment_files.source_text import SourceText
+from blobflow.deployment_files.unit_files import is_unit, read_unit
 from blobflow.deployment_files.yaml_tree import (
     ListNode,
     MappingNode,
@@ -53,12 +76,15 @@ MAX_LINES = 500_000
 
 class Reading:
     """One file that is read. `env`: asks for the variables of an `.env` beside it. `left`: kinds of custom
-    resources whose common fields name images, and were not read."""
+    resources whose common fields name images, and were not read. `kustomizations` and `artifacts`: what the
+    file is to Kustomize, and what skaffold builds by it."""
 
     def __init__(
         self, source: SourceText, *, custom_resources: bool, env: Callable[[], Mapping[str, str]]
     ) -> None:
         self.findings = Findings(source.path)
+        self.kustomizations: list[Kustomization] = []
+        self.artifacts: list[SkaffoldArtifacts] = []
         self._source = source
         self._env = env
         self._objects = ObjectReader(self.findings, custom_resources=custom_resources)
@@ -78,7 +104,11 @@ class Reading:
         if text.count("\n") > MAX_LINES:
             raise InvalidConfig(f"{self._source.path} has over {MAX_LINES} lines")
         name = path.name
-        if _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
+        if inside := name_inside(name):
+            return self._read_jinja(inside)
+        if reader := _reader_of(name):
+            reader(self.findings, self._source)
+        elif _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
             read_dockerfile(self.findings, self._source)
         elif _SHELL.match(text) or name.endswith((".sh", ".bash")):
             read_shell_lists(self.findings, self._source, self._objects)
@@ -92,6 +122,21 @@ class Reading:
             read_dockerfile(self.findings, self._source)
         else:
             return self._read_unknown()
+        return ""
+
+    def _read_jinja(self, name: str) -> str:
+        """A template of Jinja, which makes a file of this name."""
+        source = without_statements(self._source)
+        if reader := _reader_of(name):
+            reader(self.findings, source)
+        elif _DOCKERFILE.search(name) and not _NOT_DOCKERFILE.search(name):
+            read_dockerfile(self.findings, source)
+        elif _SHELL.match(source.text) or name.endswith((".sh", ".bash")):
+            read_shell_lists(self.findings, source, self._objects)
+        elif _LIST.search(name) and not _YAML.search(name) and is_image_list(source.text, named=True):
+            read_image_list(self.findings, source)
+        else:
+            read_template(self.findings, source, field="jinja template", reason=REASON, likely=by_defaults)
         return ""
 
     def _read_unknown(self) -> str:
@@ -116,7 +161,10 @@ class Reading:
         is_blank = not any(not isinstance(each, Scalar) or each.value for each in documents)
         if is_blank and (_YAML.search(source.path) or _LIST.search(PurePath(source.path).name)):
             return "has nothing but comments"
-        return "" if self._read_documents(documents) else "is YAML of no format that is read"
+        if self._read_documents(documents):
+            return ""
+        is_text = all(isinstance(each, Scalar) for each in documents)
+        return "is of no format that is read" if is_text else "is YAML of no format that is read"
 
     def _read_documents(self, documents: list[Node]) -> bool:
         path = PurePath(self._source.path)
@@ -136,6 +184,8 @@ class Reading:
         if isinstance(document, MappingNode):
             if _KUSTOMIZATION.search(name) or _is_kustomization(document):
                 read_kustomization(findings, document, self._objects)
+                if is_built(self._source.path):
+                    self.kustomizations.append(kustomization_of(self._source.path, document))
             elif is_workflow(document):
                 read_workflow(findings, document)
             elif is_compose(document, named=bool(_COMPOSE.search(name))):
@@ -144,6 +194,8 @@ class Reading:
                 read_chart(findings, document)
             elif is_object(document):
                 self._objects.read(document)
+                if (built := artifacts_of(self._source.path, document)) is not None:
+                    self.artifacts.append(built)
             elif _VALUES.search(name):
                 read_values(findings, document)
             elif _VARIABLES.search(str(path)) or is_variables(document):
@@ -164,6 +216,9 @@ class Reading:
         """YAML of an unknown kind: pods, patches of them, images in parts, and keys called image with a value
         that is surely one or has a tag."""
         before = len(self.findings.images) + len(self.findings.untold)
+        read_machine_images(self.findings, document)
+        if is_azure_pipeline(document) and isinstance(document, MappingNode):
+            read_job_containers(self.findings, document)
         walk_pods(self.findings, document)
         if isinstance(document, ListNode) and document.items and all(map(_is_tagged, document.items)):
             for item in document.items:
@@ -183,9 +238,20 @@ class Reading:
         return len(self.findings.images) + len(self.findings.untold) > before
 
 
+def _reader_of(name: str) -> Callable[[Findings, SourceText], None] | None:
+    """The reader of files that are known by their name alone, and are no YAML."""
+    if is_hcl(name):
+        return lambda findings, source: read_hcl(findings, source, name)
+    found = {read_unit: is_unit, read_bazel: is_bazel, read_devcontainer: is_devcontainer}
+    return next((reader for reader, is_one in found.items() if is_one(name)), None)
+
+
 def is_worth_reading(path: str) -> bool:
-    """Whether a file in a folder has a name as deployment files have it."""
+    """Whether a file in a folder has a name as deployment files have it, or is a template of one."""
     name = PurePath(path).name
+    name = name_inside(name) or name
+    if _reader_of(name):
+        return True
     if _DOCKERFILE.search(name):
         return not _NOT_DOCKERFILE.search(name)
     if _YAML.search(name) or _KUSTOMIZATION.search(name) or name.endswith((".sh", ".bash")):

@@ -1,4 +1,5 @@
-"""Templates of Helm charts as they are before rendering: no YAML, so they are read line by line. Pure.
+"""Templates of Helm charts, and others, as they are before rendering: no YAML, so they are read line by line.
+Pure.
 
 What a template fills in can't be told; an image that stands there in full can.
 """
@@ -6,11 +7,15 @@ What a template fills in can't be told; an image that stands there in full can.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
 from blobflow.deployment_files.source_text import Piece, SourceText
 
 _LINE = re.compile(r"([ \t]*+(?:- )*+[ \t]*+)([\"']?)([\w./-]+)\2:[ \t]+(\S.*)\Z")
+# A mapping in braces, on one line.
+_IN_FLOW = re.compile(r"[{,][ \t]*image:[ \t]+(\"[^\"{}]*\"|'[^'{}]*'|[^\s,{}\"']+)[ \t]*[,}]")
 _CONTAINER_KEY = re.compile(r"[ \t]*(?:- )?(initContainers|containers|ephemeralContainers):[ \t]*(\S.*)?\Z")
 _CONTROL = re.compile(r"[ \t]*\{\{-?[ \t]*(?:if|with|range|else|end|/\*|\$?\w+ *:=)[^}]*\}\}[ \t]*\Z")
 _OF_CONTAINERS = re.compile(r"\.[\w.]{0,200}(?:[cC]ontainers|sidecars)\b")
@@ -26,42 +31,62 @@ _REASON = "is a template of Helm, which values fill in"
 _FIELD = "helm template"
 
 
-def read_template(findings: Findings, source: SourceText) -> None:
-    """The lines that name images, and those that take whole containers from values."""
+def read_template(
+    findings: Findings,
+    source: SourceText,
+    *,
+    field: str = _FIELD,
+    reason: str = _REASON,
+    likely: Callable[[str], str] = lambda _: "",
+) -> None:
+    """The lines that name images, and those that take whole containers from values. `field` and `reason`: for
+    templates of another kind. `likely`: what an expression is by the defaults in it."""
+    reader = _Lines(findings, field, reason, likely)
     lines = [line for line in source.whole().lines() if not line.text.lstrip().startswith("#")]
     last_name = ""
     for index, line in enumerate(lines):
         text = line.text
         if _takes_containers(lines, index):
-            findings.leave(line.strip(), _FIELD, "takes containers from values, which are not here")
+            findings.leave(line.strip(), field, "takes containers from values, which are not here")
         elif found := _LINE.match(text):
             key = found.group(3)
             value = line.cut(*found.span(4))
             if key == "name":
                 last_name = found.group(4).strip("\"' ")
-            _read_value(findings, key, last_name, value)
+            reader.read_value(key, last_name, value)
         elif (argument := _ARGUMENT.match(text)) and names_an_image(argument.group(1)):
             value = line.cut(*argument.span(2)).strip().strip("\"'")
             if "{{" in value.text or is_likely_image(value.text):
-                findings.name(value, "argument", reason=_REASON)
+                findings.name(value, "argument", reason=reason if "{{" in value.text else "")
+        for each in _IN_FLOW.finditer(text):
+            reader.read_value("image", "", line.cut(*each.span(1)))
 
 
-def _read_value(findings: Findings, key: str, name: str, value: Piece) -> None:
-    if comment := _COMMENT.search(value.text):
-        value = value.cut(0, comment.start())
-    value = value.strip()
-    for quote in "\"'":
-        if len(value.text) > 1 and value.text[0] == value.text[-1] == quote:
-            value = Piece(value.source, value.start + 1, value.end - 1, quote)
-    of_env = key == "value" and names_an_image(name)
-    if not (names_an_image(key) or of_env):
-        return
-    field = "env" if of_env else f"{_FIELD} container" if key == "image" else _FIELD
-    if "{{" in value.text:
-        if key == "image" or _OF_IMAGE.search(value.text):
-            findings.leave(value, field, _REASON)
-    elif is_likely_image(value.text) or key == "image":
-        findings.name(value, field)
+class _Lines(NamedTuple):
+    """What is made of the values of lines: see `read_template`."""
+
+    findings: Findings
+    field: str
+    reason: str
+    likely: Callable[[str], str]
+
+    def read_value(self, key: str, name: str, value: Piece) -> None:
+        """The value of a key, and of a variable of this name."""
+        if comment := _COMMENT.search(value.text):
+            value = value.cut(0, comment.start())
+        value = value.strip()
+        for quote in "\"'":
+            if len(value.text) > 1 and value.text[0] == value.text[-1] == quote:
+                value = Piece(value.source, value.start + 1, value.end - 1, quote)
+        of_env = key == "value" and names_an_image(name)
+        if not (names_an_image(key) or of_env):
+            return
+        field = "env" if of_env else f"{self.field} container" if key == "image" else self.field
+        if "{{" in value.text:
+            if key == "image" or _OF_IMAGE.search(value.text):
+                self.findings.leave(value, field, self.reason, self.likely(value.text))
+        elif is_likely_image(value.text) or key == "image":
+            self.findings.name(value, field)
 
 
 def _takes_containers(lines: list[Piece], index: int) -> bool:

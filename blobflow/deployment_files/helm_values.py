@@ -10,7 +10,7 @@ from blobflow.deployment_files.containers import (
     read_image_key,
 )
 from blobflow.deployment_files.findings import Findings, is_bare, words_of
-from blobflow.deployment_files.image_parts import read_parts
+from blobflow.deployment_files.image_parts import read_lone_tag, read_parts
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
 from blobflow.errors import InvalidConfig
 
@@ -45,6 +45,8 @@ def _read_mapping(
     findings: Findings, node: MappingNode, key: str, field: str, registry: str, *, hub: bool
 ) -> None:
     in_parts = read_parts(findings, node, key, field, registry)
+    if not in_parts:
+        read_lone_tag(findings, node, key, field)
     for name, value in node.pairs:
         if isinstance(value, Scalar):
             if name.value == "image":

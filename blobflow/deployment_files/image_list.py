@@ -28,9 +28,9 @@ def is_image_list(text: str, *, named: bool = False) -> bool:
 
 
 def read_image_list(findings: Findings, source: SourceText) -> None:
-    """The image of each line; what stands behind it is left alone."""
+    """The image of each line; what stands behind it is left alone. An expression may have blanks in it."""
     for line in _lines(source):
-        findings.name(next(line.words()), _FIELD)
+        findings.name(line if "{{" in line.text else next(line.words()), _FIELD)
 
 
 def _lines(source: SourceText) -> Iterator[Piece]:

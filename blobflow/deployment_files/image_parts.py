@@ -18,6 +18,7 @@ _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 # What stands beside a repository when it is an image's.
 _COMPANIONS = (*_TAGS, *_DIGESTS, "registry", "pullPolicy", "imagePullPolicy", "image")
+LONE_TAG = "is a tag without a name: the chart has the rest, or another file of values"
 NO_TAG = "has no tag: the chart puts one in, mostly the appVersion of its Chart.yaml"
 
 Parts = list[tuple[PartKind, Piece]]
@@ -45,6 +46,14 @@ def read_parts(findings: Findings, mapping: MappingNode, key: str, field: str, r
         ("digest", mapping.scalar(*_DIGESTS)),
     ]
     return _join(findings, (parts, text), ends, field, at, registry)
+
+
+def read_lone_tag(findings: Findings, mapping: MappingNode, key: str, field: str) -> None:
+    """A tag or digest under a key that says image, without a name: values of a chart that has the rest."""
+    found = mapping.scalar("tag", "digest")
+    named = any(mapping.get(each) for each in ("registry", "repository", "repo", "name", "image"))
+    if found and found.value.strip() and not found.is_null and not named and key == "image":
+        findings.leave(found.piece, field, LONE_TAG)
 
 
 def _join(

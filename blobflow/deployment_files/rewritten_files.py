@@ -14,7 +14,6 @@ from blobflow.bounded_file import read_beginning, read_bounded
 from blobflow.deployment_files.contract import FoundImages, NamedImage
 from blobflow.deployment_files.find import MAX_ENV, find_images
 from blobflow.deployment_files.find import STDIN as STDIN_NAME
-from blobflow.deployment_files.kustomize_matches import matched_images
 from blobflow.deployment_files.rewrite import check_rewritten, rewrite_text, rewritten_bytes
 from blobflow.deployment_files.source_text import decode
 from blobflow.errors import InvalidConfig, UsageError
@@ -54,17 +53,21 @@ def rewrite_files(
     is, and all of its images are left. Raises InvalidConfig for a file that can't be read any more.
     """
     images: dict[str, list[NamedImage]] = {file: [] for file in found.files}
-    for image in found.images:
-        images.setdefault(image.path, []).append(image)
+    for image in _all_names(found):
+        images[image.path].append(image)
+    open_names = dict(found.open_names)
+
+    def place_of_any(image: NamedImage) -> Reference | None:
+        return place_of(image) if image not in open_names else _open_place(image, open_names[image], place_of)
 
     def read(path: str) -> bytes:
         return stdin if stdin is not None and path == STDIN_NAME else _read(path)
 
-    matched = matched_images(found.images, images, read)
+    matched = dict(found.matched)
     goals: dict[str, dict[int, Reference]] = {}
     made: list[RewrittenFile] = []
     for path, named in images.items():
-        file, goals[path] = _rewrite(path, read(path), named, place_of, matched)
+        file, goals[path] = _rewrite(path, read(path), named, place_of_any, matched)
         made.append(file)
     wrong = _read_again([each for each in made if each.changed], images, goals, custom_resources)
     return [
@@ -73,6 +76,27 @@ def rewrite_files(
         else each
         for each in made
     ]
+
+
+def _all_names(found: FoundImages) -> Sequence[NamedImage]:
+    """The names in files that may be replaced, file by file in the same order whenever it is read."""
+    return (*found.named, *(name for name, _ in found.open_names))
+
+
+def _open_place(name: NamedImage, finals: Sequence[Reference], place_of: PlaceOf) -> Reference | None:
+    """What a new name becomes whose tag stands in resources: the name of the places of all images that come
+    of it. None where these are not known: it is one that can't be told."""
+    places = [place_of(msgspec.structs.replace(name, reference=each)) or each for each in finals]
+    names = {(place.host, place.repository) for place in places}
+    if len(names) > 1:
+        raise UsageError("stands for images whose places have several names")
+    if any(place.digest != final.digest for place, final in zip(places, finals, strict=True)):
+        raise UsageError("has its tag in a resource, and no place for a digest")
+    if any(place.tag != final.tag for place, final in zip(places, finals, strict=True)):
+        raise UsageError("has its tag in a resource, and another one in the mirror")
+    if not places:
+        return None
+    return msgspec.structs.replace(name.reference, host=places[0].host, repository=places[0].repository)
 
 
 def _read(path: str) -> bytes:
@@ -132,7 +156,7 @@ def _read_again(
                     copy.write_bytes(file.content)
                     _copy_environment(Path(file.path), copy)
                     found = find_images([str(copy)], custom_resources=custom_resources)
-                check_rewritten(before[file.path], found.images, goals[file.path])
+                check_rewritten(before[file.path], _all_names(found), goals[file.path])
             except UsageError as error:
                 wrong[file.path] = error.message.replace(str(copy), file.path)
     return wrong

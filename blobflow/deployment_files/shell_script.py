@@ -132,7 +132,7 @@ class _Script:
         text = piece.text
         if text in self._built or _name_alone(text) in map(_name_alone, self._built):
             self._findings.leave(piece, field, "is built by the same script")
-        elif "${{" in text:
+        elif "{{" in text:
             self._findings.name(piece, field)
         elif "$" in text or "`" in text:
             made = expand(text, self._env.get).text

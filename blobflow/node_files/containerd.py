@@ -14,6 +14,7 @@ from blobflow.node_files.request import (
     NodeFile,
     NodeFiles,
     NodeRequest,
+    address_notes,
     certificate_file,
     certificate_notes,
     header,
@@ -43,7 +44,10 @@ def containerd_files(request: NodeRequest) -> NodeFiles:
             access = request.access_to(host)
             if access.ca and not access.insecure:
                 beside.append(certificate_file(f"{folder}/{_ca(host)}", access.ca))
-    notes = certificate_notes(request, "beside hosts.toml, and name them there as `client`")
+    notes = [
+        *certificate_notes(request, "beside hosts.toml, and name them there as `client`"),
+        *address_notes(request),
+    ]
     return NodeFiles(tuple(files), tuple(beside), tuple(refused), tuple(notes))
 
 

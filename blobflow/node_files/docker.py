@@ -41,7 +41,7 @@ def docker_files(request: NodeRequest) -> NodeFiles:
         document["insecure-registries"] = insecure
     return NodeFiles(
         (NodeFile(_FILE, (json.dumps(document, indent=2) + "\n").encode()),) if mirrors else (),
-        certificates(request, _CA),
+        certificates(request, _CA, mirrors),
         tuple(refused),
         (
             "docker sends its login for docker.io to no mirror: these have to give images without one",

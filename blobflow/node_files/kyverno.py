@@ -78,6 +78,8 @@ def _refusal(each: MirroredImage | MirroredPrefix, before: Sequence[MirroredImag
             f"a name that begins with {host} is docker.io's to Kubernetes, and {each}; give the mirror a name"
             " with a dot or a port"
         )
+    if each.source.partition("/")[0] == "localhost":
+        return f"to a policy an image of localhost is one that its node has already, and {each}"
     for other in before:
         if _is_for(each, other):
             return f"a Kyverno policy would rewrite what it has rewritten: {other}, and {each}"

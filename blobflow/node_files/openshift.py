@@ -6,9 +6,10 @@ They become registries.conf on the nodes, so they name prefixes as it does; tags
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from blobflow.node_files.registries_conf import nameable
 from blobflow.node_files.request import MirroredPrefix, NodeFile, NodeFiles, NodeRequest, header
 from blobflow.node_files.yaml_text import yaml_text
 
@@ -26,11 +27,8 @@ def openshift_files(request: NodeRequest) -> NodeFiles:
         for each in request.prefixes
         if not each.source
     ]
-    refused += [
-        f"OpenShift names no registry by an address of IPv6, and {each}"
-        for each in request.prefixes
-        if _is_ipv6(each)
-    ]
+    said, unsaid = nameable(request, "OpenShift")
+    refused += unsaid
     if request.by_digest and kind == "itms":
         refused.append("an ImageTagMirrorSet is for pulls by tag alone, and --by-digest rules these out")
     if kind == "icsp" and not request.upstream:
@@ -38,26 +36,16 @@ def openshift_files(request: NodeRequest) -> NodeFiles:
             "an ImageContentSourcePolicy always lets the source be asked, and --no-upstream rules it out;"
             " --openshift-kind idms can"
         )
-    if not _said(request):
+    if not said:
         return NodeFiles((), (), tuple(refused))
-    documents = [*_mirror_sets(request), *_certificates(request)]
+    hosts = list(dict.fromkeys(target.partition("/")[0] for each in said for target in each.targets))
+    documents = [*_mirror_sets(said, request), *_certificates(request, hosts)]
     text = header(_FILE, *_comments(request)) + yaml_text(documents)
-    return NodeFiles((NodeFile(_FILE, text.encode()),), (), tuple(refused), tuple(_notes(request)))
+    return NodeFiles((NodeFile(_FILE, text.encode()),), (), tuple(refused), tuple(_notes(request, hosts)))
 
 
-def _is_ipv6(each: MirroredPrefix) -> bool:
-    return "[" in "".join((each.source, *each.targets))
-
-
-def _said(request: NodeRequest) -> list[MirroredPrefix]:
-    """What the mirror sets can name."""
-    return [each for each in request.prefixes if each.source and not _is_ipv6(each)]
-
-
-def _mirror_sets(request: NodeRequest) -> Iterator[dict[str, Any]]:
-    mirrors: list[dict[str, Any]] = [
-        {"source": each.source, "mirrors": list(each.targets)} for each in _said(request)
-    ]
+def _mirror_sets(said: Sequence[MirroredPrefix], request: NodeRequest) -> Iterator[dict[str, Any]]:
+    mirrors: list[dict[str, Any]] = [{"source": each.source, "mirrors": list(each.targets)} for each in said]
     kind = request.openshift_kind
     if kind == "icsp":
         spec: dict[str, Any] = {"repositoryDigestMirrors": mirrors}
@@ -78,11 +66,11 @@ def _resource(api: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": api, "kind": kind, "metadata": {"name": _NAME}, "spec": spec}
 
 
-def _certificates(request: NodeRequest) -> Iterator[dict[str, Any]]:
+def _certificates(request: NodeRequest, hosts: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The ConfigMap that `additionalTrustedCA` names: a port stands behind two dots."""
     found = {
         host.replace(":", ".."): access.ca.decode()
-        for host in request.mirror_hosts
+        for host in hosts
         if (access := request.access_to(host)).ca and not access.insecure
     }
     if found:
@@ -95,14 +83,14 @@ def _comments(request: NodeRequest) -> Iterator[str]:
     yield "  oc set data secret/pull-secret -n openshift-config --from-file=.dockerconfigjson=FILE"
 
 
-def _notes(request: NodeRequest) -> Iterator[str]:
+def _notes(request: NodeRequest, hosts: Sequence[str]) -> Iterator[str]:
     patch = "oc patch image.config.openshift.io/cluster --type=merge -p"
-    if any(True for _ in _certificates(request)):
+    if any(True for _ in _certificates(request, hosts)):
         yield f"""{patch} '{{"spec":{{"additionalTrustedCA":{{"name":"{_CA_NAME}"}}}}}}'"""
-    insecure = [host for host in request.mirror_hosts if request.access_to(host).insecure]
+    insecure = [host for host in hosts if request.access_to(host).insecure]
     if insecure:
-        hosts = ",".join(f'"{host}"' for host in insecure)
+        listed = ",".join(f'"{host}"' for host in insecure)
         yield (
             "to reach a mirror without TLS, or whatever its certificate, add it to those that the cluster"
-            f""" lists: {patch} '{{"spec":{{"registrySources":{{"insecureRegistries":[{hosts}]}}}}}}'"""
+            f""" lists: {patch} '{{"spec":{{"registrySources":{{"insecureRegistries":[{listed}]}}}}}}'"""
         )

@@ -15,6 +15,7 @@ from blobflow.node_files.request import (
     NodeFile,
     NodeFiles,
     NodeRequest,
+    address_notes,
     certificate_notes,
     certificates,
     header,
@@ -60,7 +61,10 @@ def _registries_yaml(request: NodeRequest, program: str) -> NodeFiles:
         line = "disable-default-registry-endpoint: true\n"
         files.append(NodeFile(drop_in, (header(drop_in, why_here) + line).encode()))
     where = f"on each node, and name them in {path} below configs, as tls: {{cert_file: …, key_file: …}}"
-    notes = certificate_notes(request, where.replace("{", "{{").replace("}", "}}"))
+    notes = [
+        *certificate_notes(request, where.replace("{", "{{").replace("}", "}}")),
+        *address_notes(request),
+    ]
     return NodeFiles(tuple(files if mirrors else ()), certificates(request, ca), tuple(refused), tuple(notes))
 
 

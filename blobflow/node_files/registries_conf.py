@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import msgspec
+
 from blobflow.node_files.request import (
     MirroredPrefix,
     NodeFile,
@@ -20,6 +22,7 @@ from blobflow.node_files.request import (
     certificates,
     header,
 )
+from blobflow.oci.reference import looks_like_host
 
 _FILE = "etc/containers/registries.conf.d/50-blobflow.conf"
 _CA = "etc/containers/certs.d/{host}/ca.crt"
@@ -49,21 +52,55 @@ def _registries_conf(request: NodeRequest, reader: str, login: str) -> NodeFiles
         if not each.source
     ]
     refused += [f"registries.conf gives no image another tag, and {each}" for each in request.renamed]
+    said, unsaid = nameable(request, "registries.conf")
+    refused += unsaid
     if request.by_digest and not request.upstream:
         refused.append(
             "registries.conf keeps tags from mirrors alone: with --by-digest and --no-upstream the last"
             " mirror would be asked for tags, too"
         )
-    tables = ["\n".join(_table(each, request)) for each in request.prefixes if each.source]
+    tables = ["\n".join(_table(each, request)) for each in said]
+    mirrors = dict.fromkeys(target.partition("/")[0] for each in said for target in each.targets)
     text = header(_FILE, login) + "\n" + "\n\n".join(tables) + "\n"
     return NodeFiles(
         (NodeFile(_FILE, text.encode()),) if tables else (),
-        certificates(request, _CA),
+        certificates(request, _CA, list(mirrors)),
         tuple(refused),
         tuple(
             certificate_notes(request, "into /etc/containers/certs.d/{host}, as client.cert and client.key")
         ),
     )
+
+
+def nameable(request: NodeRequest, called: str) -> tuple[list[MirroredPrefix], list[str]]:
+    """The prefixes of registries, with those of their mirrors that can be in an image's name as
+    containers/image reads it; and what can't, a sentence each about the format that is `called` so. A name
+    that can't be read ends the pull, whatever other mirrors there are."""
+    said: list[MirroredPrefix] = []
+    unsaid: list[str] = []
+    for each in request.prefixes:
+        if not each.source:
+            continue
+        reasons = {place: _why_unnamed(place) for place in (each.source, *each.targets)}
+        unsaid += [
+            f"{called} {why}, and {each.source} is at {target}"
+            for target in each.targets
+            if (why := reasons[each.source] or reasons[target])
+        ]
+        targets = tuple(target for target in each.targets if not reasons[target])
+        if targets and not reasons[each.source]:
+            said.append(msgspec.structs.replace(each, targets=targets))
+    return said, unsaid
+
+
+def _why_unnamed(place: str) -> str:
+    """Why no name may begin so; "" if one may."""
+    host = place.partition("/")[0]
+    if "[" in host:
+        return "names no registry by an address of IPv6"
+    if not looks_like_host(host):
+        return f"takes {host}, which has neither a dot nor a port, for no registry"
+    return ""
 
 
 def _table(each: MirroredPrefix, request: NodeRequest) -> Iterator[str]:

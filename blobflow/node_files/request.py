@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -161,13 +161,21 @@ def certificate_file(path: str, ca: bytes) -> NodeFile:
     return NodeFile(path, f"# {MADE_BY}\n".encode() + ca)
 
 
-def certificates(request: NodeRequest, path: str) -> tuple[NodeFile, ...]:
-    """The certificates of the mirrors that have their own; `path` has `{host}` in it."""
+def certificates(request: NodeRequest, path: str, hosts: Sequence[str] | None = None) -> tuple[NodeFile, ...]:
+    """The certificates of the mirrors that have their own; `path` has `{host}` in it. `hosts`: those of the
+    mirrors that a format can name, None for all."""
     return tuple(
         certificate_file(path.format(host=host), access.ca)
-        for host in request.mirror_hosts
+        for host in (request.mirror_hosts if hosts is None else hosts)
         if (access := request.access_to(host)).ca and not access.insecure
     )
+
+
+def address_notes(request: NodeRequest) -> Iterable[str]:
+    """What is to be said of mirrors that have an address of IPv6 for a name, to readers with containerd."""
+    for host in request.mirror_hosts:
+        if host.startswith("["):
+            yield f"containerd before version 2 can't read {host} in its files; give the mirror a name"
 
 
 def certificate_notes(request: NodeRequest, where: str) -> Iterable[str]:

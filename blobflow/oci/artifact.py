@@ -24,6 +24,8 @@ TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
 # The layer is a tar of a folder; and the digest of that tar as it was before it was compressed.
 UNPACK, UNPACKED_DIGEST = "io.deis.oras.content.unpack", "io.deis.oras.content.digest"
+# The layer is a file that can be run. An annotation of our own: other tools write a plain file.
+EXECUTABLE = "io.blobflow.file.executable"
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
@@ -48,12 +50,13 @@ _MAX_NAME, _MAX_PATH = 255, 4096
 
 class NamedFile(msgspec.Struct, frozen=True):
     """A layer that is a file, or with `unpack` a folder in a tar+gzip; `parts`: of its path, as its title
-    says. `unpacked`: the digest of the tar alone; "" where none is told."""
+    says. `unpacked`: the digest of the tar alone; "" where none is told. `executable`: a file to be run."""
 
     blob: Descriptor
     parts: tuple[str, ...]
     unpack: bool = False
     unpacked: str = ""
+    executable: bool = False
 
     @property
     def title(self) -> str:
@@ -148,6 +151,7 @@ def _named_file(layer: Descriptor) -> NamedFile:
         path_parts(annotations[TITLE]),
         annotations.get(UNPACK) == "true",
         annotations.get(UNPACKED_DIGEST, ""),
+        annotations.get(EXECUTABLE) == "true",
     )
 
 

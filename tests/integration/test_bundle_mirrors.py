@@ -166,3 +166,53 @@ def test_single_words_of_other_registries_are_where_sync_has_them_too(place: Pla
     for name in ("m/pause", "m/library/pause"):
         found = blobflow("digest", f"{place.target}/{name}:3.9").stdout.strip()
         assert found == SAMPLE.images[FIRST].digest
+
+
+def test_images_of_one_name_go_each_to_its_place_where_these_differ(place: Place, tmp_path: Path) -> None:
+    """As `library/pause` of docker.io and `pause` of another registry."""
+    bundle = str(tmp_path / "b.tar")
+    tag = FIRST.rpartition(":")[2]
+    (tmp_path / "spec.yaml").write_text(
+        f"version: 1\ndefaults: {{source: '{place.source}', targets: [registry.example.com]}}\n"
+        f"images:\n- {{image: {FIRST}, target: library/pause}}\n"
+    )
+    blobflow("copy", f"{place.source}/{SECOND}", f"{place.target}/pause:{tag}")
+    (tmp_path / "one.txt").write_text(f"{place.target}/pause:{tag}\n")
+    options = ("--images-from", str(tmp_path / "one.txt"))
+    blobflow("save", str(tmp_path / "spec.yaml"), *options, "-o", bundle)
+    blobflow("load", bundle, "--to", f"{place.target}/m")
+    for name, image in (("m/pause", SECOND), ("m/library/pause", FIRST)):
+        found = blobflow("digest", f"{place.target}/{name}:{tag}").stdout.strip()
+        assert found == SAMPLE.images[image].digest
+
+
+def test_what_a_format_can_not_say_may_be_left_out(place: Place, bundle: Path) -> None:
+    done = blobflow("load", "b.tar", "--to", f"{place.target}/m", "--nodes", "containerd:node", "--partial")
+    said = [line for line in done.stderr.splitlines() if line.startswith("warning: left out: ")]
+    assert len(said) == 1 and "base/renamed" in said[0]
+    assert [path.name for path in Path("node").rglob("*") if path.is_file()] == ["hosts.toml"]
+    refused = blobflow("load", "b.tar", "--to", place.target, "--partial", code=2)
+    assert "--partial is about the files of --nodes FORMAT" in refused.stderr
+
+
+def test_names_that_kustomize_replaces_stay_on_the_other_side_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's kustomization names no image, and tells that the overlay is for the base."""
+    monkeypatch.chdir(place.folder)
+    repository, _, tag = f"{place.source}/{FIRST}".rpartition(":")
+    files = {
+        "base/kustomization.yaml": "resources: [pod.yaml]\n",
+        "base/pod.yaml": OTHER.replace("example.com/not/there:1", f"web:{tag}"),
+        "prod/kustomization.yaml": "resources: [../base]\n"
+        f"images: [{{name: web, newName: '{repository}'}}]\n",
+    }
+    for name, text in files.items():
+        Path("k", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("k", name).write_text(text)
+    blobflow("save", "--images-from", "k", "-o", "k.tar")
+    blobflow("load", "k.tar", "--to", f"{place.target}/m", "--rewrite", "made")
+    made = {name: Path("made/k", name).read_text() for name in files}
+    assert made["base/pod.yaml"] == files["base/pod.yaml"]
+    mirrored = f"{place.target}/m/{FIRST.rpartition(':')[0]}"
+    assert made["prod/kustomization.yaml"] == files["prod/kustomization.yaml"].replace(repository, mirrored)

@@ -74,9 +74,10 @@ def verb(
     """List the images that deployment files name, each once, with file and line.
 
     Kubernetes manifests, Helm's values and output, Kustomize, Compose, GitLab CI, GitHub Actions,
-    Dockerfiles, Ansible and plain lists are read, and folders of them. Names are whole: docker.io, library/
-    and :latest are put in, digests stay. What can't be told, as templates and variables, is listed as such on
-    stderr, and never guessed. `sync`, `plan` and `save` take the same by --images-from.
+    Dockerfiles, Ansible, Jinja, Nomad, Terraform and plain lists are read, and folders of them. Names are
+    whole: docker.io, library/ and :latest are put in, digests stay. What can't be told, as templates and
+    variables, is listed as such on stderr, and never guessed. `sync`, `plan` and `save` take the same by
+    --images-from.
 
     \b
       blobflow images manifests/

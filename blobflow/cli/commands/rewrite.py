@@ -21,10 +21,13 @@ from blobflow.errors import RunIncomplete, UsageError
 
 if TYPE_CHECKING:
     from blobflow.cli.inputs.mirror_place import PlaceOf
+    from blobflow.cli.rewriting import Replaced
     from blobflow.deployment_files.contract import FoundImages, NamedImage
     from blobflow.deployment_files.rewritten_files import RewrittenFile
 
-_STDIN = "-"
+# What is said of files that could not just be replaced.
+_MOVED = "left: {} was changed by somebody while it was rewritten, and stays as it is now; do it again"
+_PARTED = "{} has further names (hard links), which keep what they had"
 
 
 @click.command("rewrite", cls=Verb)
@@ -85,31 +88,43 @@ def verb(
       blobflow rewrite manifests/ --spec mirror.yaml --kustomize
     """
     from blobflow.cli.rewriting import Rewriting
+    from blobflow.cli.runtime.files import ended_like_interrupts
 
     _check_options(files, in_place=in_place, output=output, kustomize=kustomize)
     work = Rewriting(files, custom_resources, _places(mirror, source, spec))
     if lock is not None or digest:
         work.add_digests(lock, connection)
+    warnings, moved = work.shared_places, 0
     if kustomize:
         made, left = work.kustomize()
-        matched = []
         print_lines(*made)
     else:
-        rewritten = work.rewrite()
+        with ended_like_interrupts():
+            rewritten = work.rewrite()
+            replaced = _write(rewritten, files, in_place=in_place, output=output)
+        rewritten = [file for file in rewritten if file not in replaced.moved]
         left = [each for file in rewritten for each in file.left]
-        matched = [each for file in rewritten for each in file.matched]
-        _write(rewritten, files, in_place=in_place, output=output)
+        warnings += [_matched_sentence(each) for file in rewritten for each in file.matched]
+        warnings += [_PARTED.format(file.path) for file in replaced.parted]
         if not connection.output.quiet:
             print_lines(_summary(rewritten), err=True)
-    _tell(work.found, files, connection, [*work.shared_places, *map(_matched_sentence, matched)], left)
+        moved = len(replaced.moved)
+        for file in replaced.moved:
+            print_lines(_MOVED.format(file.path), err=True)
+    _tell(work.found, files, connection, warnings, left)
+    if moved:
+        stay = "stays as it is" if moved == 1 else "stay as they are"
+        raise RunIncomplete(f"{count_text(moved, 'file')} changed meanwhile, and {stay}")
     if strict and work.found.untold:
         raise RunIncomplete(f"{count_text(len(work.found.untold), 'place')} can't be told")
 
 
 def _check_options(files: Sequence[str], *, in_place: bool, output: Path | None, kustomize: bool) -> None:
+    from blobflow.cli.rewriting import stream_among
+
     if sum((in_place, output is not None, kustomize)) > 1:
         raise UsageError("--in-place, --output and --kustomize are three ways to get the result; choose one")
-    if _STDIN in files and (in_place or output is not None):
+    if stream_among(files) and (in_place or output is not None):
         raise UsageError("what comes from stdin goes to stdout; leave --in-place and --output out")
 
 
@@ -130,16 +145,17 @@ def _places(mirror: str | None, source: str | None, spec: Path | None) -> PlaceO
 
 def _write(
     rewritten: Sequence[RewrittenFile], files: Sequence[str], *, in_place: bool, output: Path | None
-) -> None:
-    from blobflow.cli.rewriting import joined, write_below, write_in_place
+) -> Replaced:
+    from blobflow.cli.rewriting import Replaced, joined, write_below, write_in_place
 
     if in_place:
-        write_in_place(rewritten)
-    elif output is not None:
+        return write_in_place(rewritten)
+    if output is not None:
         write_below(output, rewritten, files)
     elif rewritten:
         with ignore_closed_pipe():
             write_stdout(joined(rewritten), nl=False)
+    return Replaced()
 
 
 def _summary(rewritten: Sequence[RewrittenFile]) -> str:

@@ -120,9 +120,16 @@ def _check_bundle(options: ServeOptions) -> None:
         ("--root", options.root is not None),
         ("--upstream", bool(options.upstream)),
         ("--max-blob-size", options.max_blob_size is not None),
+        ("--max-size", options.max_size is not None),
     ):
         if given:
             raise UsageError(f"{option} is for a store, and --bundle serves files as they are; leave one out")
+    for option, file in (("--policy", options.policy), ("--trusted-root", options.trusted_root)):
+        if file is not None:
+            raise UsageError(
+                f"{option} is for what is pulled through, and --bundle serves files as they are;"
+                f" `save {option} {file}` judges what goes into one, `load {option} {file}` what is in it"
+            )
 
 
 class _AccessFiles:
@@ -219,12 +226,19 @@ async def _serve(
 
 def _policy_files(options: ServeOptions, config: Path | None) -> PolicyFiles | None:
     """What says which images of upstreams are given out: the policy of the options, or else of the
-    configuration file. Raises InvalidConfig, UsageError."""
-    if not options.upstream:
+    configuration file. That one judges no bundle, and it is said. Raises InvalidConfig, UsageError."""
+    if not (options.upstream or options.bundle):
         return None
     from blobflow.cli.signature_policies import PolicyFiles, configured_signatures
 
     settings = configured_signatures(config)
+    if options.bundle:
+        if settings.policy is not None:
+            print_notice(
+                f"what a bundle holds is not judged by {settings.policy}, as the configuration has it;"
+                " `load` judges it"
+            )
+        return None
     policy = options.policy or settings.policy
     if options.trusted_root is not None and policy is None:
         raise UsageError("--trusted-root is about a signature policy; say which one with --policy FILE")

@@ -54,9 +54,13 @@ class Collected(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The deployment files that name images, told or not: no lock files, and nothing from a stream."""
+        """The deployment files that name images, told or not, and kustomizations, which say what names mean:
+        no lock files, and nothing from a stream."""
+        from blobflow.deployment_files.kustomize_builds import is_built
+
         named = [image.path for image in self.found.images if image.field != LOCKED]
         named += [untold.path for untold in self.found.untold]
+        named += filter(is_built, self.found.files)
         return tuple(path for path in dict.fromkeys(named) if Path(path).is_file())
 
 
@@ -118,7 +122,7 @@ def _lock_or_stream(path: str, *, custom_resources: bool) -> Collected | None:
     """What a lock file, or a stream, which can be read once, names; None for other files, and folders."""
     if path == STDIN:
         raw, name = read_stream(sys.stdin.buffer, "stdin"), "stdin"
-    elif _is_pipe(path):
+    elif is_pipe(path):
         raw, name = read_bounded(Path(path)), path
     elif Path(path).is_file():
         try:
@@ -135,7 +139,8 @@ def _lock_or_stream(path: str, *, custom_resources: bool) -> Collected | None:
     return _find([STDIN], stdin=raw, custom_resources=custom_resources)
 
 
-def _is_pipe(path: str) -> bool:
+def is_pipe(path: str) -> bool:
+    """Whether a path is a pipe, as `<(command)` makes it, which can be read once."""
     try:
         return stat.S_ISFIFO(Path(path).stat().st_mode)
     except (OSError, ValueError):

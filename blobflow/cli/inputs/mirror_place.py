@@ -1,5 +1,5 @@
-"""Where images have their place in a mirror: by the same expansion that `sync` follows. Pure, but for
-`read_places`."""
+"""Where images have their place in a mirror: by the rules that nodes are told, and for those of a spec by the
+same expansion that `sync` follows. Pure, but for `read_places`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import msgspec
 
+from blobflow import mirror_places
 from blobflow.cli.inputs.expansion import pair_of
-from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix, hub_path
+from blobflow.cli.inputs.requests import ImageRequest, MirrorRequest, RegistryPrefix
 from blobflow.cli.inputs.spec_files import with_files_of
 from blobflow.cli.inputs.spec_formats import detect_format, read_spec
 from blobflow.cli.runtime.files import input_name, read_text
 from blobflow.errors import UsageError
 from blobflow.oci import Reference
 from blobflow.oci.local_reference import transport_of
+from blobflow.oci.reference import check_repository
 from blobflow.oci.tag_selection.matching import matching_tags
 
 # An image's place, its digest kept. Raises UsageError, the end of a sentence about it, where it has none.
@@ -39,22 +41,19 @@ def places_below(mirror: RegistryPrefix, source: RegistryPrefix | None = None) -
     """The places that `sync --to MIRROR` brings images to; with `source`, those of images that are there, as
     `--from` takes them."""
     check_mirror(mirror)
+    to = str(mirror)
+    places = mirror_places.places_below(to) if source is None else mirror_places.places_under(str(source), to)
 
     def place_of(image: Reference) -> Reference:
         if is_at(image, mirror):
             return image
-        return _placed(_request(image, source), image, mirror)
+        place = places.place_of(image) if source is None or source.holds(image) else None
+        if place is None:
+            raise UsageError(f"is not of {source}, as --from says")
+        check_repository(place.repository)
+        return place
 
     return place_of
-
-
-def _request(image: Reference, source: RegistryPrefix | None) -> ImageRequest:
-    if source is None:
-        return ImageRequest(RegistryPrefix(image.host), image.repository, image.tag, image.digest, "")
-    path = image.repository.removeprefix(f"{source.prefix}/") if source.prefix else image.repository
-    if image.host != source.host or (source.prefix and path == image.repository):
-        raise UsageError(f"is not of {source}, as --from says")
-    return ImageRequest(source, hub_path(source, path), image.tag, image.digest, "")
 
 
 def _placed(request: ImageRequest, image: Reference, mirror: RegistryPrefix) -> Reference:

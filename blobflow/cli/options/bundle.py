@@ -18,6 +18,7 @@ class BundleOptions(msgspec.Struct, frozen=True):
     rewrite: Path | None = None
     rewrite_digests: bool = False
     nodes: tuple[str, ...] = ()
+    partial: bool = False
     digests: Path | None = None
 
 
@@ -46,6 +47,9 @@ bundle_options = option_group(
         metavar="FORMAT[:DIR]",
         multiple=True,
         help="Write what points machines at the mirror, to DIR or stdout. Repeatable.",
+    ),
+    click.option(
+        "--partial", is_flag=True, help="Leave out of --nodes what its format can't say, with a warning."
     ),
     digests_option,
     title="Bundle",

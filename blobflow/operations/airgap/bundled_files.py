@@ -16,7 +16,7 @@ import msgspec
 from blobflow.content import BlobStream, Sink
 from blobflow.errors import BlobflowError, NoSuchFile, UnsupportedContent
 from blobflow.oci import Descriptor, Manifest
-from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, TITLE, NamedFile, make_artifact
+from blobflow.oci.artifact import EMPTY, EMPTY_DESCRIPTOR, EXECUTABLE, TITLE, NamedFile, make_artifact
 from blobflow.oci.bundle import CUSTOM_RESOURCES, DEPLOYMENT_TYPE, DEPLOYMENTS, FILES_TYPE, file_names
 from blobflow.operations.artifacts.files import FileArgument, FileLayer, check_unchanged, make_layers
 from blobflow.printable import printable
@@ -37,7 +37,7 @@ class BundledFiles(msgspec.Struct, frozen=True):
 
 def make_bundled_files(files: Sequence[FileArgument], scratch: Path) -> list[BundledFiles]:
     """The artifacts of files; in a thread. Folders are packed into `scratch`. Raises as `make_layers`."""
-    layers = make_layers(files, scratch)
+    layers = _with_modes(make_layers(files, scratch))
     titles = [(layer.descriptor.annotations or {})[TITLE] for layer in layers]
     return [
         BundledFiles(name, make_artifact(FILES_TYPE, [layer.descriptor], {}), (layer,))
@@ -50,10 +50,23 @@ def make_deployments(paths: Sequence[str], custom_resources: bool) -> list[Bundl
     thread. `custom_resources`: whether these were looked into. Raises as `make_layers`."""
     if not paths:
         return []
-    layers = make_layers(titled(paths), Path())
+    layers = _with_modes(make_layers(titled(paths), Path()))
     said = {CUSTOM_RESOURCES: "true"} if custom_resources else {}
     manifest = make_artifact(DEPLOYMENT_TYPE, [layer.descriptor for layer in layers], said)
     return [BundledFiles(DEPLOYMENTS, manifest, tuple(layers))]
+
+
+def _with_modes(layers: Iterable[FileLayer]) -> list[FileLayer]:
+    """The layers, those of files that can be run with an annotation that says so: `push` makes what oras
+    makes, which keeps no such thing."""
+    return [_executable(layer) if layer.executable else layer for layer in layers]
+
+
+def _executable(layer: FileLayer) -> FileLayer:
+    said = {**(layer.descriptor.annotations or {}), EXECUTABLE: "true"}
+    return msgspec.structs.replace(
+        layer, descriptor=msgspec.structs.replace(layer.descriptor, annotations=said)
+    )
 
 
 def titled(paths: Iterable[str]) -> list[FileArgument]:

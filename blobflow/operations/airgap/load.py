@@ -7,7 +7,7 @@ archives are uploaded while the next are examined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,6 @@ from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.services import Services
 from blobflow.engine.sources.configs import read_platform
 from blobflow.errors import (
-    InvalidReference,
     NoSuchFile,
     NotFound,
     UnsupportedContent,
@@ -28,27 +27,30 @@ from blobflow.errors import (
     error_side,
 )
 from blobflow.events import PhaseStarted
-from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest, parse_reference
+from blobflow.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 from blobflow.oci.index_grouping import (
     ArchivedImage,
     GroupedImage,
     ImageName,
     digest_name,
     group_images,
-    host_of,
-    parse_image_name,
     path_at_mirror,
 )
-from blobflow.oci.local_reference import DOCKER_ARCHIVE, OCI_ARCHIVE, transport_of
+from blobflow.oci.local_reference import OCI_ARCHIVE, transport_of
 from blobflow.oci.platform_choice import prune_index
-from blobflow.oci.reference import split_name
 from blobflow.operations.airgap.archive_inputs import ArchiveInput, archives_of, lacking
+from blobflow.operations.airgap.archived_names import (
+    ArchivedName,
+    is_at,
+    names_at_registry,
+    origin_of,
+    settle,
+)
 from blobflow.operations.airgap.early_uploads import EarlyUploads
 from blobflow.operations.airgap.omitted_blobs import mount_omitted_blobs
 from blobflow.permits import FixedLimiter, Limiter
 from blobflow.signatures.contract import ClaimedImage
 from blobflow.transports.archive.parts import following_part
-from blobflow.transports.layout.image_names import full_name
 from blobflow.transports.union_source import UnionSource
 
 # Stands for the archives of one load together, where a source has a registry's host.
@@ -71,23 +73,6 @@ class Loaded(msgspec.Struct, frozen=True):
     claimed: Mapping[ImageName, tuple[ClaimedImage, ...]] = {}
     origins: Mapping[ImageName, Reference] = {}
     paths: Mapping[ImageName, str] = {}
-
-
-class _Find(msgspec.Struct, frozen=True):
-    """An image under one of its names in an archive. `origin`: the reference that it had before, None where
-    that is not known. `path`: its repository at a mirror, if that is not what its name says."""
-
-    input: ArchiveInput
-    called: str
-    root: Descriptor
-    origin: Reference | None = None
-    path: str = ""
-
-    @property
-    def claimed(self) -> ClaimedImage:
-        """The image, by the full name that the archive has for it."""
-        place = self.input.place
-        return ClaimedImage(transport_of(place), Reference(place, "", self.called), self.root.digest)
 
 
 Aim = Callable[[Loaded], Sequence[Pair]]
@@ -202,7 +187,7 @@ class _Gathering:
     ) -> Loaded:
         """`examined` is called with what each archive holds once that is known, if there are several, and if
         it took a while to know: it had to be brought into the store."""
-        found: dict[ImageName, list[_Find]] = {}
+        found: dict[ImageName, list[ArchivedName]] = {}
         self._count.total += len(self._inputs)
         for item in self._inputs:
             archive = self._archives[item]
@@ -250,27 +235,27 @@ class _Gathering:
 
     async def _look(
         self, item: ArchiveInput, wanted: Mapping[ImageName, str] | None
-    ) -> dict[ImageName, _Find]:
+    ) -> dict[ImageName, ArchivedName]:
         archive = self._archives[item]
-        found: dict[ImageName, _Find] = {}
+        found: dict[ImageName, ArchivedName] = {}
         origins = await archive.origins()
         for number, called in (await archive.names()).items():
             said = origins.get(number, "")
-            names = _names(called, wanted or {})
+            names = names_at_registry(called, wanted or {})
             if not names and wanted is None:
                 raise UsageError(_unnamed(item, number, called))
             for name, text in names.items():
-                if wanted is not None and not _is_at(text, wanted.get(name, "")):
+                if wanted is not None and not is_at(text, wanted.get(name, "")):
                     self._others.setdefault(name, f"{item.label} has {text}")
                 elif wanted is None or name in wanted:
                     root = await archive.resolve(f"@{number}")
-                    find = _Find(item, text, root, _origin(item, text, said), path_at_mirror(called, said))
-                    held = found.setdefault(name, find)
-                    if held.root.digest != root.digest:
-                        raise UnsupportedContent(_twice(item, name, held.called, text))
+                    find = ArchivedName(
+                        item, text, root, origin_of(item, text, said), path_at_mirror(called, said)
+                    )
+                    settle(found, name, find, apart=wanted is None)
         return found
 
-    async def _group(self, name: ImageName, found: Sequence[_Find]) -> GroupedImage:
+    async def _group(self, name: ImageName, found: Sequence[ArchivedName]) -> GroupedImage:
         whole = all(_is_whole(find) and find.root.digest == found[0].root.digest for find in found)
         if whole:
             return await self._as_it_is(name, found[0])
@@ -281,7 +266,7 @@ class _Gathering:
         self._note_rebuilt(made, found)
         return made
 
-    async def _as_it_is(self, name: ImageName, find: _Find) -> GroupedImage:
+    async def _as_it_is(self, name: ImageName, find: ArchivedName) -> GroupedImage:
         """A root that an archive has, without children that no archive has."""
         root = await self._manifest(find.root)
         kept = [child for child in root.manifests if await self._has(child)]
@@ -299,13 +284,13 @@ class _Gathering:
         self._note_rebuilt(whole, [find])
         return whole
 
-    def _note_rebuilt(self, made: GroupedImage, found: Sequence[_Find]) -> None:
+    def _note_rebuilt(self, made: GroupedImage, found: Sequence[ArchivedName]) -> None:
         """Note what a new index was made of: what refers to that is left, and the report says so."""
         if made.made is not None:
             roots = dict.fromkeys(find.root.digest for find in found)
             self._rebuilt[made.root.digest] = tuple(roots)
 
-    async def _part(self, name: ImageName, find: _Find) -> ArchivedImage:
+    async def _part(self, name: ImageName, find: ArchivedName) -> ArchivedImage:
         """What an archive contributes to a name that others contribute to as well, or that gets an index."""
         label, said = find.input.label, find.input.platform
         manifest = await self._manifest(find.root)
@@ -351,43 +336,11 @@ class _Gathering:
         self._notes[sentence] = None
 
 
-def _is_whole(find: _Find) -> bool:
+def _is_whole(find: ArchivedName) -> bool:
     """Whether the image keeps its digest, as those do that are not converted from a docker archive."""
     return transport_of(find.input.place) == OCI_ARCHIVE and find.input.platform is None
-
-
-def _names(called: Iterable[str], hosts: Mapping[ImageName, str]) -> dict[ImageName, str]:
-    """The full names among an archive's names for an image, each with the archive's spelling, at a wanted
-    host if there is one."""
-    found: dict[ImageName, str] = {}
-    for text in called:
-        if (name := parse_image_name(text)) and (name not in found or _is_at(text, hosts.get(name, ""))):
-            found[name] = text
-    return found
-
-
-def _origin(item: ArchiveInput, text: str, said: str) -> Reference | None:
-    """The reference that an image had, as a bundle `said`, or as its name there is one: without a host it is
-    docker.io's in docker's own archives alone."""
-    if not said and (split_name(text)[0] or transport_of(item.place) == DOCKER_ARCHIVE):
-        said = full_name(text)
-    try:
-        return parse_reference(said) if said else None
-    except InvalidReference as error:
-        raise UnsupportedContent(f"{item.label} says where {text} was, and {error.message}") from None
-
-
-def _is_at(text: str, host: str) -> bool:
-    return not host or host_of(text) == host
 
 
 def _unnamed(item: ArchiveInput, number: int, called: Sequence[str]) -> str:
     what = f"calls an image only {called[0]!r}" if called else "has an image without a name"
     return f"{item.label} {what}; bring that one with `blobflow copy {item.place}:@{number} TARGET`"
-
-
-def _twice(item: ArchiveInput, name: ImageName, one: str, other: str) -> str:
-    if one == other:
-        return f"{item.label} has two images named {one}; which one is meant can't be told"
-    both = f"{item.label} has {one} and {other}, which would both become {name}"
-    return f"{both}; name one with its host in --images, or save one with another `target` in a spec"

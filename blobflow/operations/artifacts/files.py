@@ -34,11 +34,12 @@ class FileArgument(msgspec.Struct, frozen=True):
 
 class FileLayer(msgspec.Struct, frozen=True):
     """A layer, and the file that has its bytes; `written`: when somebody last wrote it, in nanoseconds, as it
-    was hashed."""
+    was hashed. `executable`: whether its owner may run it; of a folder its tar says that."""
 
     descriptor: Descriptor
     path: Path
     written: int
+    executable: bool = False
 
 
 def parse_file(text: str) -> FileArgument:
@@ -106,9 +107,8 @@ def _layer(file: FileArgument, title: str, packed: Path) -> FileLayer:
         raise UsageError(f"{path} is neither a file nor a folder")
     size, digest, written = _hash(path)
     said = {TITLE: title}
-    return FileLayer(
-        Descriptor(file.media_type or FILE_TYPE, digest, size, annotations=said), path.absolute(), written
-    )
+    descriptor = Descriptor(file.media_type or FILE_TYPE, digest, size, annotations=said)
+    return FileLayer(descriptor, path.absolute(), written, executable=bool(mode & stat.S_IXUSR))
 
 
 def check_unchanged(layers: Sequence[FileLayer]) -> None:

@@ -32,6 +32,8 @@ from blobflow.printable import printable
 from blobflow.transports.files import BLOCK, in_thread, translate_os_errors
 from blobflow.transports.layout.index_json import path_of_blob
 
+# What a file that can be run gets, as one in a folder does (`unpack_folder`).
+_EXECUTABLE_MODE = 0o755
 _IMAGE_CONFIGS = frozenset({media.OCI_CONFIG, media.DOCKER_CONFIG})
 
 
@@ -136,9 +138,9 @@ def files_of(reference: Reference, manifest: Manifest) -> tuple[NamedFile, ...]:
 
 
 def files_there(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> frozenset[NamedFile]:
-    """Which files are there as they should be; in a thread. Raises UsageError for one that is there and
-    different, and can't be replaced or, without `overwrite`, must not be; UnsupportedContent for links in the
-    way."""
+    """Which files are there as they should be, with `overwrite` also as to whether they can be run; in a
+    thread. Raises UsageError for one that is there and different, and can't be replaced or, without
+    `overwrite`, must not be; UnsupportedContent for links in the way."""
     current = set()
     for each in files:
         path = _path(each, folder)
@@ -147,7 +149,8 @@ def files_there(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> fr
                 mode = path.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
                 continue
-        if stat.S_ISREG(mode) and not each.unpack and _is_same(path, each.blob):
+        runs_as_told = not overwrite or not each.executable or bool(mode & stat.S_IXUSR)
+        if stat.S_ISREG(mode) and not each.unpack and runs_as_told and _is_same(path, each.blob):
             current.add(each)
         elif stat.S_ISDIR(mode) != each.unpack and (stat.S_ISDIR(mode) or each.unpack):
             kind = "a folder" if stat.S_ISDIR(mode) else "no folder"
@@ -210,6 +213,8 @@ def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
             if each.unpack:
                 _merge(ready[each], target)
             else:
+                if each.executable:
+                    ready[each].chmod(_EXECUTABLE_MODE)
                 ready[each].replace(target)
 
 

@@ -113,6 +113,19 @@ def test_files_and_folders_travel_with_the_images_and_come_out_as_they_were(imag
     assert tree(Path("pulled")) == {"Install.sh": SCRIPT}
 
 
+def test_a_file_that_can_be_run_can_be_on_the_other_side(images: imageset.Layout, folder: Path) -> None:
+    (folder / "Install.sh").chmod(0o750)
+    (folder / "same.sh").write_bytes(SCRIPT)
+    bundle = save(images, "b.tar", "--file", "Install.sh", "--file", "same.sh")
+    for _ in range(2):
+        done("load", bundle, "--to", "oci:out", "--files-to", "there")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in Path("there").iterdir()}
+        assert modes == {"Install.sh": 0o755, "same.sh": 0o644}
+        Path("there/Install.sh").chmod(0o644)
+    done("pull", "oci:out:files/install.sh:latest", "-o", "pulled")
+    assert Path("pulled/Install.sh").stat().st_mode & 0o777 == 0o755
+
+
 def test_files_come_out_without_a_registry_and_again_over_what_is_there(images: imageset.Layout) -> None:
     bundle = save(images, "b.tar", "--file", "Install.sh", "--file", "conf", "--split-size", "40kB")
     for _ in range(2):

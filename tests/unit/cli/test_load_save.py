@@ -173,7 +173,9 @@ def test_a_list_tells_apart_what_an_archive_has_of_two_hosts(tmp_path: Path, for
     names = {"docker.io/x/y:1": BASE["amd64"], "quay.io/x/y:1": BASE["arm"]}
     entries = podman_entries({name: (layer,) for name, layer in names.items()})
     archive = write(tmp_path / f"a.{form}", entries, form)
-    assert "name one with its host in --images" in failed(7, "load", archive, "--to", f"oci:{tmp_path}/none")
+    assert "by its name with the host in --images" in failed(
+        7, "load", archive, "--to", f"oci:{tmp_path}/none"
+    )
     for name, layer in names.items():
         (tmp_path / "list").write_text(f"{name}\n")
         done("load", archive, "--to", f"oci:{tmp_path}/{name[:4]}", "--images", tmp_path / "list")

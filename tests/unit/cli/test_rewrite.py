@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +24,7 @@ from blobflow.cli.inputs.mirror_place import places_below, read_places
 from blobflow.cli.inputs.requests import parse_registry_prefix
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.images import SelectionOptions
+from blobflow.cli.runtime.files import StagedFiles
 from blobflow.errors import UsageError
 from blobflow.oci import parse_reference
 
@@ -123,6 +128,141 @@ def test_two_files_never_become_one(folder: Path) -> None:
     assert not (folder / "out").exists()
     over = run("compose.yaml", "--to", MIRROR, "-o", ".")
     assert (over.exit_code, (folder / "compose.yaml").read_text()) == (2, COMPOSE)
+
+
+# In place, when something comes between
+
+
+def test_a_pipe_is_read_once_and_printed() -> None:
+    """As `<(helm template chart)` is one."""
+    read, write = os.pipe()
+    os.write(write, POD.encode())
+    os.close(write)
+    try:
+        result = done(f"/dev/fd/{read}", "--to", MIRROR)
+    finally:
+        os.close(read)
+    assert result.stdout == MIRRORED
+
+
+def test_streams_are_one_and_are_not_replaced(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    assert "- and pipe are both streams" in run("-", "pipe", "--to", MIRROR, stdin=POD).stderr
+    assert "what comes from stdin goes to stdout" in run("pipe", "--to", MIRROR, "-i").stderr
+
+
+def test_a_full_disk_leaves_all_files_as_they_were(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "k8s" / "zoo.yaml").write_text(POD)
+    before = files_of(folder)
+    written: list[int] = []
+    change_mode = os.fchmod
+
+    def full(handle: int, mode: int) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(handle)
+        change_mode(handle, mode)
+
+    monkeypatch.setattr(os, "fchmod", full)
+    result = run("k8s", "--to", MIRROR, "-i")
+    assert (result.exit_code, files_of(folder)) == (8, before)
+    assert "blobflow: can't write" in result.stderr and "the disk is full" in result.stderr
+    written.clear()
+    assert run("k8s", "--to", MIRROR, "-o", "out").exit_code == 8
+    assert files_of(folder) == before
+
+
+def test_a_file_that_may_not_be_written_leaves_all_as_they_were(folder: Path) -> None:
+    (folder / "k8s" / "zoo.yaml").write_text(POD)
+    (folder / "k8s" / "zoo.yaml").chmod(0o444)
+    before = files_of(folder)
+    result = run("k8s", "--to", MIRROR, "-i")
+    assert (result.exit_code, files_of(folder)) == (8, before)
+    assert "zoo.yaml is read-only; make it writable, or write elsewhere" in result.stderr
+
+
+def test_other_names_of_a_file_keep_what_they_had_and_are_told_of(folder: Path) -> None:
+    other = folder / "other.yaml"
+    other.hardlink_to(folder / "k8s" / "web" / "pod.yaml")
+    result = done("k8s", "--to", MIRROR, "-i")
+    assert "warning: k8s/web/pod.yaml has further names (hard links), which keep" in result.stderr
+    assert (other.read_text(), (folder / "k8s" / "web" / "pod.yaml").read_text()) == (POD, MIRRORED)
+
+
+def test_a_file_named_twice_is_replaced_once(folder: Path) -> None:
+    (folder / "k8s" / "same.yaml").symlink_to("web/pod.yaml")
+    done("k8s", "k8s/web/pod.yaml", "--to", MIRROR, "-i")
+    assert (folder / "k8s" / "web" / "pod.yaml").read_text() == MIRRORED
+
+
+@pytest.mark.parametrize("theirs", ["theirs: 1\n", None])
+def test_what_somebody_changed_meanwhile_is_his(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None
+) -> None:
+    pod, zoo = folder / "k8s" / "web" / "pod.yaml", folder / "k8s" / "zoo.yaml"
+    zoo.write_text(POD)
+    add = StagedFiles.add
+
+    def change(*arguments: Any, **named: Any) -> None:
+        add(*arguments, **named)
+        pod.unlink(missing_ok=True)
+        if theirs is not None:
+            pod.write_text(theirs)
+
+    monkeypatch.setattr(StagedFiles, "add", change)
+    if theirs is None:
+        zoo.unlink()  # a file that is away can't be looked at, if it is not the last one
+        zoo = folder / "compose.yaml"
+    result = run("k8s", "--to", MIRROR, "-i")
+    assert result.exit_code == 3
+    assert "left: k8s/web/pod.yaml was changed by somebody" in result.stderr
+    assert result.stderr.endswith("1 file changed meanwhile, and stays as it is\n")
+    assert (pod.read_text() if pod.exists() else None) == theirs
+    assert zoo.read_text() in (MIRRORED, COMPOSE)
+    assert not [name for name in files_of(folder) if ".blobflow" in name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_each_file_as_it_was_or_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    for name in "bcd":
+        (folder / "k8s" / f"{name}.yaml").write_text(POD)
+    place, placed = StagedFiles.place, []
+
+    def interrupted(staged: StagedFiles, path: Path) -> None:
+        place(staged, path)
+        placed.append(path)
+        if len(placed) == 2:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(StagedFiles, "place", interrupted)
+    before = signal.getsignal(number)
+    result = run("k8s", "--to", MIRROR, "-i")
+    assert (result.exit_code, signal.getsignal(number)) == (130, before)
+    texts = [text for name, text in files_of(folder).items() if name.startswith("k8s/")]
+    assert sorted(map(texts.count, (MIRRORED, POD))) == [2, 2] and len(texts) == 5
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    done("k8s", "--to", MIRROR, "-i")
+    assert list(files_of(folder).values()).count(MIRRORED) == 4
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """What stands in all files below a folder, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_script_that_can_be_run_can_be_afterwards(folder: Path) -> None:
+    (folder / "k8s" / "up.sh").write_text("docker run nginx:1\n")
+    (folder / "k8s" / "up.sh").chmod(0o750)
+    done("k8s", "--to", MIRROR, "-o", "out")
+    assert stat.S_IMODE((folder / "out" / "up.sh").stat().st_mode) == 0o755
+    assert stat.S_IMODE((folder / "out" / "none.yaml").stat().st_mode) == 0o644
 
 
 # What stays

@@ -218,11 +218,27 @@ def test_options_that_need_another_say_which(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_that_a_configured_policy_judges_no_bundle_is_said(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[signatures]\npolicy = "{tmp_path}/policy.json"\n')
+    bundle = ("--listen", "127.0.0.1:0", "--bundle", str(tmp_path / "bundle.tar"), "--config", str(config))
+    done = CliRunner().invoke(cli, ["serve", *bundle])
+    assert done.stderr.splitlines() == [
+        f"blobflow: what a bundle holds is not judged by {tmp_path}/policy.json, as the configuration has it;"
+        " `load` judges it",
+        f"blobflow: there is no bundle {tmp_path / 'bundle.tar'}, and no part of one as"
+        f" {tmp_path / 'bundle.001.tar'}",
+    ]
+
+
 def test_a_bundle_takes_nothing_that_is_a_stores(tmp_path: Path) -> None:
     bundle = ("--listen", "127.0.0.1:0", "--bundle", str(tmp_path / "bundle.tar"))
     for options, said in (
         (("--upstream", "docker.io"), "--upstream is for a store"),
         (("--max-blob-size", "1GB"), "--max-blob-size is for a store"),
+        (("--max-size", "1GB"), "--max-size is for a store"),
+        (("--policy", "p.json"), "`load --policy p.json` what is in it"),
+        (("--trusted-root", "r.json"), "--trusted-root is for what is pulled through, and --bundle"),
         (("--listen", "0.0.0.0:0"), "could read the registry"),
         ((), f"there is no bundle {tmp_path / 'bundle.tar'}, and no part of one"),
     ):

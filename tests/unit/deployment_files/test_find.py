@@ -259,9 +259,24 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pyte
         ("images.txt", "", "is empty"),
         ("images.txt", "# later\n", "has nothing but comments"),
         ("a.yaml", "---\n# later\n---\n", "has nothing but comments"),
-        ("note.md", "# Title\n", "is YAML of no format that is read"),
+        ("note.md", "# Title\n", "is of no format that is read"),
     ],
 )
 def test_a_file_with_nothing_in_it_is_told_as_such(tmp_path: Path, name: str, text: str, why: str) -> None:
     file = write(tmp_path, {name: text}) / name
     assert find_images([str(file)]).passed_over == ((str(file), why),)
+
+
+def test_what_skaffold_builds_is_pulled_by_nobody(tmp_path: Path) -> None:
+    pod = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - image: shop\n  - image: redis:7\n"
+    files = {
+        "app/skaffold.yaml": "apiVersion: skaffold/v4\nkind: Config\nbuild: {artifacts: [{image: shop}]}\n",
+        "app/k8s/pod.yaml": pod,
+        "other/pod.yaml": pod,
+    }
+    found = find_images([str(write(tmp_path, files))])
+    names = [(Path(image.path).parent.name, image.written) for image in found.images]
+    assert names == [("k8s", "redis:7"), ("other", "shop"), ("other", "redis:7")]
+    (untold,) = found.untold
+    assert (untold.line, untold.reason) == (5, f"is built by {tmp_path}/app/skaffold.yaml")
+    assert [(image.written, image.line) for image, _ in found.matched] == [("shop", 5)]

@@ -20,13 +20,24 @@ NAMES = (
     "a.sh",
     "a.json",
     "x",
+    "a.yaml.j2",
+    "Dockerfile.j2",
+    "a.tf",
+    "a.nomad",
+    "docker-bake.hcl",
+    "MODULE.bazel",
+    "a.container",
+    "devcontainer.json",
 )
 SIZE = 1 << 14  # of what is repeated; what is quadratic takes minutes for it
 REPEATED = (
     *("a", " ", "\n", "\t", "-", "- ", "$", "${", "${A:-", "$A", "{{", "{{ a }}\n", "'", '"', "\\", "#", ":"),
     *("/", "@", "a: ", "image: a/b:1\n", "FROM a:1\n", "COPY --from=a b c\n", "RUN <<A\n", "docker run "),
     *("$(", "`", "A=$B\n", "<<A\n", 'if [ "$A" != b ]\n', "image: {", "x=(", "- image: $A\n", "\r", "\u2028"),
-    *("- &a x\n- *a\n", "a: |\n  b\n"),
+    *("- &a x\n- *a\n", "a: |\n  b\n", "{#", "{%", "{% a %}\n", "{image: a/b:1, "),
+    *("oci.pull(\n", "/*", "//", '"\\'),
+    *("task { config { image = ", 'resource "docker_image" "a" { name = "', "a = <<A\n"),
+    *("[Container]\nImage=a\n", "a=b "),
 )  # fmt: skip
 
 

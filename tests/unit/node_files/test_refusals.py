@@ -103,6 +103,50 @@ def test_openshift_refuses_addresses_that_its_schema_does_not_take() -> None:
     assert made.files == ()
 
 
+@pytest.mark.parametrize("form", ["podman", "crio", "openshift"])
+@pytest.mark.parametrize(
+    ("mirror", "why"),
+    [
+        ("registry/mirror", "takes registry, which has neither a dot nor a port, for no registry"),
+        ("registry", "for no registry, and docker.io is at registry"),
+        (
+            "[::1]:5000/mirror",
+            "names no registry by an address of IPv6, and docker.io is at [::1]:5000/mirror",
+        ),
+    ],
+)
+def test_names_that_end_a_pull_of_containers_image_are_in_no_table(
+    form: Format, mirror: str, why: str
+) -> None:
+    """skopeo 1.9: `repository name must be canonical`, `invalid reference format`; no other is asked."""
+    made = node_files(form, NodeRequest((places_under("docker.io", mirror), HUB)))
+    [refused] = made.refused
+    assert why in refused
+    [file] = made.files
+    assert b"one.example.com" in file.content and f"{mirror}\n".encode() not in file.content
+    assert f'"{mirror}"'.encode() not in file.content
+    assert node_files(form, NodeRequest((places_under("docker.io", mirror),))).files == ()
+    other = NodeRequest((places_under("[::1]:5000", "one.example.com"),))
+    assert "an address of IPv6" in node_files(form, other).refused[0]
+
+
+@pytest.mark.parametrize("form", ["containerd", "k3s", "rke2"])
+def test_who_reads_addresses_in_new_versions_alone_is_told_of(form: Format) -> None:
+    made = node_files(form, NodeRequest((places_under("docker.io", "[::1]:5000"),)))
+    assert "containerd before version 2 can't read [::1]:5000" in "".join(made.notes)
+
+
+def test_docker_gets_no_certificate_of_a_mirror_that_it_is_not_told_of() -> None:
+    access = {host: RegistryAccess(ca=b"x") for host in ("one.example.com", "two.example.com")}
+    made = node_files("docker", NodeRequest((PREFIXED, OTHER), access))
+    assert [file.path for file in made.beside] == ["etc/docker/certs.d/two.example.com/ca.crt"]
+
+
+def test_a_policy_is_for_no_image_of_the_node_itself() -> None:
+    made = node_files("kyverno", NodeRequest((places_under("localhost", "one.example.com"),)))
+    assert "an image of localhost is one that its node has already" in made.refused[0]
+
+
 def test_a_policy_refuses_to_rewrite_twice() -> None:
     twice = places(("nginx:1", "quay.io/mirror/nginx:1"), ("quay.io/a:1", "one.example.com/a:1"))
     assert "would rewrite what it has rewritten" in node_files("kyverno", NodeRequest((twice,))).refused[0]

@@ -1,0 +1,139 @@
+"""Files in HCL: Nomad's jobs, Terraform's containers, and what `docker buildx bake` begins with. Pure.
+
+Of the language as much is read as it takes to find attributes that are a string, and their blocks.
+What a string takes from elsewhere (`${…}`) can't be told, nor can an attribute that is no string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from blobflow.deployment_files.findings import Findings
+from blobflow.deployment_files.source_text import Piece, SourceText
+
+_TOKEN = re.compile(
+    r"""(?P<comment>\#[^\n]*|//[^\n]*|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
+    |<<-?(?P<heredoc>[A-Za-z_]\w*)[^\n]*\n
+    |(?P<string>"(?:[^"\\\n]|\\.)*+"?)
+    |(?P<word>[A-Za-z_][\w.-]*)
+    |(?P<sign>[{}=\n\[\](),])""",
+    re.VERBOSE,
+)
+_BAKED = re.compile(r"docker-image://(?=.)")
+# Blocks of Terraform's providers whose `image` is a container's, and resources whose attribute is an image.
+_CONTAINERS = frozenset(("container", "init_container"))
+_RESOURCES = {"docker_image": "name", "docker_container": "image", "docker_registry_image": "name"}
+_MOST_BLOCKS = 100
+# Characters of a value, and of what stands behind it on its line.
+_LONGEST = 2000
+# Images that are those of other resources in the same files.
+_OF_RESOURCE = re.compile(r"(?:data\.)?docker_(?:registry_)?image\.")
+_REASON = "has an expression, known when it is applied"
+
+
+class _Attribute(NamedTuple):
+    """`NAME = VALUE` in blocks, the outermost first: of each its words and labels. `value`: without quotes;
+    `is_text`: it is a string, and nothing behind it."""
+
+    blocks: tuple[tuple[str, ...], ...]
+    name: str
+    value: Piece
+    is_text: bool
+
+
+def is_hcl(name: str) -> bool:
+    """Whether a file of this name is read here."""
+    return name.endswith((".tf", ".nomad", ".nomad.hcl")) or is_bake(name)
+
+
+def is_bake(name: str) -> bool:
+    return name.startswith("docker-bake") and name.endswith(".hcl")
+
+
+def read_hcl(findings: Findings, source: SourceText, name: str) -> None:
+    """What a file of this name has its containers run, or its builds begin with."""
+    if is_bake(name):
+        whole = source.whole()
+        for token in _TOKEN.finditer(source.text):
+            if token.lastgroup == "string" and (found := _BAKED.match(token.group()[1:])):
+                start = token.start() + 1 + found.end()
+                findings.name(whole.cut(start, token.end() - 1), "bake context")
+        return
+    is_wanted = _of_terraform if name.endswith(".tf") else _of_nomad
+    field = "terraform" if name.endswith(".tf") else "nomad"
+    for attribute in _attributes(source):
+        if is_wanted(attribute) and not _OF_RESOURCE.match(attribute.value.text):
+            filled = "${" in attribute.value.text or "%{" in attribute.value.text or not attribute.is_text
+            if filled:
+                findings.leave(attribute.value, f"{field} {attribute.name}", _REASON)
+            else:
+                findings.name(attribute.value, f"{field} {attribute.name}")
+
+
+def _of_nomad(attribute: _Attribute) -> bool:
+    blocks = [block[0] for block in attribute.blocks]
+    return attribute.name == "image" and blocks[-1:] == ["config"] and "task" in blocks
+
+
+def _of_terraform(attribute: _Attribute) -> bool:
+    if not attribute.blocks:
+        return False
+    first, last = attribute.blocks[0], attribute.blocks[-1]
+    if first[:1] not in (("resource",), ("data",)) or len(first) < 2:
+        return False
+    if len(attribute.blocks) == 1:
+        return _RESOURCES.get(first[1]) == attribute.name
+    return attribute.name == "image" and last[0] in _CONTAINERS
+
+
+def _attributes(source: SourceText) -> Iterator[_Attribute]:
+    text, whole = source.text, source.whole()
+    blocks: list[tuple[str, ...]] = []
+    words: list[str] = []
+    at = 0
+    while token := _TOKEN.search(text, at):
+        at = token.end()
+        kind, said = token.lastgroup, token.group()
+        if kind == "heredoc":
+            at = _behind(text, token.group("heredoc"), at)
+        elif kind == "word":
+            words.append(said)
+        elif kind == "string":
+            words.append(said[1:-1])
+        elif said == "{":
+            if len(blocks) < _MOST_BLOCKS:
+                blocks.append(tuple(words) or ("",))
+            words = []
+        elif said == "}":
+            del blocks[-1:]
+            words = []
+        elif said == "=" and len(words) == 1:
+            name, words = words[0], []
+            value, is_text = _value(whole, at)
+            if value is not None:
+                yield _Attribute(tuple(blocks), name, value, is_text)
+                at = value.end + 1 if is_text else at
+        elif said != "=":
+            words = []
+
+
+def _value(whole: Piece, at: int) -> tuple[Piece | None, bool]:
+    """What stands behind `=` on its line, and whether it is one string."""
+    text = whole.text
+    end = text.find("\n", at)
+    line = whole.cut(at, min(len(text) if end < 0 else end, at + _LONGEST)).strip()
+    token = _TOKEN.match(line.text)
+    if token is None or token.lastgroup == "sign":
+        return None, False
+    rest = line.text[token.end() :].lstrip()
+    if token.lastgroup == "string" and (not rest or rest[0] in "#/}"):
+        return line.cut(1, token.end() - 1), True
+    return line, False
+
+
+def _behind(text: str, word: str, at: int) -> int:
+    """Behind the here-document that a word on a line of its own ends."""
+    found = re.compile(rf"(?m)^[ \t]*{word}[ \t]*\r?$").search(text, at)
+    return found.end() if found else len(text)

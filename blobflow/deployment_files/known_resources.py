@@ -1,0 +1,124 @@
+"""Resources of tools whose fields mean something else than the same names elsewhere. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blobflow.deployment_files.contract import PartKind
+from blobflow.deployment_files.findings import Findings, is_surely_image
+from blobflow.deployment_files.kustomize_entries import read_entry
+from blobflow.deployment_files.source_text import Piece
+from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
+
+_FIELD = "custom resource image"
+# What kubeadm puts behind a repository (its ClusterConfiguration).
+_OF_KUBEADM = {"dns": "coredns", "etcd": "etcd"}
+_KUBEADM_LISTS = "is where kubeadm has all of its images from; `kubeadm config images list` names them"
+
+
+def read_known(findings: Findings, document: MappingNode) -> None:
+    """What a resource of a known tool names, before its fields are read by their names."""
+    api = document.text("apiVersion")
+    for prefix, read in _READERS.items():
+        if api.startswith(prefix):
+            read(findings, document)
+
+
+def _read_kubeadm(findings: Findings, document: MappingNode) -> None:
+    if (of_all := document.scalar("imageRepository")) and document.text("kind") == "ClusterConfiguration":
+        findings.leave(of_all.piece, _FIELD, _KUBEADM_LISTS)
+    for key, last in _OF_KUBEADM.items():
+        place = document.mapping(key)
+        place = (place.mapping("local") or place) if place else None
+        repository = place.scalar("imageRepository") if place else None
+        tag = place.scalar("imageTag") if place else None
+        if repository and tag:
+            name = f"{repository.value.strip().rstrip('/')}/{last}:{tag.value.strip()}"
+            parts: list[tuple[PartKind, Piece]] = [("repository", repository.piece), ("tag", tag.piece)]
+            findings.join(parts, name, _FIELD, at=repository.piece.strip(), replaceable=False)
+        elif repository:
+            findings.pass_over(repository.piece)
+
+
+def _read_skaffold(findings: Findings, document: MappingNode) -> None:
+    """An artifact's image is what is built; what it is built by is pulled."""
+    build = document.mapping("build")
+    for artifact in build.list("artifacts") if build else ():
+        if not isinstance(artifact, MappingNode):
+            continue
+        if image := artifact.scalar("image"):
+            findings.pass_over(image.piece)
+        packs = artifact.mapping("buildpacks")
+        if packs and (builder := packs.scalar("builder")):
+            findings.name(builder.piece, "skaffold builder")
+
+
+def _read_flux(findings: Findings, document: MappingNode) -> None:
+    spec = document.mapping("spec")
+    for entry in spec.list("images") if spec else ():
+        if isinstance(entry, MappingNode):
+            read_entry(findings, entry)
+
+
+def _read_application(findings: Findings, document: MappingNode) -> None:
+    """Argo CD's applications: parameters of Helm."""
+
+    def visit(mapping: MappingNode) -> None:
+        for item in mapping.list("parameters"):
+            value = item.scalar("value") if isinstance(item, MappingNode) else None
+            if value and isinstance(item, MappingNode):
+                findings.guess(value.piece, "helm parameter", item.text("name"))
+
+    if document.text("kind") in ("Application", "ApplicationSet"):
+        each_mapping(document, visit)
+
+
+def _read_package(findings: Findings, document: MappingNode) -> None:
+    """Crossplane's packages, which are images."""
+    spec = document.mapping("spec")
+    package = spec.scalar("package") if spec else None
+    if package and is_surely_image(package.value.strip()):
+        findings.name(package.piece, "package")
+
+
+def read_machine_images(findings: Findings, document: Node) -> None:
+    """CircleCI's images of machines, which no registry has."""
+
+    def visit(mapping: MappingNode) -> None:
+        machine = mapping.mapping("machine")
+        if machine and (image := machine.scalar("image")):
+            findings.pass_over(image.piece)
+
+    each_mapping(document, visit)
+
+
+def read_job_containers(findings: Findings, document: MappingNode) -> None:
+    """Azure's `container:` of jobs, where it is no name of a container among the resources."""
+    named: set[str] = set()
+    found: list[Scalar] = []
+
+    def visit(mapping: MappingNode) -> None:
+        if isinstance(value := mapping.own("container"), Scalar):
+            (named.add(value.value) if mapping.own("image") else found.append(value))
+
+    each_mapping(document, visit)
+    for each in found:
+        if each.value not in named and not each.is_null:
+            findings.name(each.piece, "job container")
+
+
+def is_azure_pipeline(document: Node) -> bool:
+    """Whether a document is a pipeline of Azure: a pool of machines, and what they do."""
+    if not isinstance(document, MappingNode) or document.own("kind"):
+        return False
+    pool = isinstance(document.own("pool"), MappingNode | Scalar) and not document.own("image")
+    return pool and any(isinstance(document.own(key), ListNode) for key in ("jobs", "stages", "steps"))
+
+
+_READERS: dict[str, Callable[[Findings, MappingNode], None]] = {
+    "kubeadm.k8s.io/": _read_kubeadm,
+    "skaffold/": _read_skaffold,
+    "kustomize.toolkit.fluxcd.io/": _read_flux,
+    "argoproj.io/": _read_application,
+    "pkg.crossplane.io/": _read_package,
+}
