@@ -206,7 +206,7 @@ def read_values(path: Path) -> list[ConfiguredValue]:
 
 def _read(path: Path) -> str:
     try:
-        return read_bounded(path).decode()
+        return read_bounded(path).decode("utf-8-sig")
     except OSError as error:
         raise InvalidConfig(f"can't read the configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError:

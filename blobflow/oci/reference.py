@@ -98,7 +98,10 @@ def check_host(text: str) -> str:
     if "@" in text:
         refuse_login(text)
     if not _HOST.match(text):
-        raise InvalidReference(f"{text[:150]!r} is not a registry host")
+        scheme, colons, rest = text.partition("://")
+        host = rest.partition("/")[0]
+        plain = f"; write {host}, without {scheme}:// and path" if colons and _HOST.match(host) else ""
+        raise InvalidReference(f"{text[:150]!r} is not a registry host{plain}")
     if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
         raise InvalidReference(f"{text[:150]!r} has a port over 65535")
     lower = text.lower()
