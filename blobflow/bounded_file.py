@@ -17,8 +17,8 @@ from blobflow.errors import InvalidConfig
 
 # Bytes. Lists of a million images fit; whoever gives a disk image or /dev/zero by mistake is told.
 MAX_BYTES = 64 * 1024 * 1024
-# Seconds for which a pipe is read: a program that gives a file so has made it by then. For as long somebody is
-# waited for who opens a pipe to write to it.
+# Seconds for which a pipe is read: a program that gives a file so has made it by then. For as long somebody
+# is waited for who opens a pipe to write to it.
 PIPE_SECONDS = 30.0
 _LOOK_EVERY = 0.05
 
@@ -82,8 +82,8 @@ def open_readable(path: str | Path) -> int:
 
 
 def _await_writer(path: str | Path, pipe: int) -> None:
-    """Wait until somebody has opened the pipe to write to it. Who is there and silent, only opening it once more
-    tells, which waits for that; who was there has left something behind."""
+    """Wait until somebody has opened the pipe to write to it. Who is there and silent, only opening it once
+    more tells, which waits for that; who was there has left something behind."""
     opened: list[int] = []
 
     def open_again() -> None:

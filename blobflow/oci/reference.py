@@ -108,6 +108,15 @@ def check_host(text: str) -> str:
     return DOCKER_HUB if lower in _HUB_NAMES else lower
 
 
+def host_in_name(host: str) -> str:
+    """A host as the first component of a repository's name, where a colon can't be: its port stands behind a
+    `_`, which no host has; an IPv6 address is written with `-`, and 0 where it begins or ends without one."""
+    name, _, port = host.rpartition(":") if ":" in host.rpartition("]")[2] else (host, "", "")
+    if name.startswith("["):
+        name = f"{'0' * (name[1] == ':')}{name[1:-1]}{'0' * (name[-2] == ':')}".replace(":", "-")
+    return f"{name}_{port}" if port else name
+
+
 def check_repository(text: str, whole: str = "") -> str:
     """Check a repository name and return it. Raises InvalidReference."""
     shown = repr((whole or text)[:300])

@@ -159,6 +159,7 @@ def test_a_repository_is_named_without_a_tag() -> None:
         ("docker.io/library/alpine", True, "library/alpine", "t.example/m/docker.io/library/alpine:1"),
         ("quay.io/org/team/app", False, "org/team/app", "t.example/m/app:1"),
         ("quay.io/org/team/app/", True, "org/team/app", "t.example/m/quay.io/org/team/app:1"),
+        ("127.0.0.1:5000/team/app", True, "team/app", "t.example/m/127.0.0.1_5000/team/app:1"),
     ],
 )
 def test_a_repository_without_a_list_is_all_its_tags(text: str, scoped: bool, path: str, goal: str) -> None:
@@ -215,3 +216,13 @@ def test_a_configuration_that_is_not_there_and_not_to_be_made_is_told(tmp_path: 
     done = CliRunner().invoke(cli, ["probe", "127.0.0.1:9", "--config", str(file)])
     assert done.exit_code == 2
     assert done.stderr == f"blobflow: can't read the configuration {file}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("verb", ["ls", "tags"])
+def test_standard_input_is_no_registry(verb: str) -> None:
+    result = CliRunner().invoke(cli, [verb, "-"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "blobflow: '-' is standard input, and no registry or repository; the images of an archive are shown "
+        "by `blobflow bundle ls -`\n"
+    )
