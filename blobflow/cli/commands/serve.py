@@ -175,7 +175,12 @@ async def _serve(
         pullthrough = None
         if sources is not None and served.store is not None:
             pullthrough = PullThroughCache(
-                served.store, upstreams, sources, ttl=options.upstream_ttl, judge=judge
+                served.store,
+                upstreams,
+                sources,
+                ttl=options.upstream_ttl,
+                judge=judge,
+                retry_times=connection.retry_times,
             )
         app = make_app(
             served.content,
