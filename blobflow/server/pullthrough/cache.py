@@ -73,10 +73,10 @@ class PullThroughCache:
     pulled through from.
 
     `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `judge`: the signature policy
-    (None: everything is given out). `retry_times`: see `IncomingBlobs`. `outcomes` counts the answers to requests for manifests and blobs: hits
-    were here, misses were fetched, stale ones are what was here when the upstream could not be asked, and
-    refused is what the policy does not accept. Its keys, and those of `bytes_read`, are the configured
-    upstreams: few.
+    (None: everything is given out). `retry_times`: see `IncomingBlobs`. `outcomes` counts the answers to
+    requests for manifests and blobs: hits were here, misses were fetched, stale ones are what was here when
+    the upstream could not be asked, and refused is what the policy does not accept. Its keys, and those of
+    `bytes_read`, are the configured upstreams: few.
     """
 
     def __init__(

@@ -119,8 +119,8 @@ class _TooSlow(TimedOut):
 
 
 class _ReadRetries:
-    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first of so
-    many attempts."""
+    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first of
+    so many attempts."""
 
     def __init__(self, offset: int, attempts: int) -> None:
         self.offset = offset
