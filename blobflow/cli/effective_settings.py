@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.environment import auth_files, certificate_folders, config_file
+from blobflow.environment import AUTH_CONTENT, auth_content, auth_files, certificate_folders, config_file
 from blobflow.printable import printable
 from blobflow.settings import CONCURRENCY, FAR_CONCURRENCY, Settings
 from blobflow.transports.registry.http.proxies import without_login
@@ -81,6 +81,8 @@ def _files(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
     if named:
         yield EffectiveSetting("logins", _there(Path(named)), "REGISTRY_AUTH_FILE")
     else:
+        if auth_content(environ):
+            yield EffectiveSetting("logins", _SECRET, AUTH_CONTENT)
         if docker:
             yield EffectiveSetting("logins", _there(docker / "config.json"), origin)
         for file in auth_files(environ, config):

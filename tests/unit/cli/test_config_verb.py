@@ -46,6 +46,7 @@ def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
         "BLOBFLOW_PLAIN_HTTP": "b:1 a:1",
         "BLOBFLOW_SOURCE_CREDS": "joe:hush",
         "https_proxy": "http://joe:hush@q.example:2",
+        "DOCKER_AUTH_CONFIG": '{"auths": {"r": {"auth": "hush"}}}',
         "XDG_CACHE_HOME": "/var/cache",
     }
     found = effective_settings(environ)
@@ -67,7 +68,8 @@ def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
         assert shown[name] == (value, origin)
     assert "hush" not in repr(found)
     logins = [each.value for each in found if each.name == "logins"]
-    assert logins[0] == f"{tmp_path}/.docker/config.json (absent)"
+    assert logins[0] == "given, not shown"
+    assert logins[1] == f"{tmp_path}/.docker/config.json (absent)"
 
 
 # The row that shows each field of the settings; `hosts` are rows of their own, as the file has them.
@@ -81,6 +83,7 @@ ROWS = {
     "cache_size": "max-size",
     "docker_config": "logins",
     "auth_files": "logins",
+    "auth_content": "logins",
     "ca": "ca",
     "pairs": "cert",
     "certs": "certificates",
