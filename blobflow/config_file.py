@@ -221,7 +221,7 @@ def _read(path: Path) -> _ReadFile:
 def _read_once(path: Path, identity: tuple[int, ...]) -> _ReadFile:
     """Raises OSError, and InvalidConfig. `identity`: what tells it from what was there before."""
     try:
-        text = read_bounded(path).decode()
+        text = read_bounded(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InvalidConfig(f"{path} is not TOML: it is not UTF-8") from None
     hosts = parse_config(text, str(path), path.parent)

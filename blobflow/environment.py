@@ -20,12 +20,19 @@ from blobflow.engine.pairs import Pair
 from blobflow.errors import Side, UsageError
 from blobflow.oci.local_reference import transport_of
 from blobflow.settings import Settings
-from blobflow.transports.registry import ClientCertificate, CredentialStore, HostSettings, TlsSettings
+from blobflow.transports.registry import (
+    AuthContent,
+    ClientCertificate,
+    CredentialStore,
+    HostSettings,
+    TlsSettings,
+)
 from blobflow.transports.registry.auth.credentials import Credentials, parse_login
 from blobflow.transports.registry.http.proxies import from_variables
 from blobflow.transports.registry.http.tls import ssl_context_of
 from blobflow.variables import Variables, places_of, read_variables, xdg_folder
 
+AUTH_CONTENT = "DOCKER_AUTH_CONFIG"
 _SYSTEM_CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 
@@ -108,6 +115,7 @@ def settings_from(environ: Mapping[str, str], given: Variables) -> Settings:
         tls_verify=given.tls_verify is not False,
         docker_config=None if named else docker,
         auth_files=(named,) if named else tuple(auth_files(environ, config)),
+        auth_content=None if named else auth_content(environ),
         ca=given.ca,
         pairs=pairs,
         certs=tuple(certificate_folders(environ, config)),
@@ -206,6 +214,13 @@ def auth_files(environ: Mapping[str, str], config: Path | None) -> Iterable[Path
         yield Path("/run", "containers", str(os.getuid()), "auth.json")
     if config:
         yield config / "containers" / "auth.json"
+
+
+def auth_content(environ: Mapping[str, str]) -> AuthContent | None:
+    """The logins that a variable holds itself, as CI systems hand them over, and as docker reads them before
+    its file."""
+    text = environ.get(AUTH_CONTENT, "")
+    return AuthContent(AUTH_CONTENT, text) if text.strip() else None
 
 
 def _pairs(given: Variables) -> tuple[ClientCertificate, ...]:

@@ -15,6 +15,8 @@ from blobflow.errors import InvalidConfig, InvalidDigest, InvalidFile, InvalidRe
 
 # Errors of one file that are listed; a file of another kind has one on each of its lines.
 MAX_LISTED = 20
+# Errors of which it is known whether they were said before, which two readers of one value may do.
+_MAX_TOLD_APART = 10_000
 
 
 class FileErrors:
@@ -22,6 +24,7 @@ class FileErrors:
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[bool, int, UsageError]] = {}
+        self._said: set[int] = set()
         self._unlisted = 0
 
     def __bool__(self) -> bool:
@@ -29,10 +32,16 @@ class FileErrors:
 
     def add(self, error: UsageError, *, line: int = 0, typo: bool = False) -> None:
         """Keep an error of this line (from 1; 0: of the whole file). A `typo`, which may be the cause of
-        others, is listed before all else. What was said already counts once."""
-        if len(self._found) < MAX_LISTED or error.message in self._found:
-            self._found.setdefault(error.message, (not typo, line, error))
-        else:
+        others, is listed before all else, and in place of what is none where there are too many. What was
+        said already counts once."""
+        if (said := hash(error.message)) in self._said:
+            return
+        if len(self._said) < _MAX_TOLD_APART:
+            self._said.add(said)
+        self._found[error.message] = (not typo, line, error)
+        if len(self._found) > MAX_LISTED:
+            last = max(self._found, key=lambda message: self._found[message][:2])
+            del self._found[last]
             self._unlisted += 1
 
     @contextmanager

@@ -15,6 +15,7 @@ from blobflow.oci.media import CompressMode
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry import (
     DIRECT,
+    AuthContent,
     ClientCertificate,
     CredentialStore,
     HostAccess,
@@ -45,7 +46,8 @@ class Settings(msgspec.Struct, frozen=True):
     on its disk. In mode `auto` blobs go through the store while it has room, and past it otherwise; in mode
     `all` a run that would keep more than there is room for is not begun (StorageError). What is over it after
     a run goes, the least recently used first. `docker_config`: the folder of docker's config.json, for
-    credentials; `auth_files`: files of that format to look into after it. `ca` and `pairs`: certificates that
+    credentials; `auth_files`: files of that format to look into after it; `auth_content`: what such a file
+    would say, looked into before them. `ca` and `pairs`: certificates that
     are trusted, and shown, everywhere; `certs`: folders in the shape of docker's certs.d. `hosts`: what is to
     be different at one host. `bytes_per_second`: so many are read, and as many written, at most; 0: no limit.
     `trace`: every HTTP exchange becomes an event. `retry_times`: how often what failed for a while is tried
@@ -62,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True):
     cache_size: int | None = None
     docker_config: Path | None = None
     auth_files: tuple[Path, ...] = ()
+    auth_content: AuthContent | None = None
     ca: tuple[Path, ...] = ()
     pairs: tuple[ClientCertificate, ...] = ()
     certs: tuple[Path, ...] = ()
@@ -90,7 +93,7 @@ class SignatureSettings(msgspec.Struct, frozen=True):
 def logins_of(settings: Settings) -> CredentialStore:
     """Where the logins of a run come from."""
     docker = (settings.docker_config / "config.json",) if settings.docker_config else ()
-    return CredentialStore((*docker, *settings.auth_files))
+    return CredentialStore((*docker, *settings.auth_files), content=settings.auth_content)
 
 
 def host_access(host: str, settings: Settings, logins: CredentialStore) -> HostAccess:

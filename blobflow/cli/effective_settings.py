@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.environment import auth_files, certificate_folders, config_file
+from blobflow.environment import AUTH_CONTENT, auth_content, auth_files, certificate_folders, config_file
 from blobflow.printable import printable
+from blobflow.settings import CONCURRENCY, FAR_CONCURRENCY, Settings
 from blobflow.transports.registry.http.proxies import without_login
 from blobflow.variables import places_of, read_variables, xdg_folder
 
@@ -31,7 +32,13 @@ def effective_settings(environ: Mapping[str, str], config: Path | None = None) -
 
     Raises UsageError and InvalidConfig for what can't be used.
     """
-    return [*_general(environ, config), *_files(environ), *_proxies(environ), *_hosts(environ, config)]
+    return [
+        *_general(environ, config),
+        *_files(environ),
+        *_proxies(environ),
+        *_runs(environ),
+        *_hosts(environ, config),
+    ]
 
 
 def _general(environ: Mapping[str, str], config: Path | None) -> Iterator[EffectiveSetting]:
@@ -59,8 +66,6 @@ def _general(environ: Mapping[str, str], config: Path | None) -> Iterator[Effect
     for name in ("engine", "engine-ca", "engine-cert", "engine-key"):
         variable = f"BLOBFLOW_{name.upper().replace('-', '_')}"
         yield _of(name, environ.get(variable) or "none", bool(environ.get(variable)), variable)
-    _, cache = places_of(environ)
-    yield _of("cache-dir", str(cache or "none"), bool(environ.get("XDG_CACHE_HOME")), "XDG_CACHE_HOME")
 
 
 def _of(name: str, value: str, given: bool, variable: str) -> EffectiveSetting:
@@ -76,6 +81,8 @@ def _files(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
     if named:
         yield EffectiveSetting("logins", _there(Path(named)), "REGISTRY_AUTH_FILE")
     else:
+        if auth_content(environ):
+            yield EffectiveSetting("logins", _SECRET, AUTH_CONTENT)
         if docker:
             yield EffectiveSetting("logins", _there(docker / "config.json"), origin)
         for file in auth_files(environ, config):
@@ -98,6 +105,26 @@ def _proxies(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
         value = environ.get(variable, "")
         shown = value if name == "NO_PROXY" else without_login(value)
         yield _of(name.lower().replace("_", "-"), shown or "none", bool(value), variable)
+
+
+def _runs(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
+    """What a run may use, by the names of its options, which alone say otherwise where no variable does."""
+    _, cache = places_of(environ)
+    said = xdg_folder({**environ, "HOME": ""}, "XDG_CACHE_HOME", "") is not None
+    yield _of("cache-dir", str(cache or "none"), said, "XDG_CACHE_HOME")
+    worker = environ.get("BLOBFLOW_WORKER_STORE")
+    yield _of("worker-store", worker or "none", bool(worker), "BLOBFLOW_WORKER_STORE")
+    plain = Settings()
+    for name, value in (
+        ("cache", plain.cache),
+        ("max-size", "what it holds, and half of what is free on its disk"),
+        ("concurrency", f"{CONCURRENCY}, up to {FAR_CONCURRENCY} at a host far away"),
+        ("limit-rate", "none"),
+        ("retry-times", "2 to 9, as the failure suggests"),
+        ("compress", plain.compress),
+        ("verbose", str(plain.trace).lower()),
+    ):
+        yield _of(name, value, False, "")
 
 
 def _hosts(environ: Mapping[str, str], config: Path | None) -> Iterator[EffectiveSetting]:

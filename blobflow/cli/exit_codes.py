@@ -30,8 +30,11 @@ def error_of_set(errors: Iterable[BlobflowError], images: int, sentence: str) ->
     Where no image could be looked at, since the one file they are all in is missing, of another kind or
     damaged, it is that: then the set was never begun.
     """
+    return error_of_file(errors, images) or RunIncomplete(sentence)
+
+
+def error_of_file(errors: Iterable[BlobflowError], images: int) -> BlobflowError | None:
+    """The one error of all so many images, where it is about the file that they are in."""
     found = list(errors)
     whole = len(found) == images and all(each.about_file for each in found)
-    if whole and len({each.message for each in found}) == 1:
-        return found[0]
-    return RunIncomplete(sentence)
+    return found[0] if whole and len({each.message for each in found}) == 1 else None

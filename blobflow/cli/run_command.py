@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blobflow.cli.exit_codes import error_of_set
+from blobflow.cli.exit_codes import error_of_file, error_of_set
 from blobflow.cli.options.connection import ConnectionOptions
 from blobflow.cli.options.output import OutputOptions
 from blobflow.cli.options.run import RunOptions
@@ -26,7 +26,7 @@ from blobflow.cli.signature_policies import with_signatures
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, with_unresolved
-from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError
+from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError, own_copy
 from blobflow.events import Meter, Observer, RunStarted
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
@@ -61,8 +61,15 @@ class RunOutcome(msgspec.Struct, frozen=True):
             raise RunIncomplete(f"{failed} of {len(self.report.tags)} tags too many could not be removed")
 
     def check_image(self) -> None:
-        """For a run over one image: raise its own error, the first one if it has several targets."""
-        for error in self.errors.values():
+        """For a run over one image: raise its own error. If it has several targets, what failed was told of
+        each, and what is raised counts them, with the exit code of the first."""
+        errors, targets = [*self.errors.values()], len(self.report.images)
+        if errors and targets > 1 and error_of_file(errors, targets) is None:
+            ended = own_copy(errors[0])
+            ended.message = f"{len(errors)} of {targets} targets did not get the image"
+            ended.side, ended.attempts = None, 1
+            raise ended
+        for error in errors:
             raise error
         self.check_set()
 
@@ -223,6 +230,8 @@ async def _run_recorded(
     on_report(report)
     unwritten = _write_reports(report, recorder, timeline, run)
     failed = isinstance(ended, BlobflowError) or bool(recorder.flow.errors)
+    told_at_the_end = error_of_file(recorder.flow.errors.values(), len(report.images)) is not None
+    list_failures = list_failures and not told_at_the_end
     unwritten += _print_summary(
         report, output, list_failures, aside=_writes_stdout(hosts), one_failed=failed and not list_failures
     )

@@ -98,11 +98,23 @@ def check_host(text: str) -> str:
     if "@" in text:
         refuse_login(text)
     if not _HOST.match(text):
-        raise InvalidReference(f"{text[:150]!r} is not a registry host")
+        scheme, colons, rest = text.partition("://")
+        host = rest.partition("/")[0]
+        plain = f"; write {host}, without {scheme}:// and path" if colons and _HOST.match(host) else ""
+        raise InvalidReference(f"{text[:150]!r} is not a registry host{plain}")
     if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
         raise InvalidReference(f"{text[:150]!r} has a port over 65535")
     lower = text.lower()
     return DOCKER_HUB if lower in _HUB_NAMES else lower
+
+
+def host_in_name(host: str) -> str:
+    """A host as the first component of a repository's name, where a colon can't be: its port stands behind a
+    `_`, which no host has; an IPv6 address is written with `-`, and 0 where it begins or ends without one."""
+    name, _, port = host.rpartition(":") if ":" in host.rpartition("]")[2] else (host, "", "")
+    if name.startswith("["):
+        name = f"{'0' * (name[1] == ':')}{name[1:-1]}{'0' * (name[-2] == ':')}".replace(":", "-")
+    return f"{name}_{port}" if port else name
 
 
 def check_repository(text: str, whole: str = "") -> str:

@@ -44,6 +44,7 @@ _REASONS = {
     errno.ENOENT: "there is no such file or directory",
     errno.EIO: "the disk has an input/output error; check it",
     errno.ELOOP: "its symbolic links lead in a circle",
+    errno.ENXIO: "it is a socket or device that nothing can be read from",
     errno.ESPIPE: "it is a pipe, and can only be read from its start to its end",
 }
 _P = ParamSpec("_P")
@@ -88,12 +89,18 @@ async def open_range(path: Path, low: int, high: int) -> AsyncIterator[BlobStrea
 
 
 def open_to_read(path: Path) -> int:
-    """A descriptor of the file. Raises FileNotFoundError, for the caller to put into words; StorageError."""
+    """A descriptor of the file; of a pipe at once, whether or not anybody writes to it.
+
+    Raises FileNotFoundError, for the caller to put into words; StorageError.
+    """
     with translate_os_errors("read", path):
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             pass
+        else:
+            os.set_blocking(fd, True)
+            return fd
     raise FileNotFoundError(path)
 
 

@@ -23,7 +23,7 @@ from blobflow.cli.settings import Hosts, run_settings
 from blobflow.environment import from_environment
 from blobflow.errors import BlobflowError, InvalidConfig, InvalidReference, Unauthorized, UsageError
 from blobflow.oci import Reference, digest_of, media
-from blobflow.settings import Settings
+from blobflow.settings import Settings, logins_of
 from blobflow.transports.registry import Credentials
 from tests import library
 from tests.contract.implementations import blob_of, image_of
@@ -218,3 +218,15 @@ def test_whoever_takes_settings_and_has_a_default_has_that_of_the_environment() 
     }
     assert defaults["blobflow.client.Client"] is None
     assert {default for default in defaults.values() if default is not inspect.Parameter.empty} == {None}
+
+
+async def test_logins_may_stand_in_a_variable(home: Path) -> None:
+    (home / "mine.json").write_text("{}")
+    said = json.dumps({"auths": {"s.example": {"auth": JOE}}})
+    settings = from_environment({"HOME": str(home), "DOCKER_AUTH_CONFIG": said})
+    assert await logins_of(settings).find("s.example") == Credentials("joe", "secret")
+    assert JOE not in repr(settings)
+    for nothing in ({}, {"DOCKER_AUTH_CONFIG": ""}):
+        assert from_environment({"HOME": str(home), **nothing}).auth_content is None
+    alone = {"DOCKER_AUTH_CONFIG": said, "REGISTRY_AUTH_FILE": str(home / "mine.json")}
+    assert from_environment({"HOME": str(home), **alone}).auth_content is None

@@ -113,7 +113,15 @@ ROOMS = {
     STORE: Room((*SEAM, "transports.files"), ("msgspec", "xxhash")),
     "transports.store.sink": Room((*SEAM, STORE, "transports.layout")),
     "transports.archive": Room(
-        (*SEAM, STORE, "transports.compression", "transports.files", "transports.layout"), ("msgspec",)
+        (
+            *SEAM,
+            STORE,
+            "bounded_file",
+            "transports.compression",
+            "transports.files",
+            "transports.layout",
+        ),
+        ("msgspec",),
     ),
     "transports.compression": Room(
         (*SEAM, "transports.files"), ("msgspec", "isal", "zlib_ng", "zstandard", "lz4")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from blobflow.bounded_file import read_head
 from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
@@ -85,8 +86,7 @@ def _read(file: Path) -> bytes:
     from blobflow.planfile import MAX_PLAN_BYTES
 
     try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_PLAN_BYTES + 1)
+        return read_head(file, MAX_PLAN_BYTES + 1)
     except OSError as error:
         raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
 

@@ -61,6 +61,8 @@ def verb(place: str, up_to: str, save: bool, connection: ConnectionOptions) -> N
     if largest < _MIN_SIZE:
         raise UsageError(f"--up-to: {up_to} shows nothing; give at least {_MIN_SIZE} bytes")
     file = _config_file(connection.config) if save else None
+    if file is not None and connection.config is not None and not file.exists():
+        connection = msgspec.structs.replace(connection, config=Path(os.devnull))  # as one that says nothing
     settings = connection_settings(connection, os.environ, Hosts(targets=frozenset({host})))
     found = run_one_shot(
         settings, connection.output, lambda client: client.probe(host, repository, largest=largest)

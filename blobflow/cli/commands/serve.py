@@ -187,7 +187,12 @@ async def _serve(
         pullthrough, reloaded = None, access_files.files
         if sources is not None and served.store is not None:
             pullthrough = PullThroughCache(
-                served.store, upstreams, sources, ttl=options.upstream_ttl, judge=judge
+                served.store,
+                upstreams,
+                sources,
+                ttl=options.upstream_ttl,
+                judge=judge,
+                retry_times=connection.retry_times,
             )
             if policy is not None and judge is not None:
                 load, take = partial(_load_judge, policy), pullthrough.replace_judge

@@ -13,6 +13,7 @@ from blobflow.cli.inputs.archives import archive_input, missing_parts, split_pla
 from blobflow.errors import NoSuchFile, UsageError
 from blobflow.oci.local_reference import ARCHIVES, STREAM
 from blobflow.transports.archive import BundleFiles, files_of_bundle
+from blobflow.transports.archive.tar_input import STDIN_NAME
 
 if TYPE_CHECKING:
     from blobflow.client import Client
@@ -31,6 +32,9 @@ async def open_bundles(client: Client, arguments: Sequence[str]) -> Bundles:
 
     Raises NoSuchFile where nothing is, UsageError, and what a file that is no archive raises.
     """
+    streams = {STREAM, *(f"{word}:{STREAM}" for word in ARCHIVES)}
+    if sum(split_platform(text)[0] in streams for text in arguments) > 1:
+        raise UsageError(f"{STDIN_NAME} is given twice, and can be read once")
     files: dict[Path, BundleFiles] = {}
     inputs: list[ArchiveInput] = []
     for text in arguments:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from blobflow.bounded_file import read_beginning
 from blobflow.errors import InvalidConfig
 from blobflow.printable import printable
 
@@ -151,8 +152,7 @@ class _Pipeline:
 
     def _file(self, path: str) -> str:
         try:
-            with Path(path).open("rb") as file:
-                raw = file.read(_MOST_FILE + 1)
+            raw = read_beginning(Path(path), _MOST_FILE + 1)
             if len(raw) > _MOST_FILE:
                 raise InvalidConfig(f"{self._shown}: {path} has more than {_MOST_FILE} bytes")
             return raw.decode().strip()

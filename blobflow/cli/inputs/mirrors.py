@@ -29,6 +29,7 @@ from blobflow.errors import UsageError
 from blobflow.mirror_places import MirrorPlaces, places_below, places_of_pairs, places_under
 from blobflow.oci import Reference, parse_reference
 from blobflow.oci.local_reference import transport_of
+from blobflow.oci.reference import host_in_name
 
 if TYPE_CHECKING:
     from blobflow.engine.results.report import Report
@@ -78,9 +79,14 @@ def _places_at(target: str, selection: NodeSelection) -> MirrorPlaces:
         tuple(
             rule
             for source in sorted(sources, key=lambda each: (-each.count("/"), each))
-            for rule in places_under(source, f"{target}/{source}" if selection.scoped else target).rules
+            for rule in places_under(source, _scoped(target, source) if selection.scoped else target).rules
         )
     )
+
+
+def _scoped(target: str, source: str) -> str:
+    host, slash, path = source.partition("/")
+    return f"{target}/{host_in_name(host)}{slash}{path}"
 
 
 def _read_request(selection: SelectionOptions) -> MirrorRequest:

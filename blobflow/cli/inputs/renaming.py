@@ -4,6 +4,8 @@ A repository or a tag is made by a template, as `mirror/{name}` or `{tag}-debian
 that, where it matches from end to end, is replaced: `library/(.*)` by `base/\\1`. In templates stand
 
     {host}  the source's host    {path}  the repository    {name}  its last component    {tag}  the tag
+
+A host's port stands behind a `_`, since no name has a colon.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import msgspec
 
 from blobflow.errors import UsageError
+from blobflow.oci.reference import host_in_name
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 _WORDS = ("host", "path", "name", "tag")
@@ -52,7 +55,7 @@ def check_rename_rule(rule: RenameRule) -> RenameRule:
 def apply_rename(rule: RenameRule, name: str, *, host: str, path: str, tag: str) -> str:
     """The new name: `name` is the repository or tag that the rule is for, the rest fills templates."""
     if rule.template:
-        facts = {"host": host, "path": path, "name": path.rpartition("/")[2], "tag": tag}
+        facts = {"host": host_in_name(host), "path": path, "name": path.rpartition("/")[2], "tag": tag}
         return _WORD.sub(lambda word: facts[word[1]], rule.template)
     if not rule.match:
         return name

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blobflow.bounded_file import read_head
 from blobflow.cli.runtime.files import input_name
 from blobflow.errors import InvalidConfig
 
@@ -24,8 +25,7 @@ def read_report(file: Path) -> Report:
         if str(file) == "-":
             content = sys.stdin.buffer.read(MAX_REPORT_BYTES + 1)
         else:
-            with file.open("rb") as opened:
-                content = opened.read(MAX_REPORT_BYTES + 1)
+            content = read_head(file, MAX_REPORT_BYTES + 1)
     except OSError as error:
         raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None
     return load_report(content, input_name(file))

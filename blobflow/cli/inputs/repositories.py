@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import Reference, parse_reference
+from blobflow.oci.local_reference import STREAM
 from blobflow.oci.reference import check_host, check_more_than_host, split_name
 
 
 def parse_repository(text: str) -> Reference:
-    """`[HOST/]REPOSITORY`, without a tag. Raises InvalidReference; UsageError for what names one image."""
+    """`[HOST/]REPOSITORY`, without a tag. Raises InvalidReference; UsageError for what names one image, and
+    for `-`."""
+    if text == STREAM:
+        raise UsageError(
+            "'-' is standard input, and no registry or repository; the images of an archive are shown by "
+            "`blobflow bundle ls -`"
+        )
     found = parse_reference(text)
     if found.transport:
         return found  # told what to do instead where the registry would be asked

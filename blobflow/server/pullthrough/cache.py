@@ -73,9 +73,10 @@ class PullThroughCache:
     pulled through from.
 
     `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `judge`: the signature policy
-    (None: everything is given out). `outcomes` counts the answers for manifests and blobs: hits were here,
-    misses were fetched, stale ones were here when the upstream could not be asked, and refused ones are not
-    accepted by the policy. Its keys, and those of `bytes_read`, are the configured upstreams: few.
+    (None: everything is given out). `retry_times`: see `IncomingBlobs`. `outcomes` counts the answers for
+    manifests and blobs: hits were here, misses were fetched, stale ones were here when the upstream could not
+    be asked, and refused ones are not accepted by the policy. Its keys, and those of `bytes_read`, are the
+    configured upstreams: few.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class PullThroughCache:
         *,
         ttl: float = TAG_TTL,
         judge: SignatureJudge | None = None,
+        retry_times: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -116,6 +118,7 @@ class PullThroughCache:
             sleep=sleep,
             begun=lambda site: self._count(site, "blob", "miss"),
             read=self._count_bytes,
+            retry_times=retry_times,
         )
 
     async def close(self) -> None:

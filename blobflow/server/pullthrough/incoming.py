@@ -23,7 +23,8 @@ SLOW_SECONDS = 60.0
 
 class IncomingBlobs:
     """Used on one loop only; `close` it. `read` is called with each chunk's site and bytes, and `begun` when
-    an upstream is asked for a blob."""
+    an upstream is asked for a blob. `retry_times`: how often a read that breaks is begun again without a byte
+    having come, in place of MAX_ATTEMPTS; 0: never."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class IncomingBlobs:
         sleep: Sleep,
         begun: Callable[[Site], None],
         read: Callable[[Site, int], None],
+        retry_times: int | None = None,
     ) -> None:
         self._cache = StoreCache(store)
         self._source_at = source_at
@@ -43,6 +45,7 @@ class IncomingBlobs:
         self._sleep = sleep
         self._begun = begun
         self._count = read
+        self._attempts = MAX_ATTEMPTS if retry_times is None else retry_times + 1
         self._followers: set[asyncio.Future[None]] = set()
 
     async def close(self) -> None:
@@ -65,7 +68,7 @@ class IncomingBlobs:
 
     async def read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
         """The upstream's bytes from `offset`, through its breaks."""
-        retries = _ReadRetries(offset)
+        retries = _ReadRetries(offset, self._attempts)
         attempts = Attempts(retries, lambda failure: self._sleep(failure.delay))
         async with self._breaker.guard(upstream, "blob", blob.digest):
             self._begun(upstream)
@@ -116,10 +119,12 @@ class _TooSlow(TimedOut):
 
 
 class _ReadRetries:
-    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first."""
+    """The retry `Policy` of one read, which goes on at `offset`: what brought a byte counts as the first of
+    so many attempts."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, attempts: int) -> None:
         self.offset = offset
+        self._attempts = attempts
         self._failed_at = offset
         self._failed = 0
 
@@ -127,7 +132,7 @@ class _ReadRetries:
         """See `Policy.next_delay`."""
         self._failed = 1 if self.offset > self._failed_at else self._failed + 1
         self._failed_at = self.offset
-        if self._failed >= MAX_ATTEMPTS or isinstance(error, (Throttled, _TooSlow)) or not error.retryable:
+        if self._failed >= self._attempts or isinstance(error, (Throttled, _TooSlow)) or not error.retryable:
             return None
         return RETRY_PAUSE * self._failed
 

@@ -54,7 +54,7 @@ def transport_of_open(fd: int, name: str) -> str:
     left where it was."""
     start = os.lseek(fd, 0, os.SEEK_CUR)
     try:
-        return _kind(stream_input(fd, name) if begins_compressed(fd) else FileInput(fd, name))
+        return _kind(stream_input(fd, name) if begins_compressed(fd, name) else FileInput(fd, name))
     finally:
         os.lseek(fd, start, os.SEEK_SET)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from blobflow.bounded_file import open_readable
 from blobflow.content import Chunk
 from blobflow.errors import NoSuchFile, NotFound, StorageError, UnsupportedContent
 from blobflow.oci import MAX_MANIFEST_BYTES, Digest
@@ -25,7 +26,7 @@ from blobflow.transports.archive.tar_input import (
     stream_input,
 )
 from blobflow.transports.compression.detection import UncompressedDigest
-from blobflow.transports.files import BLOCK, in_thread, open_to_read, read_range, translate_os_errors
+from blobflow.transports.files import BLOCK, in_thread, read_range, translate_os_errors
 from blobflow.transports.store import ImportCache, Store
 
 _contents = msgspec.msgpack.Decoder(Contents)
@@ -120,15 +121,22 @@ async def open_archive(path: Path | None, store: Store, importer: Importer, *, o
         if is_file_at_start(STDIN):
             return await _opened(STDIN_NAME, STDIN, store, importer, oci=oci)
         return await _imported(STDIN_NAME, STDIN, store, importer, oci=oci)
-    try:
-        fd = open_to_read(path)
-    except FileNotFoundError:
-        raise NoSuchFile(f"there is no archive {path}") from None
+    fd = await in_thread(_open, path)
     try:
         return await _opened(str(path), fd, store, importer, oci=oci)
     except BaseException:
         _close(fd)
         raise
+
+
+def _open(path: Path) -> int:
+    """In a thread, since a pipe's writer is waited for. Raises NoSuchFile, StorageError."""
+    with translate_os_errors("read", path):
+        try:
+            return open_readable(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+    raise NoSuchFile(f"there is no archive {path}")
 
 
 async def _opened(name: str, fd: int, store: Store, importer: Importer, *, oci: bool) -> OpenArchive:
@@ -137,7 +145,7 @@ async def _opened(name: str, fd: int, store: Store, importer: Importer, *, oci: 
         raise UnsupportedContent(f"{name} is a folder, not an archive; a layout is oci:{name}")
     if not stat.S_ISREG(about.st_mode):
         return await _imported(name, fd, store, importer, oci=oci)
-    if not begins_compressed(fd):
+    if not begins_compressed(fd, name):
         return OpenArchive(name, fd, await in_thread(scan, FileInput(fd, name)), store)
     imports = ImportCache(store)
     file = f"{_FORM} {about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}"

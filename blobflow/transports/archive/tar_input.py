@@ -180,6 +180,7 @@ def is_file_at_start(fd: int) -> bool:
         return False
 
 
-def begins_compressed(fd: int) -> bool:
-    """Whether a file that can be read anywhere is compressed."""
-    return is_compressed(os.pread(fd, _HEAD, 0))
+def begins_compressed(fd: int, name: str) -> bool:
+    """Whether a file that can be read anywhere is compressed. Raises StorageError."""
+    with translate_os_errors("read", name):
+        return is_compressed(os.pread(fd, _HEAD, 0))

@@ -42,6 +42,9 @@ _MAX_BEFORE = 16
 # to 347 under zstd -19, with pax headers of three times to 132 and 733.
 HEADERS_FROM = 32 * 1024 * 1024
 HEADERS_RATIO = 1000
+# Zeros that are looked at behind the end of an archive: many times what tar pads a record to. A device of
+# zeros has no end.
+MAX_ZEROS = 64 * 1024**2
 _MAX_SIZE = 2**53
 _MAX_DIGITS = 16  # of a number in a pax record, and so of _MAX_SIZE
 FILES = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
@@ -222,6 +225,11 @@ def _check_end(tar: TarInput, whole: bool) -> None:
         if rest.strip(b"\0"):
             raise StorageError(
                 f"{tar.name} has something behind its end at byte {start}; a file has to be one archive"
+            )
+        if tar.position - start > MAX_ZEROS:
+            raise UnsupportedContent(
+                f"{tar.name} has more than {MAX_ZEROS // 1024**2} MiB of zeros from byte {start} on; is it "
+                "the right file?"
             )
 
 

@@ -29,6 +29,8 @@ MAX_WINDOW = 256 * 1024 * 1024
 
 BOMB_FROM = 1024**3
 BOMB_RATIO = 200
+# Zeros that are read behind the end, where they may pad it: a device of zeros has none.
+MAX_PADDING = 64 * 1024**2
 # Members, frames and blocks that are read whatever comes out of them. Beyond that there is no more than one
 # for so many bytes that came out: stargz and zstd:chunked make two or three for a tar header, of 512 bytes.
 PARTS_FROM = 65_536
@@ -58,6 +60,7 @@ class Decompressor(ABC):
         self._name = name
         self._padded = padded
         self._padding = False
+        self._zeros = 0
         self._taken = 0
         self._given = 0
         self._parts = 0
@@ -115,10 +118,19 @@ class Decompressor(ABC):
     def _without_padding(self, block: bytes) -> bytes:
         """What is left of a block behind an end, which can only be nothing once padding has begun."""
         left = block.lstrip(b"\0") if self._padded else block
+        self._pass_zeros(len(block) - len(left))
         self._padding = self._padding or len(left) < len(block)
         if left and self._padding:
             raise self._behind()
         return left
+
+    def _pass_zeros(self, count: int) -> None:
+        self._zeros += count
+        if self._zeros > MAX_PADDING:
+            raise UnsupportedContent(
+                f"{self._name} has more than {MAX_PADDING // 1024**2} MiB of zeros behind its {self.kind} "
+                "stream; is it the right file?"
+            )
 
     def _behind(self) -> DamagedStream:
         return DamagedStream(f"{self._name} has something behind its {self.kind} stream")
@@ -161,7 +173,8 @@ class StreamDecompressor(Decompressor):
         while at < len(block):
             if self._unused is not None:
                 if self._spaced and not block[at]:
-                    at = len(block) - len(block[at:].lstrip(b"\0"))
+                    begin, at = at, len(block) - len(block[at:].lstrip(b"\0"))
+                    self._pass_zeros(at - begin)
                     continue
                 if self._padding or not block[at]:
                     if self._without_padding(block[at:]):

@@ -8,6 +8,8 @@ image-spec image-layout.md: index.json is an image index whose entries are the i
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from blobflow.errors import DigestMismatch, Rejected, SizeMismatch, UnsupportedC
 from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.bundle import FORMAT, OWN_FORMAT, SOURCE, check_format
 from blobflow.oci.digest import algorithm_of, encoded_of
-from blobflow.transports.files import translate_os_errors
+from blobflow.transports.files import open_to_read, translate_os_errors
 from blobflow.transports.layout.image_names import (
     IMAGE_NAME,
     REF_NAME,
@@ -101,9 +103,11 @@ def read_small(path: Path) -> bytes:
     """A file that is no larger than manifests are. Raises FileNotFoundError, UnsupportedContent."""
     with translate_os_errors("read", path):
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=lambda *_: open_to_read(path)) as file:
+                if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                    raise UnsupportedContent(f"{path} is a pipe; a layout is made of files")
                 raw = file.read(MAX_MANIFEST_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raw = None
     if raw is None:
         raise FileNotFoundError(path)

@@ -100,7 +100,7 @@ class OciLayout:
         except FileNotFoundError:
             pass
         with translate_os_errors("look at", self._folder):
-            is_file = self._folder.is_file()
+            is_file = self._folder.exists() and not self._folder.is_dir()
         said = f"there is no OCI layout at {self._folder}: it has no index.json"
         if is_file:
             said = f"{self._folder} is a file, not an OCI layout; an archive is oci-archive:{self._folder}"

@@ -19,6 +19,7 @@ from __future__ import annotations
 from blobflow.transports.registry.api.repository import Repository
 from blobflow.transports.registry.auth.credential_store import CredentialStore
 from blobflow.transports.registry.auth.credentials import (
+    AuthContent,
     Credentials,
     DockerConfig,
     find_credentials,
@@ -38,6 +39,7 @@ __all__ = [
     "ClientCertificate",
     "Proxies",
     "DIRECT",
+    "AuthContent",
     "CredentialStore",
     "Credentials",
     "DockerConfig",

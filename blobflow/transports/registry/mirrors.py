@@ -24,6 +24,7 @@ from blobflow.content import BlobStream, Referrer, Refers, Site, Source, Tap, ta
 from blobflow.errors import (
     BlobflowError,
     IntegrityError,
+    InvalidReference,
     NetworkError,
     NotFound,
     RegistryError,
@@ -33,7 +34,7 @@ from blobflow.errors import (
 )
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
-from blobflow.oci.reference import check_host, check_repository
+from blobflow.oci.reference import check_host, check_repository, refuse_login
 
 # Seconds for which a mirror that could not be reached is not asked.
 UNAVAILABLE_SECONDS = 60.0
@@ -49,7 +50,13 @@ T = TypeVar("T")
 
 
 def parse_mirror(text: str) -> Site:
-    """Read `host[:port][/prefix]`. Raises InvalidReference."""
+    """Read `host[:port][/prefix]`. Raises InvalidReference, which says what to write for a URL."""
+    refuse_login(text)
+    scheme, colons, place = text.partition("://")
+    if colons:
+        place = place.rstrip("/")
+        plain = f', and http = true below [registry."{place.partition("/")[0]}"]' if scheme == "http" else ""
+        raise InvalidReference(f"{text[:300]!r} is a URL; write {place[:300]!r}, without {scheme}://{plain}")
     host, slash, prefix = text.partition("/")
     return Site(check_host(host), check_repository(prefix, text) if slash else "")
 

@@ -18,6 +18,9 @@ from blobflow.transports.store.clock import now
 from blobflow.transports.store.leases import is_alive
 from blobflow.transports.store.store import Store
 
+# Audits that are remembered: the last recorded, of some 300 bytes each, and all doubts. A root of which none
+# is known gets its turn first.
+MAX_AUDITS = 100_000
 # A process that can't be seen from here, and got no chunk through for so long (seconds), is taken for dead.
 _CHUNK_SECONDS = 900
 
@@ -106,17 +109,26 @@ class StoreJournal:
         stopped: bytes = b"",
         doubted: bool = False,
     ) -> None:
-        self._record(
-            "INSERT OR REPLACE INTO audits(registry, repository, digest, chosen, doubted, at, stopped)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            site.registry,
-            site.repository,
-            root,
-            chosen,
-            doubted,
-            at,
-            stopped,
-        )
+        try:
+            with self._state.transaction():
+                self._state.write(
+                    "INSERT OR REPLACE INTO"
+                    " audits(registry, repository, digest, chosen, doubted, at, stopped)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    site.registry,
+                    site.repository,
+                    root,
+                    chosen,
+                    doubted,
+                    at,
+                    stopped,
+                )
+                self._state.write(
+                    "DELETE FROM audits WHERE number <= (SELECT MAX(number) FROM audits) - ? AND doubted = 0",
+                    MAX_AUDITS,
+                )
+        except StorageError as error:
+            self._failed(error)
 
     def doubted_puts(self) -> frozenset[tuple[Site, Digest, str]]:
         """See `Journal.doubted_puts`."""

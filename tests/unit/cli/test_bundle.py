@@ -295,3 +295,11 @@ def test_a_pipe_from_which_nothing_comes_is_left_at_ctrl_c(tmp_path: Path) -> No
         os.close(read)
         os.close(write_end)
     assert (told.returncode, told.stderr) == (130, b"blobflow: interrupted\n")
+
+
+@pytest.mark.parametrize("verb", ["ls", "verify"])
+@pytest.mark.parametrize("files", [("-", "-"), ("-", "oci-archive:-"), ("docker-archive:-", "oci-archive:-")])
+def test_standard_input_that_is_given_twice_is_told(verb: str, files: tuple[str, str]) -> None:
+    result = CliRunner().invoke(cli.cli, ["bundle", verb, *files])
+    assert result.exit_code == 2
+    assert result.stderr == "blobflow: standard input is given twice, and can be read once\n"

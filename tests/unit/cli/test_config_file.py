@@ -108,7 +108,7 @@ R = 'c.toml line 2: [registry."r.example"]'
         (f"connections = {'9' * 5000}", "c.toml is not TOML: Exceeds the limit"),
         ('bytes_per_second = "fast"', f"{R} bytes_per_second: 'fast' is no amount of bytes"),
         ('bytes_per_second = "0"', f"{R} bytes_per_second: leave it out for no limit"),
-        ('mirrors = ["https://m.example"]', f"{R} mirrors: 'https:' is not a registry host"),
+        ('mirrors = ["https://m.example"]', f"{R} mirrors: 'https://m.example' is a URL; write 'm.example'"),
         ('mirrors = ["m.example/UP"]', f"{R} mirrors: 'm.example/UP' is not a reference"),
         ('proxy = "socks5://joe:hush@p:1"', f"{R} proxy is 'socks5://p:1', and no URL of a proxy"),
         ('http = true\nca = ["ca.pem"]', f"{R}: `http` goes without TLS"),

@@ -18,6 +18,8 @@ from blobflow.cli.inputs.spec_formats import read_spec
 from blobflow.cli.inputs.spec_keys import spec_schema
 from blobflow.config_file import config_schema, parse_config
 from blobflow.errors import UsageError
+from blobflow.settings import Settings
+from blobflow.variables import Variables
 from tools.checkout import TOP
 
 CONFIG = """\
@@ -44,6 +46,7 @@ def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
         "BLOBFLOW_PLAIN_HTTP": "b:1 a:1",
         "BLOBFLOW_SOURCE_CREDS": "joe:hush",
         "https_proxy": "http://joe:hush@q.example:2",
+        "DOCKER_AUTH_CONFIG": '{"auths": {"r": {"auth": "hush"}}}',
         "XDG_CACHE_HOME": "/var/cache",
     }
     found = effective_settings(environ)
@@ -65,7 +68,48 @@ def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
         assert shown[name] == (value, origin)
     assert "hush" not in repr(found)
     logins = [each.value for each in found if each.name == "logins"]
-    assert logins[0] == f"{tmp_path}/.docker/config.json (absent)"
+    assert logins[0] == "given, not shown"
+    assert logins[1] == f"{tmp_path}/.docker/config.json (absent)"
+
+
+# The row that shows each field of the settings; `hosts` are rows of their own, as the file has them.
+ROWS = {
+    "plain_http": "plain-http",
+    "https": "tls",
+    "tls_verify": "tls-verify",
+    "concurrency": "concurrency",
+    "cache": "cache",
+    "cache_dir": "cache-dir",
+    "cache_size": "max-size",
+    "docker_config": "logins",
+    "auth_files": "logins",
+    "auth_content": "logins",
+    "ca": "ca",
+    "pairs": "cert",
+    "certs": "certificates",
+    "proxies": "https-proxy",
+    "hosts": "docker.io mirrors",
+    "bytes_per_second": "limit-rate",
+    "trace": "verbose",
+    "retry_times": "retry-times",
+    "compress": "compress",
+}
+
+
+@pytest.mark.parametrize("field", [*Settings.__struct_fields__])
+def test_every_field_of_the_settings_has_a_row(field: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(CONFIG)
+    shown = effective_settings({"HOME": str(tmp_path)}, file)
+    rows = [each for each in shown if each.name == ROWS[field]]
+    assert rows
+    assert all(each.value and each.origin for each in rows)
+
+
+@pytest.mark.parametrize("variable", [*Variables.__struct_fields__])
+def test_every_variable_has_a_row(variable: str) -> None:
+    names = {each.name for each in effective_settings({"HOME": "/nowhere"})}
+    assert ("logins" if variable == "authfile" else variable.replace("_", "-")) in names
 
 
 def test_a_file_that_is_named_goes_before_the_environment_s(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ FILES: dict[str, tuple[Callable[[str], object], str, list[str]]] = {
         [
             'f line 2: [registry."docker.io"]: unknown key `mirors`; did you mean `mirrors`?',
             'f line 10: [registry."r.example"] profile: unknown key `chunk_bytez`; did you mean',
-            "f line 2: [registry.\"docker.io\"] mirrors: 'https:' is not a registry host",
+            "f line 2: [registry.\"docker.io\"] mirrors: 'https://x' is a URL; write 'x'",
             'f line 3: [registry."docker.io"] connections: expected `int` >= 1',
             "f line 5: [registry.\"a b\"]: 'a b' is not a registry host",
             'f line 8: [registry."r.example"]: `http` goes without TLS',
@@ -175,6 +175,17 @@ def test_only_so_many_errors_are_listed(count: int) -> None:
         read_spec(text, "f")
     more = caught.value.errors[MAX_LISTED:]
     assert more == ((f"and {count - MAX_LISTED} more like these",) if count > MAX_LISTED else ())
+
+
+def test_typing_mistakes_are_listed_whatever_comes_before_them() -> None:
+    wrong, misspelt = "- {image: a, platforms: 5}\n" * 30, "- {image: b, tagz: ['1']}\n" * 4
+    with pytest.raises(InvalidFile) as caught:
+        read_spec("version: 1\ndefaults: {targets: ['t:1']}\nimages:\n" + wrong + misspelt, "f")
+    said = caught.value.errors
+    assert [each.partition(": ")[2][:18] for each in said[:4]] == ["unknown key `tagz`"] * 4
+    lines = [each.partition(": ")[0] for each in said[4:MAX_LISTED]]
+    assert lines == [f"f line {4 + at}" for at in range(16)]
+    assert said[MAX_LISTED:] == ("and 14 more like these",)
 
 
 def test_a_file_of_mistakes_alone_is_not_read_for_ever() -> None:

@@ -117,6 +117,11 @@ def test_a_list_has_the_places_that_sync_gives_it() -> None:
             "nginx:1",
             "m.example/docker.io/library/nginx:1",
         ),
+        (
+            ["--from", "r.example:5000/a", "--to", "m.example", "--scoped"],
+            "r.example:5000/a/b:1",
+            "m.example/r.example_5000/a/b:1",
+        ),
     ],
 )
 def test_places_alone_are_rules(arguments: list[str], image: str, place: str) -> None:

@@ -21,6 +21,7 @@ from blobflow.cli.options.images import SelectionOptions
 from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci import digest_of, media
 from tests.fakes.registry import ScriptedServer, scripted_server
+from tests.scenarios.serve import served
 
 SIGNATURE = f"sha256-{'0' * 64}.sig"
 LIMITED = {
@@ -158,6 +159,7 @@ def test_a_repository_is_named_without_a_tag() -> None:
         ("docker.io/library/alpine", True, "library/alpine", "t.example/m/docker.io/library/alpine:1"),
         ("quay.io/org/team/app", False, "org/team/app", "t.example/m/app:1"),
         ("quay.io/org/team/app/", True, "org/team/app", "t.example/m/quay.io/org/team/app:1"),
+        ("127.0.0.1:5000/team/app", True, "team/app", "t.example/m/127.0.0.1_5000/team/app:1"),
     ],
 )
 def test_a_repository_without_a_list_is_all_its_tags(text: str, scoped: bool, path: str, goal: str) -> None:
@@ -194,3 +196,33 @@ def test_what_is_no_repository_needs_a_list(text: str, words: str) -> None:
 def test_a_tag_is_no_part_of_a_place() -> None:
     with pytest.raises(InvalidReference):
         parse_registry_prefix("quay.io/org/app:1")
+
+
+def test_a_probe_is_kept_in_a_configuration_that_is_not_there_yet(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "c.toml"
+    with served(tmp_path / "registry") as url:
+        host = url.partition("://")[2]
+        words = ["probe", host, "--up-to", "1KiB", "--retry-times", "0", "--save", "--config", str(file)]
+        done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"the profile of {host} is kept in {file}\n"
+    assert f'[registry."{host}".profile]' in file.read_text()
+    shown = CliRunner().invoke(cli, ["config", "show", "--config", str(file)])
+    assert f"{host} profile" in shown.stdout
+
+
+def test_a_configuration_that_is_not_there_and_not_to_be_made_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    done = CliRunner().invoke(cli, ["probe", "127.0.0.1:9", "--config", str(file)])
+    assert done.exit_code == 2
+    assert done.stderr == f"blobflow: can't read the configuration {file}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("verb", ["ls", "tags"])
+def test_standard_input_is_no_registry(verb: str) -> None:
+    result = CliRunner().invoke(cli, [verb, "-"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "blobflow: '-' is standard input, and no registry or repository; the images of an archive are shown "
+        "by `blobflow bundle ls -`\n"
+    )

@@ -245,6 +245,24 @@ def test_of_one_copy_that_failed_one_sentence_is_said(place: Place, form: tuple[
     assert line.startswith(f"blobflow: source: {place.source} has no manifest shop/none:1")
 
 
+def test_a_copy_to_several_targets_says_what_failed_once_for_each(place: Place) -> None:
+    source, targets = f"{place.source}/shop/none:1", [f"{place.target}/m/{name}:1" for name in "ab"]
+    done = blobflow("copy", "-q", source, *targets, code=5)
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "blobflow: 2 of 2 targets did not get the image"
+    assert [line.partition(": source: ")[0] for line in lines[:-1]] == [
+        f"failed: {source} -> {target}" for target in targets
+    ]
+
+
+def test_a_copy_of_a_file_that_holds_no_image_says_it_once_whatever_the_targets(place: Place) -> None:
+    archive = place.folder / "none.tar"
+    archive.write_bytes(bytes(10240))
+    targets = [f"{place.target}/{name}:1" for name in "ab"]
+    done = blobflow("copy", "-q", f"docker-archive:{archive}", *targets, code=7)
+    assert done.stderr == f"blobflow: source: {archive} is empty: it holds no image\n"
+
+
 def test_an_interrupted_run_leaves_its_report(tmp_path: Path) -> None:
     """The source takes the connection and never answers, so that the run is surely under way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from blobflow.cli import cli
 from blobflow.cli.inputs.expansion import ExpandedRequest, expand
 from blobflow.cli.inputs.renaming import RenameRule, apply_rename, check_rename_rule
-from blobflow.cli.inputs.requests import ImageRequest, RegistryPrefix
 from blobflow.cli.inputs.spec import parse_spec
 from blobflow.cli.inputs.spec_keys import spec_schema
 from blobflow.errors import InvalidReference, NotFound, UsageError
+from blobflow.oci.reference import check_host, check_repository
 from blobflow.oci.tag_selection.rules import TagRules
 from blobflow.operations.tags.search import ChosenTags, TagSearch
 
@@ -179,13 +179,6 @@ def test_a_digest_alone_keeps_having_no_tag() -> None:
     assert targets(settled(f"- {{image: 'a@{digest}', rename: {{tag: x}}}}")) == [f"u:1/a@{digest}"]
 
 
-def test_a_host_with_a_port_in_a_template_makes_no_name() -> None:
-    rule = check_rename_rule(RenameRule(template="{host}/{path}"))
-    assert apply_rename(rule, "b", host="r:1", path="b", tag="") == "r:1/b"
-    image = ImageRequest(RegistryPrefix("r:1"), "b", "1", "", "here")
-    assert image.search is None
-
-
 def test_the_schema_knows_every_key_and_describes_it() -> None:
     document: Any = spec_schema()
     assert document["$ref"] == "#/$defs/Spec"
@@ -203,3 +196,22 @@ def test_sync_prints_the_schema_and_wants_nothing_else_then() -> None:
     done = CliRunner().invoke(cli, ["sync", "--schema"])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == json.loads(json.dumps(spec_schema()))
+
+
+@pytest.mark.parametrize(
+    ("host", "component"),
+    [
+        ("r.example", "r.example"),
+        ("r.example:5000", "r.example_5000"),
+        ("127.0.0.1:5000", "127.0.0.1_5000"),
+        ("[::1]:5000", "0--1_5000"),
+        ("[fe80::]", "fe80--0"),
+        ("[2001:db8::1]", "2001-db8--1"),
+    ],
+)
+def test_a_host_in_a_name_has_no_colon(host: str, component: str) -> None:
+    rule = check_rename_rule(RenameRule(template="{host}/{path}"))
+    made = apply_rename(rule, "team/app", host=host, path="team/app", tag="1")
+    assert made == f"{component}/team/app"
+    assert check_repository(f"mirror/{made}")
+    assert check_host(host) == host

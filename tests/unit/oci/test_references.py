@@ -21,7 +21,7 @@ from blobflow.oci import (
     parse_reference,
 )
 from blobflow.oci.manifest import children
-from blobflow.oci.reference import is_loopback
+from blobflow.oci.reference import check_host, is_loopback
 
 HEX = "a" * 64
 SHA = f"sha256:{HEX}"
@@ -346,3 +346,13 @@ def test_a_path_is_told_how_paths_are_written(path: str) -> None:
 def test_a_stream_is_told_that_its_kind_must_be_said() -> None:
     with pytest.raises(InvalidReference, match="write docker-archive:- or oci-archive:-"):
         parse_reference("-")
+
+
+@pytest.mark.parametrize("text", ["https://r.example:5000", "http://r.example:5000/v2/"])
+def test_a_url_for_a_host_is_told_what_to_write(text: str) -> None:
+    scheme = text.partition(":")[0]
+    with pytest.raises(InvalidReference) as caught:
+        check_host(text)
+    assert str(caught.value) == (
+        f"{text!r} is not a registry host; write r.example:5000, without {scheme}:// and path"
+    )

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blobflow.errors import InvalidConfig, StorageError
-from blobflow.transports.registry import Credentials, CredentialStore, find_credentials, read_docker_config
+from blobflow.transports.registry import (
+    AuthContent,
+    Credentials,
+    CredentialStore,
+    find_credentials,
+    read_docker_config,
+)
 from blobflow.transports.registry.auth.credential_helpers import ProcessResult
 from blobflow.transports.registry.auth.credential_store import KEEP_SECONDS, erase_login, store_login
 from tests.fakes.credential_helpers import Helpers, b64
@@ -192,3 +198,35 @@ async def test_a_broken_file_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"config\.json is not a docker config\.json"):
         await store_login(file, "r.example", JOE)
     assert file.read_text() == '{"auths": '
+
+
+def content(text: str) -> AuthContent:
+    return AuthContent("DOCKER_AUTH_CONFIG", text)
+
+
+async def test_content_without_a_file_is_looked_into_before_the_files(tmp_path: Path) -> None:
+    file = written(tmp_path / "auth.json", **{"r.example": "file:x", "s.example": "file:x"})
+    given = content(json.dumps({"auths": {"r.example": {"auth": b64("joe:hush")}}}))
+    logins = CredentialStore([file], content=given)
+    assert await logins.find("r.example") == JOE
+    assert await logins.find("s.example") == Credentials("file", "x")
+    assert "hush" not in repr(given)
+    assert b64("joe:hush") not in repr(given)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"auths": {"r.example": {"auth": "hush"}}}', "hush", '{"auths": ["hush"]}']
+)
+async def test_content_that_is_none_is_told_by_its_name_and_not_shown(text: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        await CredentialStore([], content=content(text)).find("r.example")
+    assert str(caught.value).startswith("DOCKER_AUTH_CONFIG")
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_file_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> None:
+    file = written(tmp_path / "auth.json", **{"r.example": "joe:hush"})
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert await CredentialStore([file]).find("r.example") == JOE
+    await store_login(file, "s.example", JOE)
+    assert await CredentialStore([file]).find("s.example") == JOE

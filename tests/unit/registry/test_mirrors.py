@@ -232,3 +232,27 @@ def test_a_mirror_is_a_host_with_or_without_a_prefix() -> None:
     for text in ("", "https://m.example", "m.example/", "m.example/UPPER"):
         with pytest.raises(InvalidReference):
             parse_mirror(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "write"),
+    [
+        ("https://m.example", "write 'm.example', without https://"),
+        ("https://m.example:5000/hub/", "write 'm.example:5000/hub', without https://"),
+        (
+            "http://m.example:5000/hub",
+            "write 'm.example:5000/hub', without http://, and http = true below "
+            '[registry."m.example:5000"]',
+        ),
+    ],
+)
+def test_a_mirror_that_is_a_url_is_told_what_to_write(text: str, write: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse_mirror(text)
+    assert str(caught.value) == f"{text!r} is a URL; {write}"
+
+
+def test_a_login_in_a_mirror_s_url_is_not_shown() -> None:
+    with pytest.raises(InvalidReference, match="a login in front of a host") as caught:
+        parse_mirror("https://joe:hush@m.example")
+    assert "hush" not in str(caught.value)

@@ -127,3 +127,19 @@ def test_silence_is_tried_once_more_and_a_refusal_not_at_all() -> None:
     assert retries.next_delay(TimedOut("silent")) is not None
     assert retries.next_delay(TimedOut("silent")) is None
     assert RangeRetries(lambda: 0, lambda: 0.0).next_delay(NotFound("gone")) is None
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_range_is_asked_for_again_as_often_as_was_said(times: int) -> None:
+    for error in (ConnectionLost("cut"), TimedOut("silent")):
+        retries = RangeRetries(lambda: 0, lambda: 0.0, times=times)
+        delays = [retries.next_delay(error) for _ in range(times + 1)]
+        assert None not in delays[:-1]
+        assert delays[-1] is None
+
+
+def test_a_range_that_is_to_be_tried_once_is_even_where_it_got_on() -> None:
+    at = 0
+    retries = RangeRetries(lambda: at, lambda: 0.0, times=0)
+    at = FRUITFUL
+    assert retries.next_delay(ConnectionLost("cut")) is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from blobflow.content import LineRate
+from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.capabilities.profiles import (
+    BODY_LIMIT_SECONDS,
     CHUNK_BYTES,
     MIB,
     MIN_CHUNK_BYTES,
@@ -105,6 +107,31 @@ def test_what_broke_at_random_is_not_held_against_the_next_run() -> None:
     size.shrink_most()
     assert size.passed(size.chunk_bytes) == ""
     assert (notes.notes, size.limit) == ({}, 512 * KIB)
+
+
+def test_what_a_refusal_taught_is_forgotten_after_some_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 1_800_000_000
+    monkeypatch.setattr(profiles.time, "time", lambda: at)
+    notes = Notes()
+    LearnedLimits(notes, "r").limit_bodies(MIB)
+    at += BODY_LIMIT_SECONDS - 1
+    assert size_of(notes).limit == MIB
+    at += 1
+    assert size_of(notes).limit is None
+    LearnedLimits(notes, "r").limit_bodies(2 * MIB)
+    assert size_of(notes).limit == 2 * MIB
+    at -= 2 * BODY_LIMIT_SECONDS
+    assert size_of(notes).limit is None, "a clock that went back"
+
+
+def test_a_note_without_its_time_is_old_from_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 1_800_000_000
+    monkeypatch.setattr(profiles.time, "time", lambda: at)
+    notes = Notes()
+    notes.record_note("r", "upload.body.limit", str(MIB))
+    assert size_of(notes).limit == MIB
+    at += BODY_LIMIT_SECONDS
+    assert size_of(notes).limit is None
 
 
 @pytest.mark.parametrize("note", ["", "much", "-5", "1" * 30])

@@ -51,7 +51,9 @@ class Upstream:
 
 
 class World:
-    def __init__(self, store: Store, *, size: int = 100_000, seconds: float = 0.0) -> None:
+    def __init__(
+        self, store: Store, *, size: int = 100_000, seconds: float = 0.0, retry_times: int | None = None
+    ) -> None:
         self.clock = Clock()
         self.told: list[Event] = []
         self.upstream: Any = Upstream(self.clock, size, seconds, [])
@@ -65,6 +67,7 @@ class World:
             sleep=self.clock.sleep,
             begun=lambda site: None,
             read=self._count,
+            retry_times=retry_times,
         )
 
     def _count(self, site: Site, size: int) -> None:
@@ -109,6 +112,19 @@ async def test_a_read_that_breaks_goes_on_and_in_the_end_gives_up(store: Store) 
     with pytest.raises(ApiError):
         await other.read()
     assert len(other.upstream.opened) == MAX_ATTEMPTS
+
+
+@pytest.mark.parametrize("times", [0, 1, 9])
+async def test_a_read_is_begun_again_as_often_as_was_said(store: Store, times: int) -> None:
+    world = World(store, retry_times=times)
+    world.upstream.errors = [ConnectionLost("broken")] * times
+    assert await world.read() == CONTENT
+    other = World(store, retry_times=times)
+    store.blobs.drop(BLOB.digest)
+    other.upstream.errors = [ConnectionLost("broken")] * (times + 1)
+    with pytest.raises(ApiError):
+        await other.read()
+    assert len(other.upstream.opened) == times + 1
 
 
 async def test_an_upstream_that_wants_fewer_requests_gets_no_more_of_them(store: Store) -> None:

@@ -310,6 +310,24 @@ def test_a_doubt_stays_until_the_root_was_audited_and_leaves_the_put(tmp_path: P
         assert journal.put_recorded(site, DIGEST, "all")
 
 
+def test_of_audits_the_last_recorded_stay_and_every_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobflow.transports.store.journal.MAX_AUDITS", 20)
+    site, roots = Site("host:5000", "a/b"), [digest_of(str(number).encode()) for number in range(100)]
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        journal.doubt_put(site, OTHER, "all")
+        for root in roots:
+            journal.record_audit(site, root, "all")
+        assert store.state.row("SELECT count(*) FROM audits WHERE doubted = 0") == (20,)
+        assert journal.doubted_puts() == {(site, OTHER, "all")}
+        orders = [journal.audited(site, root, "all").order for root in roots]
+        assert orders[:80] == [(0, 0)] * 80, "as one that was never audited, which gets its turn first"
+        assert orders[80:] == sorted(orders[80:])
+        assert orders[80] > (0, 0)
+
+
 def test_a_state_file_without_audits_gets_them_while_others_use_it(tmp_path: Path) -> None:
     """Of a schema that says the same number: one that was written before there were any."""
     site = Site("host:5000", "a/b")

@@ -159,7 +159,7 @@ def _open_archive(path: Path) -> ServedArchive:
             raise UnsupportedContent(f"{path} is a folder, not a bundle; a store is served by --root {path}")
         if not stat.S_ISREG(mode):
             raise UnsupportedContent(f"{path} can be read only once; a bundle is served from a file")
-        if begins_compressed(fd):
+        if begins_compressed(fd, str(path)):
             raise UnsupportedContent(
                 f"{path} is compressed, so nothing in it can be sent as it lies there; unpack it first, or "
                 "load it into a registry: blobflow load"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import os
 import tempfile
 import time
@@ -31,6 +32,7 @@ from blobflow.transports.registry.auth.credential_helpers import (
     run_program,
 )
 from blobflow.transports.registry.auth.credentials import (
+    AuthContent,
     Credentials,
     DockerConfig,
     credential_helper_of,
@@ -49,18 +51,21 @@ _SILENT_SECONDS = 600.0
 
 
 class CredentialStore:
-    """What the files hold or find. Used from one event loop."""
+    """What the files hold or find, and `content` before them. Used from one event loop."""
 
     def __init__(
         self,
         files: Sequence[Path],
         run: Runner = run_program,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        content: AuthContent | None = None,
     ) -> None:
         self._files = tuple(files)
+        self._content = content
         self._run = run
         self._clock = clock
-        self._configs: dict[Path, DockerConfig] | None = None
+        self._configs: dict[str, DockerConfig] | None = None
         self._answers: dict[tuple[str, bytes], tuple[float, ProcessResult | CredentialHelperFailed]] = {}
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -71,7 +76,7 @@ class CredentialStore:
         InvalidConfig for a file, or an entry of it, that can't be used.
         """
         if self._configs is None:
-            self._configs = {file: config for file in self._files if (config := read_file(file))}
+            self._configs = self._read_all()
         lack = ""
         for file, config in self._configs.items():
             try:
@@ -84,6 +89,12 @@ class CredentialStore:
             if found:
                 return found
         return Credentials(lack=lack) if lack else None
+
+    def _read_all(self) -> dict[str, DockerConfig]:
+        """All that there is, by what it is called in errors."""
+        content = self._content
+        first = {content.named: read_docker_config(content.text.encode(), content.named)} if content else {}
+        return first | {str(file): config for file in self._files if (config := read_file(file))}
 
     async def _ask(self, program: str, verb: str, given: bytes) -> ProcessResult:
         async with self._asking[program]:
@@ -154,8 +165,8 @@ async def erase_login(file: Path, host: str, run: Runner = run_program) -> bool:
 
 def _document(file: Path) -> dict[str, Any]:
     """The whole file, which `read_file` has found to be docker's, with what we don't know of."""
-    raw = _read(file)
-    document: dict[str, Any] = msgspec.json.decode(raw) if raw and raw.strip() else {}
+    raw = (_read(file) or b"").removeprefix(codecs.BOM_UTF8)
+    document: dict[str, Any] = msgspec.json.decode(raw) if raw.strip() else {}
     return document
 
 

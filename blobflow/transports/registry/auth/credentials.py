@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import re
 from collections.abc import Callable
@@ -115,11 +116,22 @@ class DockerConfig(msgspec.Struct, frozen=True):
     creds_store: str = ""
 
 
+class AuthContent(msgspec.Struct, frozen=True):
+    """What an auth file says, without a file: the value of the variable `named`, which is shown nowhere."""
+
+    named: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"AuthContent({self.named!r}, …)"
+
+
 _NAMES = {"auths": "auths", "credhelpers": "cred_helpers", "credsstore": "creds_store"}
 
 
 def read_docker_config(raw: bytes, name: str) -> DockerConfig:
     """Decode config.json; `name` is what the user knows the file by. Raises InvalidConfig."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # as editors of Windows begin a file
     if not raw.strip():
         return DockerConfig()
     try:

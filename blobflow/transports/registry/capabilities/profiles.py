@@ -8,6 +8,7 @@ trusted. What was learned is noted in the journal, so that the next run does not
 from __future__ import annotations
 
 import math
+import time
 from typing import Literal
 
 import msgspec
@@ -107,6 +108,12 @@ def profiles_by_name() -> dict[str, Profile]:
     return {profile.name: profile for profile in (DEFAULT, *(profile for *_, profile in _KNOWN))}
 
 
+# Seconds for which chunks are made as small as a refusal taught: a proxy's bound may have been raised since,
+# and to learn it again costs part of a blob.
+BODY_LIMIT_SECONDS = 30 * 24 * 3600
+_BODY_LIMIT, _BODY_LIMIT_AT = "upload.body.limit", "upload.body.limit.at"
+
+
 class LearnedLimits:
     """What was learned of one host: which upload methods it took, and the size from which it refused them.
 
@@ -135,12 +142,22 @@ class LearnedLimits:
         return self._refused[method]
 
     def body_limit(self) -> int | None:
-        """The size in bytes that chunks had to have to get through; None if they never had to."""
-        return parse_number(self._journal.note(self._origin, "upload.body.limit"))
+        """The size in bytes that chunks had to have lately to get through; None if they did not have to."""
+        size = parse_number(self._journal.note(self._origin, _BODY_LIMIT))
+        at = parse_number(self._journal.note(self._origin, _BODY_LIMIT_AT))
+        if size is not None and at is None:
+            self._date_body_limit()  # one that was noted without its time is old from now on
+        elif at is not None and abs(time.time() - at) >= BODY_LIMIT_SECONDS:  # a clock may go back
+            return None
+        return size
 
     def limit_bodies(self, size: int) -> None:
         """Chunks of `size` bytes got through, and larger ones did not."""
-        self._journal.record_note(self._origin, "upload.body.limit", str(size))
+        self._journal.record_note(self._origin, _BODY_LIMIT, str(size))
+        self._date_body_limit()
+
+    def _date_body_limit(self) -> None:
+        self._journal.record_note(self._origin, _BODY_LIMIT_AT, str(int(time.time())))
 
     def taken(self, method: UploadMethod) -> None:
         if not self.has_taken(method):

@@ -120,7 +120,7 @@ class HostClient:
         self.etags = Etags()
         self.read_ahead = read_ahead or ReadAhead()
         self.parallel_ranges = access.parallel_ranges
-        self._retry_times = access.retry_times
+        self.retry_times = access.retry_times
 
     @property
     def allowance(self) -> Allowance | None:
@@ -332,7 +332,7 @@ class HostClient:
             fail_fast=request.fail_fast,
             longest=self._longest_wait,
             unanswered=retry_unanswered,
-            times=self._retry_times,
+            times=self.retry_times,
         )
         try:
             return await retrying(policy, attempt, pause)

@@ -146,7 +146,7 @@ class RangeLanes:
         """All of a segment, or its failure."""
         client, began = self._client, self._client.now()
         description = f"a range of blob {self._blob.digest}"
-        policy = RangeRetries(lambda: segment.at, client.jitter)
+        policy = RangeRetries(lambda: segment.at, client.jitter, times=client.retry_times)
 
         async def pause(failure: Failure) -> None:
             if policy.fruitless:

@@ -21,11 +21,15 @@ FRUITFUL = 256 * 1024  # bytes
 
 
 class RangeRetries:
-    """The retry `Policy` of one range. `at` gives the offset up to which it has come; `jitter` 0 ≤ j < 1."""
+    """The retry `Policy` of one range. `at` gives the offset up to which it has come; `jitter` 0 ≤ j < 1.
+    `times`: how often in a row it is tried again without progress, in place of what RULES say; 0: never."""
 
-    def __init__(self, at: Callable[[], int], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, at: Callable[[], int], jitter: Callable[[], float], *, times: int | None = None
+    ) -> None:
         self._at = at
         self._jitter = jitter
+        self._times = times
         self._began = at()
         self.fruitless = 0
 
@@ -34,7 +38,9 @@ class RangeRetries:
         came, self._began = self._at() - self._began, self._at()
         self.fruitless = 0 if came >= FRUITFUL else self.fruitless + 1
         rule = rule_for(error, RULES)
-        if rule is None or self.fruitless >= rule.attempts:
+        if rule is None or self._times == 0:
+            return None
+        if self.fruitless >= (rule.attempts if self._times is None else self._times + 1):
             return None
         return rule.delay(self.fruitless, self._jitter()) if self.fruitless else 0.0
 

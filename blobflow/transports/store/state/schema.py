@@ -28,8 +28,8 @@ power cut may lose the last transactions, and never tears one.
     audits(number PRIMARY KEY, registry, repository, digest, chosen, doubted, at, stopped,
            UNIQUE (registry, repository, digest, chosen))
         journal: when it was last looked whether what was put is whole (`at`, 0: not to the end yet); where
-        looking stopped; and roots known to lack something (`doubted`). A file without this table gets it when
-        it is next opened.
+        looking stopped; and roots known to lack something (`doubted`). Of others the last recorded stay. A
+        file without this table gets it when it is next opened.
     mount_origins(number PRIMARY KEY, registry, login, digest, repository, at,
                   UNIQUE (registry, login, digest, repository))
         journal: repositories in which a blob was put or found, by whom (`login`, a hash), in the order in
