@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from blobflow.content import (
     BlobReader,
     BlobStream,
+    Chunk,
     Counter,
     LineRate,
     Notice,
@@ -78,6 +79,22 @@ class _FromSource(Tap):
     def fail(self, error: BlobflowError) -> BlobflowError:
         error.side = error.side or "source"
         return error
+
+
+class HeldReader:
+    """A blob whose bytes are in memory, verified when they were read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        async with aclosing(self._chunks(offset)) as stream:
+            yield stream
+
+    async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
+        if offset < len(self._content):
+            yield self._content[offset:]
 
 
 class WholeReader:

@@ -152,11 +152,14 @@ class SignatureChecks:
             if any(each.form == "bundle" for each in signatures):
                 image = msgspec.structs.replace(image, manifest=await self._manifest(question))
             try:
-                return await self._threads.judge(judge, image, signatures)
+                verdict = await self._threads.judge(judge, image, signatures)
             except SignatureRejected as error:
                 if self._policy.judged != "root":  # the name alone does not say which
                     error.message += f" (of {image.digest})"
                 raise
+        for each in signatures:  # they go along with the image
+            self._reader.blobs.keep(each.digest, each.content)
+        return verdict
 
     async def _manifest(self, question: _Question) -> bytes:
         """The bytes of a manifest, which some bundles sign as they are: read now, unless they were before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from blobflow.engine.policy import KEEP_GOING, Policy
 from blobflow.engine.results.report import ImageRecord
 from blobflow.engine.saved.plan import SavedPlan
 from blobflow.engine.signature_checks import judged_manifests
-from blobflow.errors import BlobflowError, Denied, SignatureRejected, UsageError
+from blobflow.errors import BlobflowError, ConnectionLost, Denied, SignatureRejected, UsageError
 from blobflow.oci import Digest, Reference, media
 from blobflow.transports.store import Store
 from tests.fakes.memory_registry import MemoryRegistry
@@ -91,15 +90,36 @@ async def test_a_policy_without_a_need_for_signatures_asks_for_none(store: Store
 
 
 async def test_what_is_attached_anyway_is_looked_up_and_read_once(store: Store, tmp_path: Path) -> None:
-    """All that a policy costs more is to read what was signed."""
+    """What was read for the verdict is not read again for the copy, so that a policy costs no request."""
     scenario = ReferrersScenario(store)
     await scenario.run()
     plain = scenario.source.calls.copy()
     with closing(Store.open(tmp_path / "other")) as other:
         judged = ReferrersScenario(other)
         await judged.run(Policy(signatures=FakeJudge()))
+    assert judged.source.calls == plain
     [signature] = judged.signed.by_tag[judged.signed.index.descriptor.digest]
-    assert judged.source.calls - plain == Counter({("open", signature.layers[0].digest): 1})
+    assert plain["open", signature.layers[0].digest] == 1
+
+
+async def test_what_was_read_for_the_verdict_is_pushed_again_without_the_source(store: Store) -> None:
+    """A push that breaks is tried again with the bytes at hand."""
+    scenario = ReferrersScenario(store)
+    [signature] = scenario.signed.by_tag[scenario.signed.index.descriptor.digest]
+    payload, breaks = signature.layers[0].digest, [False, True]  # the last first
+
+    def fault(call: str, site: Site, name: str) -> BlobflowError | None:
+        return (
+            ConnectionLost("broken", received=0)
+            if (call, name) == ("push", payload) and breaks.pop()
+            else None
+        )
+
+    scenario.there.fault = fault
+    record = await scenario.run(Policy(signatures=FakeJudge()))
+    assert record.status == "done", record.error
+    assert scenario.there.calls["push", payload] == 2
+    assert scenario.source.calls["open", payload] == 1
 
 
 @pytest.mark.parametrize("signed", [True, False])

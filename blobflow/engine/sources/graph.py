@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from blobflow.content import Site
+from blobflow.engine.sources.blobs_at_hand import BlobsAtHand
 from blobflow.engine.sources.manifests import Manifests
 from blobflow.oci import Descriptor, Digest, Manifest, Platform, Reference
 
@@ -17,13 +18,14 @@ class Graph(msgspec.Struct, frozen=True):
     A graph may be partial: it has no manifest of a root that is known to be complete at all of its targets,
     nor of a child that no pair wants. Where there are many manifests they are lean, see
     `engine.sources.manifests`: `raw` and `whole` return the rest. `platforms`: according to configs, for
-    images whose parents did not name one.
+    images whose parents did not name one. `blobs`: those that were read already.
     """
 
     manifests: Mapping[Digest, Manifest]
     roots: dict[Reference, Descriptor]
     origins: dict[Digest, tuple[Site, ...]]
     platforms: dict[Digest, Platform] = {}
+    blobs: BlobsAtHand = msgspec.field(default_factory=BlobsAtHand)
 
     def raw(self, digest: Digest) -> bytes:
         """The bytes of a manifest, wherever they are held. Raises StorageError, DigestMismatch."""

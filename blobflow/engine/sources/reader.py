@@ -16,6 +16,7 @@ from blobflow.content import Site, SourceAt
 from blobflow.engine.concurrency.bounded_runner import BoundedRunner
 from blobflow.engine.concurrency.memo import AsyncMemo
 from blobflow.engine.pairs import site_of
+from blobflow.engine.sources.blobs_at_hand import BlobsAtHand
 from blobflow.engine.sources.configs import find_platform, may_name_platform
 from blobflow.engine.sources.graph import Graph
 from blobflow.engine.sources.manifests import ManifestBudget
@@ -205,10 +206,11 @@ class GraphReader:
         self.manifests = (manifest_budget or ManifestBudget()).mapping()
         self.platforms: dict[Digest, Platform] = {}
         self.origins = Origins()
+        self.blobs = BlobsAtHand()
 
     def graph(self, roots: Mapping[Reference, Descriptor]) -> Graph:
         """The graph as far as it was read, for these roots; it grows with what is read after."""
-        return Graph(self.manifests, dict(roots), self.origins.settled(), self.platforms)
+        return Graph(self.manifests, dict(roots), self.origins.settled(), self.platforms, self.blobs)
 
     async def read(self, level: Sequence[DescriptorAt], runner: BoundedRunner) -> None:
         """Read one level: each digest at the first site that names it, then, where that failed, at others.

@@ -89,7 +89,8 @@ class BlobCopier:
             raise error
         what = f"copy of {step.blob.digest} to {step.target}"
         self._services.observe(Retrying(what, str(error), failure.attempt, failure.delay, failure.attempts))
-        read = error.side == "source" or not self._staging.on(step.blob.digest)
+        held = self._staging.on(step.blob.digest) or self._staging.content_at_hand(step.blob) is not None
+        read = error.side == "source" or not held
         at = step.source if error.side == "source" else step.target
         waits = self._services.meter.waits.at(at.registry)
         with waits.begin("permit", what):

@@ -75,6 +75,7 @@ class Transfer:
             keep=services.cache_mode == "all",
             room=services.staging_bytes,
             most=services.staging_blobs,
+            at_hand=graph.blobs,
         )
         self._tasks = asyncio.TaskGroup()
         self._ways = BlobWays(services, self._admission, self._staging, self._tasks, self._make_room)

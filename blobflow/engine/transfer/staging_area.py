@@ -19,6 +19,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
 from blobflow.content import BlobReader, Cache
+from blobflow.engine.sources.blobs_at_hand import BlobsAtHand
 from blobflow.errors import BlobflowError
 from blobflow.oci import Descriptor, Digest
 
@@ -26,10 +27,20 @@ from blobflow.oci import Descriptor, Digest
 class StagingArea:
     """Which blobs are staged. Owned by one transfer, which gives it its task group."""
 
-    def __init__(self, cache: Cache, *, keep: bool, room: int | None = None, most: int | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        keep: bool,
+        room: int | None = None,
+        most: int | None = None,
+        at_hand: BlobsAtHand | None = None,
+    ) -> None:
         """The capacity is `room` bytes and `most` blobs; None: no bound. `keep`: blobs stay in the store
-        after the run; then those that are complete hold no file open."""
+        after the run; then those that are complete hold no file open. `at_hand`: blobs that are in memory.
+        """
         self._cache = cache
+        self._at_hand = at_hand or BlobsAtHand()
         self._keep = keep
         self._room = room
         self._most = None if keep else most
@@ -72,7 +83,15 @@ class StagingArea:
 
     def warm(self, blob: Descriptor) -> bool:
         """Whether a copy of this blob needs nothing more from its source, as far as is known."""
-        return self.on(blob.digest) or self._begun.get(blob.digest) == blob.size
+        return (
+            self.on(blob.digest)
+            or self._begun.get(blob.digest) == blob.size
+            or self.content_at_hand(blob) is not None
+        )
+
+    def content_at_hand(self, blob: Descriptor) -> bytes | None:
+        """The blob's bytes, if they are in memory."""
+        return self._at_hand.content(blob)
 
     def share(self, blob: Descriptor, reader: BlobReader) -> AbstractAsyncContextManager[BlobReader]:
         return self._cache.share(blob, reader, keep=self._keep)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from blobflow.content import BlobReader, LineRate
+from blobflow.engine.blob_readers import HeldReader
 from blobflow.engine.plan.steps import Copy
 from blobflow.engine.services import Services
 from blobflow.engine.transfer.admission import Admission, AdmittedReader, StepPermits
@@ -49,8 +50,10 @@ class BlobWays:
         self._make_room = make_room
         self._lines = LineRates(services.journal)
 
-    def straight(self, step: Copy, permits: StepPermits) -> AdmittedReader:
-        """The reader of a blob as its source has it."""
+    def straight(self, step: Copy, permits: StepPermits) -> BlobReader:
+        """The reader of a blob as its source has it, or has given it before."""
+        if (content := self._staging.content_at_hand(step.blob)) is not None:
+            return HeldReader(content)
         line = self._lines.of(step.source)
         return AdmittedReader(self._services.source_at(step.source), step.blob, permits, line)
 

@@ -195,7 +195,7 @@ async def test_where_tags_are_not_told_or_too_many_each_is_asked_for(listing: An
     tags = {SIG: lambda: manifest(RAW, IMAGE.media_type)}
     async with scripted_server(Repository(None, tags, listing)) as server:
         assert [each.tag for each in await find(server)] == [SIG]
-        assert sum(each.startswith("HEAD") for each in server.asked()) == 4
+        assert sum("/manifests/" in each for each in server.asked()) == 4
         assert sum("/tags/list" in each for each in server.asked()) <= referrers.TAG_PAGES
 
 
@@ -256,6 +256,16 @@ async def test_a_registry_that_is_down_is_not_one_without_referrers() -> None:
     async with scripted_server(Repository(lambda _: web.Response(status=503))) as server:
         with pytest.raises(Unavailable):
             await find(server)
+
+
+async def test_a_list_under_the_fallback_tag_costs_one_request() -> None:
+    repository = Repository(None, {FALLBACK: lambda: manifest(index(OTHER))})
+    async with scripted_server(repository) as server, world() as there:
+        [found] = await there.source(server.host).referrers(SUBJECT)
+        assert (found.manifest, found.how) == (OTHER, "tag")
+        assert [each for each in server.asked() if FALLBACK in each] == [f"GET /v2/app/manifests/{FALLBACK}"]
+        await there.sink(server.host).attach(SUBJECT, [IMAGE])
+    assert [each.partition(" ")[0] for each in server.asked() if FALLBACK in each] == ["GET", "GET", "PUT"]
 
 
 async def test_an_image_under_the_fallback_tag_is_no_list_and_is_not_overwritten() -> None:

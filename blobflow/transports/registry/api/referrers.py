@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from yarl import URL
 
@@ -34,7 +34,7 @@ from blobflow.errors import (
     Unavailable,
     UnsupportedContent,
 )
-from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, digest_of, media, parse_manifest
+from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
 from blobflow.transports.registry.api.tags import list_tags
@@ -58,13 +58,17 @@ MAX_MERGES = 20
 # With these codes a 404 is about the name that was asked for, not about the endpoint.
 _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
 
+_Named = TypeVar("_Named", Descriptor, Manifest)
+
 
 class Manifests(Protocol):
     """The part of a repository that is leaned on here."""
 
     async def find(self, name: str) -> Descriptor: ...
 
-    async def read(self, manifest: Descriptor) -> bytes: ...
+    async def find_ahead(self, name: str) -> Descriptor: ...
+
+    async def fetch(self, name: str) -> Manifest: ...
 
     async def put(self, manifest: Descriptor, raw: bytes, tags: Sequence[str] = ()) -> None: ...
 
@@ -85,7 +89,7 @@ class RepositoryReferrers:
         if found is None:
             found = await self._by_tag(subject)
         for tag in cosign_tags(subject):
-            named = await self._named(tag)
+            named = await self._named(tag, self._manifests.find_ahead)
             if named is not None:
                 found.append(Referrer(named, subject, "cosign", tag))
         return found
@@ -103,8 +107,8 @@ class RepositoryReferrers:
         """Have the fallback index list these. Raises Unavailable where others change it again and again."""
         tag = fallback_tag(subject)
         for _ in range(MAX_MERGES):
-            before = await self._named_by(tag)
-            raw = await self._read_list(tag, before)
+            index = await self._list(tag)
+            raw, before = (index.raw, index.descriptor) if index is not None else (None, None)
             content = merge_referrers_index(raw, referrers)
             if content is None:
                 return
@@ -144,33 +148,29 @@ class RepositoryReferrers:
         except NotFound:
             return None
 
-    async def _read_list(self, tag: str, index: Descriptor | None) -> bytes | None:
-        """The fallback index; None if there is none, or it is gone."""
-        if index is None:
+    async def _list(self, tag: str) -> Manifest | None:
+        """The fallback index as it is now; None if there is none."""
+        try:
+            index = await self._manifests.fetch(tag)
+        except NotFound:
             return None
-        if index.media_type not in media.INDEXES:
+        if not index.is_index:
             raise UnsupportedContent(
                 f"the tag {tag} at {self._site} should name a list of referrers, but names an image"
             )
-        try:
-            return await self._manifests.read(index)
-        except NotFound:
-            return None
+        return index
 
     async def _by_tag(self, subject: Digest) -> list[Referrer]:
-        named = await self._named(fallback_tag(subject))
-        if named is None or named.media_type not in media.INDEXES:
-            return []
-        index = parse_manifest(await self._manifests.read(named), named.media_type, digest=named.digest)
-        return [Referrer(each, subject, "tag") for each in index.manifests]
+        index = await self._named(fallback_tag(subject), self._manifests.fetch)
+        return [Referrer(each, subject, "tag") for each in index.manifests] if index is not None else []
 
-    async def _named(self, tag: str) -> Descriptor | None:
-        """What a tag names; None if there is no such tag, or nothing that we may see."""
+    async def _named(self, tag: str, ask: Callable[[str], Awaitable[_Named]]) -> _Named | None:
+        """What a tag names, as `ask` finds it; None if there is no such tag, or nothing that we may see."""
         tags = await self._tags()
         if tags is not None and tag not in tags:
             return None
         try:
-            return await self._manifests.find(tag)
+            return await ask(tag)
         except RegistryError as error:
             if error.retryable:
                 raise

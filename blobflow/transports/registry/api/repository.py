@@ -50,6 +50,7 @@ from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.api.manifest_push import ManifestPusher, describe_manifest
 from blobflow.transports.registry.api.referrers import RepositoryReferrers
 from blobflow.transports.registry.api.tags import list_tags
+from blobflow.transports.registry.capabilities.manifests_ahead import MOST_AHEAD
 from blobflow.transports.registry.http.content_encoding import length_of
 from blobflow.transports.registry.http.digest_headers import check_content, check_digest_header, digests_in
 from blobflow.transports.registry.http.host_client import HostClient
@@ -129,9 +130,20 @@ class Repository:
         """
         return await self._find(name, expected=not self._writes and not self._fail_fast)
 
-    async def find(self, name: str) -> Descriptor:
-        """As `resolve`, of what may well not be there: that it is not costs no second request."""
-        return await self._find(name, expected=False)
+    async def find_ahead(self, tag: str) -> Descriptor:
+        """As `resolve`, of what may well not be there, and else is `read` next: that has the bytes then, unless
+        they are many, or reading is counted here, or this is a target, of which only the names are asked."""
+        ahead = self._client.capabilities.manifests_ahead
+        if self._target or self._client.allowance is not None or not ahead.has_room:
+            return await self._find(tag, expected=False)
+        response = await self._lookups.send(self._lookups.manifest("GET", tag, MOST_AHEAD), tag)
+        self._client.meter.bytes_read += len(response.body)
+        described, raw = self._described(tag, response), response.body
+        if described is None:
+            return await self._find(tag, expected=False)
+        if len(raw) <= MOST_AHEAD and digest_of(raw, algorithm_of(described.digest)) == described.digest:
+            ahead.keep(self._site.repository, described.digest, raw)
+        return described
 
     async def _find(self, name: str, *, expected: bool) -> Descriptor:
         try:
@@ -173,6 +185,9 @@ class Repository:
 
     async def read(self, manifest: Descriptor) -> bytes:
         """See `Source.read`."""
+        ahead = self._client.capabilities.manifests_ahead.take(self._site.repository, manifest)
+        if ahead is not None:
+            return ahead
         raw, _ = await self._read(manifest.digest, manifest.digest, manifest.size, expected=self._target)
         return raw
 

@@ -11,6 +11,7 @@ from collections import Counter
 from blobflow.content import Journal
 from blobflow.events import Observer
 from blobflow.transports.registry.capabilities.head_support import HeadSupport
+from blobflow.transports.registry.capabilities.manifests_ahead import ManifestsAhead
 from blobflow.transports.registry.capabilities.profiles import LearnedLimits
 from blobflow.transports.registry.capabilities.range_support import RangeSupport
 from blobflow.transports.registry.capabilities.referrers_support import ReferrersSupport
@@ -19,8 +20,8 @@ from blobflow.transports.registry.capabilities.stale_caches import StaleCaches
 
 class HostCapabilities:
     """`limits`: of uploads, and whether it takes tags with a digest. `manifest_heads`, `blob_heads`: whether
-    its answers to HEAD are right. `caches`: those before it. `referrers`: how it keeps them. `ranges`:
-    of blobs, side by side. `page_sizes`: by the kind of list, the most names that it gives at once.
+    its answers to HEAD are right. `caches`: those before it. `referrers`: how it keeps them.
+    `manifests_ahead`: those that were read with what tags name. `ranges`: of blobs, side by side. `page_sizes`: by the kind of list, the most names that it gives at once.
     `refused_origins`: how often in a row mounts into one repository from another were not allowed, by the
     names of both."""
 
@@ -30,6 +31,7 @@ class HostCapabilities:
         self.blob_heads = HeadSupport(host, "blobs", journal)
         self.caches = StaleCaches(host, journal, observer)
         self.referrers = ReferrersSupport()
+        self.manifests_ahead = ManifestsAhead()
         self.ranges = RangeSupport()
         self.page_sizes: dict[str, int] = {}
         self.refused_origins: Counter[tuple[str, str]] = Counter()
