@@ -98,6 +98,11 @@ class DaskCarrier:
                 if arrival.error is None:
                     tell(arrival)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the scheduler is lost."""
+        return self._lost.done()
+
     def lose(self, sentence: str) -> None:
         """The scheduler is lost, and with it all that was under way."""
         if not self._lost.done():
@@ -118,7 +123,7 @@ class DaskCarrier:
                 trip.failed(own_copy(failure), member)
                 continue
             if arrivals is None:
-                trip.came_back(member, died=member.gone.done() and not member.left)
+                trip.came_back(member, died=member.silent or (member.gone.done() and not member.left))
             else:
                 others = self._dispatch.others(trip.todo, {*trip.not_at, member.address})
                 trip.take(member, arrivals, reached=self._reached, others=others)
@@ -153,14 +158,17 @@ class DaskCarrier:
     async def _bring(
         self, member: Member, carriage: Carriage, tell: Tell, *, alone: bool
     ) -> Sequence[Arrival] | None:
-        """Let one worker bring it, `alone` or with others. None: it died, was closed, or gave it back. Raises
-        _TaskFailed for what went wrong beside the carriage."""
+        """Let one worker bring it, `alone` or with others. None: it died, stands still, was closed, or gave
+        it back. Raises _TaskFailed for what went wrong beside the carriage."""
         self._number += 1
         key = f"{self._run}-{self._number}"
         self._under_way[key] = tell
         parcel = self._parcels.put(member, key, carriage, alone=alone)
         try:
-            await asyncio.wait((parcel.ended, member.gone, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            ends = (parcel.ended, member.gone, member.stands, self._lost)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if member.stands.done() and not parcel.ended.done():
+                member.left_behind.add(key)
             return self._arrivals(member, parcel, key)
         except asyncio.CancelledError:
             await self._stop(member, key, parcel)
@@ -248,13 +256,17 @@ class DaskCarrier:
     async def _stop_all(self, member: Member) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
         stopping = self._stopping.pop(member.address)
-        if self._lost.done() or member.gone.done():
+        if self._lost.done() or member.gone.done() or member.silent:
             return
         with suppress(OSError, TaskCancelled):
             await self._client.cancel(stopping.futures, reason="the run was stopped")
+        asking = asyncio.create_task(self._remote.stop(member.address, tuple(stopping.keys)))
+        ends = (asking, member.gone, member.stands, self._lost)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
         try:
-            await self._remote.stop(member.address, tuple(stopping.keys))
-        except WorkerSilent:
+            await asking
+        except (WorkerSilent, asyncio.CancelledError):
             member.fit = False  # it would not answer to the end of the run either
         except WorkerUnfit:
             pass  # it has nothing under way any more

@@ -57,4 +57,4 @@ def scheduler_versions(dask_scheduler: Any) -> dict[str, Any]:
 
 
 def nothing() -> None:
-    """The task of `demand`, which never runs."""
+    """What shows that a worker answers; and the task of `demand`, which never runs."""

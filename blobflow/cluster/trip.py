@@ -46,7 +46,8 @@ class Trip:
         return self._returns > 0
 
     def came_back(self, member: Member, *, died: bool) -> None:
-        """A worker brought nothing: it `died`, was closed, or gave the carriage back."""
+        """A worker brought nothing: it `died` or stands still, was closed, or gave the carriage
+        back."""
         self._returns += 1
         if died:
             self._deaths.append(member.name)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, members, remote, worker_process
+from blobflow.cluster import connecting, coordinator, members, remote, worker_process
 from blobflow.cluster.address import parse_scheduler
 from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import Versions
@@ -168,6 +168,71 @@ async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> N
     assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
     assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
     assert worker_of(field, digest) != killed
+
+
+async def test_a_worker_that_stands_still_loses_what_it_has_and_its_late_result_changes_nothing(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blob is read once more by the other one, and is there twice at most; it is told of once."""
+    standing: set[str] = set()
+
+    async def ask(self: remote.RemoteRun, worker: str, *arguments: object) -> None:
+        if worker in standing:
+            raise remote.WorkerSilent("has not answered for 1 s")
+
+    async def answers(self: remote.RemoteRun, seconds: float) -> bool:
+        return True
+
+    monkeypatch.setattr(remote.RemoteRun, "ping", ask)
+    monkeypatch.setattr(remote.RemoteRun, "stop", ask)
+    monkeypatch.setattr(remote.RemoteRun, "scheduler_answers", answers)
+    monkeypatch.setattr(coordinator, "silence_seconds", lambda: 0.2)
+    late, again, woken, arrive = (asyncio.Event() for _ in range(4))
+    for name in ("one", "two"):
+        await field.cluster.add(name)
+    async with asyncio.TaskGroup() as tasks:
+        field.source.faults.add(Fault("GET", "/blobs/", act=Stall(after=1, until=woken, reached=late)))
+        run = tasks.create_task(field.mirror(concurrency=2))
+        await asyncio.wait_for(late.wait(), HANGS_AFTER)
+        digest = first_read(field.source)
+        field.source.faults.add(Fault("GET", digest, act=Stall(after=1, until=arrive, reached=again)))
+        stood = worker_of(field, digest)
+        standing.add(field.cluster.workers[stood].address)
+        await asyncio.wait_for(again.wait(), HANGS_AFTER)
+        woken.set()
+        while digest not in uploads(field.targets[0]):  # noqa: ASYNC110  the late result
+            await asyncio.sleep(0.01)
+        arrive.set()
+    report = run.result()
+    assert report.ok
+    assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
+    assert uploads(field.targets[0]) - Counter(SMALL.blobs.keys()) <= Counter({digest: 1})
+    assert sum(each.copies for each in report.run.workers) == len(SMALL.blobs)
+    assert worker_of(field, digest) != stood
+    (sentence,) = (event.message for event in field.told(Warned))
+    assert sentence.startswith(f"worker {stood} has not answered for 0 s; what it had goes to others")
+
+
+async def test_nobody_is_blamed_for_a_scheduler_that_stands_still(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(self: remote.RemoteRun, worker: str, *arguments: object) -> None:
+        raise remote.WorkerSilent("has not answered for 1 s")
+
+    async def answers(self: remote.RemoteRun, seconds: float) -> bool:
+        return False
+
+    monkeypatch.setattr(remote.RemoteRun, "ping", ask)
+    monkeypatch.setattr(remote.RemoteRun, "scheduler_answers", answers)
+    monkeypatch.setattr(coordinator, "silence_seconds", lambda: 0.1)
+    until = asyncio.Event()
+    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until)))
+    await field.cluster.add("one")
+    with pytest.raises(EngineLost, match=r"scheduler at .* has not answered for 1 s.*same command") as lost:
+        await field.mirror()
+    until.set()
+    assert lost.value.exit_code == 4
+    assert not field.told(Warned)
 
 
 async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Field) -> None:
