@@ -78,6 +78,7 @@ async def _open(
         stack.push_async_callback(coordinator.end)
         await coordinator.begin()
         yield coordinator.carrier
+        coordinator.complete = True
 
 
 class _Coordinator:
@@ -104,6 +105,7 @@ class _Coordinator:
         self._figures = RunFigures(run, meter, observe, self.carrier.moved, self.carrier.arrived)
         self.carrier.on_news = self._figures.take
         self._tasks: list[asyncio.Task[None]] = []
+        self.complete = False  # nothing cut the run short
 
     async def begin(self) -> None:
         """Find the workers. Raises EngineLost."""
@@ -128,7 +130,7 @@ class _Coordinator:
         self._dispatch.close()
         if self._client.status == "running" and not self.carrier.is_lost:
             self._client.unsubscribe_topic("all")
-            for news in await self._members.end():
+            for news in await self._members.end(complete=self.complete):
                 self._figures.take(news)
         self._figures.close()
 

@@ -29,17 +29,24 @@ LOOK_SECONDS = 5.0
 JOIN_SECONDS = 5.0
 
 
+# The resource by which a worker says how many blobs it carries at once, where it has more threads.
+PLACES = "blobflow-blobs"
+
+
 class Member:
     """A worker. `fit`: it may be given carriages of this run; `reason`: the end of a sentence that says why
     not. `away_from`: hosts with which it failed where others did not, "" for all of them. `gone` is done when
     it is not in the cluster any more; it `left` if it was not lost. `silent`: it answers nothing;
     `stands` is done when what it has goes elsewhere for that, and `left_behind` are the keys of it. `heard`:
-    when it was heard of last, by the loop's clock."""
+    when it was heard of last, by the loop's clock. It has `places` for carriages, and as many `threads` for
+    those and for others of which a target stands still (`standing`)."""
 
-    def __init__(self, address: str, name: str, threads: int, at: int) -> None:
+    def __init__(self, address: str, name: str, threads: int, at: int, places: int | None = None) -> None:
         self.address = address
         self.name = name
         self.threads = threads
+        self.places = min(threads, places or threads)
+        self.standing = 0
         self.at = at
         self.fit = False
         self.reason = ""
@@ -68,18 +75,18 @@ class Member:
         self.bytes += carriage.blob.size
         self.at_hosts.update(hosts_of(carriage))
 
-    def end(self, carriage: Carriage) -> None:
-        """It has it no more."""
+    def end(self, carriage: Carriage, hosts: Iterable[str]) -> None:
+        """It has it no more; `hosts`: those that the carriage had not left before."""
         self.carriages -= 1
         self.bytes -= carriage.blob.size
-        self.at_hosts.subtract(hosts_of(carriage))
+        self.at_hosts.subtract(hosts)
 
     def may_take(self, carriage: Carriage, *, limited: Callable[[str], bool]) -> bool:
         """Whether it has room for a carriage. At hosts that nobody `limited` it gets one more than it may
         move at once, so that it never waits for the next one."""
         if not self.fit or self.rests or self.leaves or self.gone.done() or self.shares is None:
             return False
-        if self.carriages >= self.threads:
+        if self.carriages >= min(self.threads, self.places + self.standing):
             return False
         for host in hosts_of(carriage):
             share = self.shares.at(host)
@@ -210,13 +217,13 @@ class Members:
         if member.shares is not None:
             await self._try(member, self._remote.open(member.address, member.shares))
 
-    async def end(self) -> list[str]:
-        """End the run at all workers. Returns their last news."""
+    async def end(self, *, complete: bool) -> list[str]:
+        """End the run at all workers, `complete` or not. Returns their last news."""
         for opening in self._opening.values():
             opening.cancel()
         fit = self.fit
         ended = await asyncio.gather(
-            *(self._remote.end(each.address) for each in fit), return_exceptions=True
+            *(self._remote.end(each.address, complete=complete) for each in fit), return_exceptions=True
         )
         return [news for news in ended if isinstance(news, str)]
 
@@ -250,7 +257,9 @@ class Members:
     def _come(self, address: str, described: dict[str, Any]) -> Member:
         self._came += 1
         name = printable(str(described.get("name", address)), 80)
-        member = Member(address, name, max(1, int(described.get("nthreads", 1))), self._came)
+        places = (described.get("resources") or {}).get(PLACES)
+        threads = max(1, int(described.get("nthreads", 1)))
+        member = Member(address, name, threads, self._came, places and max(1, int(places)))
         self._members[address] = member
         return member
 

@@ -73,9 +73,9 @@ class RemoteRun:
             return False
         return True
 
-    async def end(self, worker: str) -> str:
-        """The run is over. Returns its last news. Raises as above."""
-        return str(await self._call(worker, tasks.end_run, self._run, seconds=STOP_SECONDS))
+    async def end(self, worker: str, *, complete: bool) -> str:
+        """The run is over, `complete` or not. Returns its last news. Raises as above."""
+        return str(await self._call(worker, tasks.end_run, self._run, complete, seconds=STOP_SECONDS))
 
     async def _call(
         self, worker: str, function: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS
