@@ -18,7 +18,7 @@
     trusted_root = "trusted_root.json"
     policy_for = "all"
 
-    [engine]
+    [engine]        # or engine = "local:4", before all tables
     address = "tls://scheduler.example.com:8786"
     ca = "engine-ca.pem"
     cert = "engine.pem"
@@ -152,7 +152,9 @@ class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     registry: Annotated[dict[str, HostTable], _described("A table for each HOST[:PORT].")] = {}
     signatures: Annotated[SignaturesTable, _described("What has to be signed.")] = SignaturesTable()
-    engine: Annotated[EngineTable, _described("Who carries the blobs of runs.")] = EngineTable()
+    engine: Annotated[
+        EngineTable | str, _described("Who carries the blobs of runs: a table, or its `address` alone.")
+    ] = EngineTable()
 
 
 class ConfiguredValue(msgspec.Struct, frozen=True):
@@ -186,7 +188,8 @@ def read_signatures(path: Path) -> SignatureSettings:
 
 def read_engine(path: Path) -> EngineSettings:
     """What a file says of the engine. Raises as `read_config`."""
-    table = msgspec.convert(_read(path)[1].get("engine", {}), EngineTable)
+    said = msgspec.convert(_read(path)[1].get("engine", {}), EngineTable | str)
+    table = EngineTable(said) if isinstance(said, str) else said
     files = (None if name is None else path.parent / name for name in (table.ca, table.cert, table.key))
     return EngineSettings(table.address, *files)
 
@@ -200,6 +203,9 @@ def read_values(path: Path) -> list[ConfiguredValue]:
         for host, table in document.get("registry", {}).items()
         for key, value in table.items()
     ]
+    if isinstance(address := document.get("engine"), str):
+        found.append(ConfiguredValue("engine", "address", address, lines.line(("engine",))))
+        del document["engine"]
     for table in ("signatures", "engine"):
         for key, value in document.get(table, {}).items():
             found.append(ConfiguredValue(table, key, value, lines.line((table, key))))

@@ -6,10 +6,13 @@
     when_needed       the same, once something is to be carried: local workers
     connecting        the connection to a scheduler, or workers of our own; foreign errors become sentences
     members           the coordinator's view of the workers: who is there, fit for work, and has how much
+    pulse             which of them stand still, and whether the scheduler does
     remote            what the coordinator asks of one worker, beside the tasks
     carrier           the `Carrier`: hands carriages to workers, and again where one died
+    standing          the targets that stand still, which others don't wait for
     dispatch  trip    which worker gets a carriage, and when; what became of one over all that had it
     demand            what tells an adaptive cluster that more workers would be worth it
+    scratch           folders for Dask, of which no dead worker leaves one
     security  extra   certificates; what is said where Dask is not installed
     progress          figures and news of workers, and how they become the run's
     tasks             the functions that run in workers

@@ -22,6 +22,7 @@ from blobflow.cluster.members import Member, Members
 from blobflow.cluster.parcels import Parcel, Parcels
 from blobflow.cluster.progress import MovedBytes
 from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
+from blobflow.cluster.standing import Load
 from blobflow.cluster.trip import Trip
 from blobflow.cluster.worker_side import ARRIVED, GIVEN_UP, NO_RUN
 from blobflow.content import Site
@@ -60,7 +61,7 @@ class DaskCarrier:
         self._takes_site = takes_site
         self._calls: list[Callable[[], None]] = []
         self._number = 0
-        self._under_way: dict[str, Tell] = {}
+        self._under_way: dict[str, _Underway] = {}
         self._parcels = Parcels(self._send)
         self._stopping: dict[str, _Stopping] = {}
         self._reached: set[str] = set()
@@ -87,16 +88,25 @@ class DaskCarrier:
 
     def moved(self, worker: str, news: MovedBytes) -> None:
         """A worker is further with a carriage."""
-        if (tell := self._under_way.get(news.key)) is not None:
-            tell(Moved(news.target, worker, news.bytes))
+        if (under_way := self._under_way.get(news.key)) is not None:
+            if under_way.bytes.get(news.target) != news.bytes:
+                under_way.bytes[news.target] = news.bytes
+                self._dispatch.moved(news.target)
+            under_way.tell(Moved(news.target, worker, news.bytes))
 
     def arrived(self, key: str, packed: bytes) -> None:
         """A carriage has arrived at some of its targets. What failed may go well elsewhere, and is not told
         before that is known."""
-        if (tell := self._under_way.get(key)) is not None:
+        if (under_way := self._under_way.get(key)) is not None:
             for arrival in unpack_arrivals(packed):
                 if arrival.error is None:
-                    tell(arrival)
+                    self._dispatch.arrived(under_way.load, arrival.target)
+                    under_way.tell(arrival)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the scheduler is lost."""
+        return self._lost.done()
 
     def lose(self, sentence: str) -> None:
         """The scheduler is lost, and with it all that was under way."""
@@ -109,30 +119,31 @@ class DaskCarrier:
         """See `Carrier.carry`."""
         trip = Trip(carriage)
         while trip.todo.targets:
-            member = await self._member_for(trip)
-            for target in trip.todo.targets:
+            load = await self._load_for(trip)
+            member = load.member
+            for target in load.carriage.targets:
                 tell(Moved(target, member.name))
             try:
-                arrivals = await self._bring(member, trip.todo, tell, alone=trip.returned)
+                arrivals = await self._bring(load, tell, alone=trip.returned)
             except _TaskFailed as failure:
                 trip.failed(own_copy(failure), member)
                 continue
             if arrivals is None:
-                trip.came_back(member, died=member.gone.done() and not member.left)
+                trip.came_back(member, died=member.silent or (member.gone.done() and not member.left))
             else:
                 others = self._dispatch.others(trip.todo, {*trip.not_at, member.address})
                 trip.take(member, arrivals, reached=self._reached, others=others)
         self._set_aside(trip)
         return [trip.found[target] for target in carriage.targets]
 
-    async def _member_for(self, trip: Trip) -> Member:
+    async def _load_for(self, trip: Trip) -> Load:
         """A worker with room for it. Raises EngineLost as soon as the scheduler is lost."""
         waiting = asyncio.create_task(self._dispatch.worker_for(trip.todo, trip.not_at))
         try:
             await asyncio.wait((waiting, self._lost), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if not waiting.cancel():  # it was given one at the same moment
-                self._dispatch.ended(waiting.result(), trip.todo)
+                self._dispatch.ended(waiting.result())
             raise
         if not waiting.done():
             waiting.cancel()
@@ -150,17 +161,18 @@ class DaskCarrier:
 
     # One carriage at one worker
 
-    async def _bring(
-        self, member: Member, carriage: Carriage, tell: Tell, *, alone: bool
-    ) -> Sequence[Arrival] | None:
-        """Let one worker bring it, `alone` or with others. None: it died, was closed, or gave it back. Raises
-        _TaskFailed for what went wrong beside the carriage."""
+    async def _bring(self, load: Load, tell: Tell, *, alone: bool) -> Sequence[Arrival] | None:
+        """Let one worker bring it, `alone` or with others. None: it died, stands still, was closed, or gave
+        it back. Raises _TaskFailed for what went wrong beside the carriage."""
         self._number += 1
-        key = f"{self._run}-{self._number}"
-        self._under_way[key] = tell
-        parcel = self._parcels.put(member, key, carriage, alone=alone)
+        key, member = f"{self._run}-{self._number}", load.member
+        self._under_way[key] = _Underway(load, tell)
+        parcel = self._parcels.put(member, key, load.carriage, alone=alone)
         try:
-            await asyncio.wait((parcel.ended, member.gone, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            ends = (parcel.ended, member.gone, member.stands, self._lost)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if member.stands.done() and not parcel.ended.done():
+                member.left_behind.add(key)
             return self._arrivals(member, parcel, key)
         except asyncio.CancelledError:
             await self._stop(member, key, parcel)
@@ -169,7 +181,7 @@ class DaskCarrier:
             parcel.leave(key)
             parcel.release()
             del self._under_way[key]
-            self._dispatch.ended(member, carriage)
+            self._dispatch.ended(load)
 
     def _arrivals(self, member: Member, parcel: Parcel, key: str) -> Sequence[Arrival] | None:
         """What a parcel's task said of a carriage, if it has ended."""
@@ -248,16 +260,28 @@ class DaskCarrier:
     async def _stop_all(self, member: Member) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
         stopping = self._stopping.pop(member.address)
-        if self._lost.done() or member.gone.done():
+        if self._lost.done() or member.gone.done() or member.silent:
             return
         with suppress(OSError, TaskCancelled):
             await self._client.cancel(stopping.futures, reason="the run was stopped")
+        asking = asyncio.create_task(self._remote.stop(member.address, tuple(stopping.keys)))
+        ends = (asking, member.gone, member.stands, self._lost)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
         try:
-            await self._remote.stop(member.address, tuple(stopping.keys))
-        except WorkerSilent:
+            await asking
+        except (WorkerSilent, asyncio.CancelledError):
             member.fit = False  # it would not answer to the end of the run either
         except WorkerUnfit:
             pass  # it has nothing under way any more
+
+
+class _Underway(msgspec.Struct, eq=False):
+    """A load at a worker, who is told of it, and how far it is at its targets."""
+
+    load: Load
+    tell: Tell
+    bytes: dict[Site, int] = {}
 
 
 class _Stopping(msgspec.Struct, eq=False):

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -17,6 +16,7 @@ from distributed.versions import VersionMismatchWarning
 
 from blobflow.cluster import tasks
 from blobflow.cluster.address import Engine
+from blobflow.cluster.scratch import scratch_folder
 from blobflow.cluster.security import security_of
 from blobflow.cluster.terms import Versions, versions_here
 from blobflow.cluster.worker_side import WorkerOptions, WorkerSide
@@ -59,7 +59,7 @@ async def _local_cluster(workers: int, settings: Settings) -> AsyncIterator[Loca
     where they don't start."""
     options = WorkerOptions(settings=settings, ignores_interrupts=True)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="blobflow-workers-"))
+        folder = stack.enter_context(scratch_folder())
         stack.enter_context(worker_configuration())
         cluster = LocalCluster(
             n_workers=workers,

@@ -19,6 +19,7 @@ from blobflow.cluster.demand import show_demand
 from blobflow.cluster.dispatch import Dispatch
 from blobflow.cluster.members import Members
 from blobflow.cluster.progress import TOPIC, RunFigures
+from blobflow.cluster.pulse import Pulse, silence_seconds
 from blobflow.cluster.remote import RemoteRun
 from blobflow.cluster.terms import terms_of
 from blobflow.cluster.when_needed import CarrierWhenNeeded
@@ -77,6 +78,7 @@ async def _open(
         stack.push_async_callback(coordinator.end)
         await coordinator.begin()
         yield coordinator.carrier
+        coordinator.complete = True
 
 
 class _Coordinator:
@@ -99,9 +101,11 @@ class _Coordinator:
         self._members = Members(client, remote, settings, observe, self._changed, str(engine))
         self._dispatch = Dispatch(lambda: self._members.fit, settings, meter.waits, str(engine))
         self.carrier = DaskCarrier(run, client, remote, self._members, self._dispatch, observe, hosts.known)
+        self._pulse = Pulse(remote, self._members, self.carrier.lose, str(engine), silence_seconds())
         self._figures = RunFigures(run, meter, observe, self.carrier.moved, self.carrier.arrived)
         self.carrier.on_news = self._figures.take
         self._tasks: list[asyncio.Task[None]] = []
+        self.complete = False  # nothing cut the run short
 
     async def begin(self) -> None:
         """Find the workers. Raises EngineLost."""
@@ -110,6 +114,7 @@ class _Coordinator:
         await self._members.begin()
         self._tasks = [
             asyncio.create_task(self._members.follow()),
+            asyncio.create_task(self._pulse.watch()),
             asyncio.create_task(self._watch()),
             asyncio.create_task(show_demand(self._client, self._run, lambda: self._dispatch.wanting)),
         ]
@@ -123,9 +128,9 @@ class _Coordinator:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._dispatch.close()
-        if self._client.status == "running":
+        if self._client.status == "running" and not self.carrier.is_lost:
             self._client.unsubscribe_topic("all")
-            for news in await self._members.end():
+            for news in await self._members.end(complete=self.complete):
                 self._figures.take(news)
         self._figures.close()
 
@@ -148,7 +153,7 @@ class _Coordinator:
 
     def _news(self, event: tuple[float, Any]) -> None:
         news = self._figures.take(event[1])
-        if news is not None and news.leaving:
-            member = self._members.by_name(news.worker)
-            if member is not None:
-                member.leaves = True
+        member = None if news is None else self._members.by_name(news.worker)
+        if news is not None and member is not None:
+            member.hear()
+            member.leaves = member.leaves or news.leaving

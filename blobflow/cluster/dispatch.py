@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterable
 import msgspec
 
 from blobflow.cluster.members import Member, hosts_of
+from blobflow.cluster.standing import Load, StandingHosts, elsewhere
+from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Carriage
 from blobflow.settings import Settings
 from blobflow.waits import OpenWait, Waits
@@ -21,7 +23,7 @@ class _Waiting(msgspec.Struct, eq=False):
     carriage: Carriage
     hosts: frozenset[str]
     not_at: Collection[str]
-    given: asyncio.Future[Member]
+    given: asyncio.Future[Load]
 
 
 class Dispatch:
@@ -38,20 +40,26 @@ class Dispatch:
         self._waiting: dict[_Waiting, None] = {}
         self._at_hosts: Counter[str] = Counter()
         self._open_wait: OpenWait | None = None
+        self._standing = StandingHosts()
 
     def capacity(self) -> int:
-        """Carriages that are worth having: at workers, and here."""
-        return AHEAD + sum(self._room(each) for each in self._fit())
+        """Carriages that are worth having: at workers, and here. Those that are for targets alone that stand
+        still keep nobody's place."""
+        hosts = self._standing.hosts()
+        waiting = self._waiting if hosts else ()
+        for_them = sum(not elsewhere(each.carriage, hosts) for each in waiting)
+        return AHEAD + sum(self._room(each) for each in self._fit()) + for_them + self._standing.loads
 
     @property
     def wanting(self) -> int:
         """Carriages that wait here and would go to another worker, if there were one."""
         return sum(self._below_limits(each.hosts) for each in self._waiting)
 
-    async def worker_for(self, carriage: Carriage, not_at: Collection[str]) -> Member:
+    async def worker_for(self, carriage: Carriage, not_at: Collection[str]) -> Load:
         """A worker that has room for it now, in its turn; it is counted as begun there (see `ended`). At the
-        addresses `not_at` it was tried already."""
-        given: asyncio.Future[Member] = asyncio.get_running_loop().create_future()
+        addresses `not_at` it was tried already. Where one of its targets stands still and has no room, the
+        load is for its others alone."""
+        given: asyncio.Future[Load] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(carriage, frozenset(hosts_of(carriage)), not_at, given)
         self._waiting[waiting] = None
         try:
@@ -59,16 +67,28 @@ class Dispatch:
             return await given
         except asyncio.CancelledError:
             if given.done() and not given.cancelled():
-                self.ended(given.result(), carriage)
+                self.ended(given.result())
             raise
         finally:
             self._waiting.pop(waiting, None)
             self._tell()
 
-    def ended(self, member: Member, carriage: Carriage) -> None:
-        """A worker has a carriage no more."""
-        member.end(carriage)
-        self._at_hosts.subtract(hosts_of(carriage))
+    def moved(self, target: Site) -> None:
+        """Something has got further at a target."""
+        self._standing.moved(target.registry)
+
+    def arrived(self, load: Load, target: Site) -> None:
+        """A load is at one of its targets: it keeps no room there, nor where it was read."""
+        left = self._standing.arrived(load, target)
+        load.member.at_hosts.subtract(left)
+        self._at_hosts.subtract(left)
+        self.serve()
+
+    def ended(self, load: Load) -> None:
+        """A worker has a load no more."""
+        self._standing.end(load)
+        load.member.end(load.carriage, load.hosts)
+        self._at_hosts.subtract(load.hosts)
         self.serve()
 
     def others(self, carriage: Carriage, not_at: Collection[str]) -> bool:
@@ -84,14 +104,16 @@ class Dispatch:
         if not self._waiting:
             return
         members = self._fit()
+        self._standing.look()
         full: set[frozenset[str]] = set()  # most are for the same hosts: one look says it for all
         for waiting in list(self._waiting):
             if waiting.given.done() or waiting.hosts in full:
                 continue
-            if (member := self._choose(waiting, members)) is not None:
-                member.begin(waiting.carriage)
-                self._at_hosts.update(waiting.hosts)
-                waiting.given.set_result(member)
+            if (load := self._load_for(waiting, members)) is not None:
+                load.member.begin(load.carriage)
+                self._standing.begin(load)
+                self._at_hosts.update(load.hosts)
+                waiting.given.set_result(load)
             elif not waiting.not_at:
                 full.add(waiting.hosts)
         self._tell()
@@ -101,14 +123,25 @@ class Dispatch:
         self._waiting.clear()
         self._tell()
 
-    def _choose(self, waiting: _Waiting, members: list[Member]) -> Member | None:
-        carriage, hosts = waiting.carriage, waiting.hosts
+    def _load_for(self, waiting: _Waiting, members: list[Member]) -> Load | None:
+        whole = waiting.carriage
+        if (member := self._choose(whole, waiting.not_at, members)) is not None:
+            return Load(member, whole)
+        moving = elsewhere(whole, self._standing.hosts())
+        if not moving or moving == whole.targets:
+            return None
+        part = msgspec.structs.replace(whole, targets=moving)
+        member = self._choose(part, waiting.not_at, members)
+        return None if member is None else Load(member, part)
+
+    def _choose(self, carriage: Carriage, not_at: Collection[str], members: list[Member]) -> Member | None:
+        hosts = hosts_of(carriage)
         if not self._below_limits(hosts):
             return None
         fitting = [each for each in members if each.may_take(carriage, limited=self._is_limited)]
-        untried = [each for each in fitting if each.address not in waiting.not_at]
+        untried = [each for each in fitting if each.address not in not_at]
         able = [each for each in untried if not each.away_from & {"", *hosts}]
-        if not able and not self.others(carriage, waiting.not_at):
+        if not able and not self.others(carriage, not_at):
             able = untried or fitting  # all that there are have failed somehow: one of them, then
         return min(able, key=lambda each: (each.bytes, each.carriages, each.at), default=None)
 
@@ -128,7 +161,7 @@ class Dispatch:
         if member.shares is None or member.rests or member.leaves:
             return 0
         most = max(each.streams for each in (member.shares.usual, *member.shares.hosts.values()))
-        return min(member.threads, most + 1)
+        return min(member.places, most + 1)
 
     def _tell(self) -> None:
         """Say that there is no worker, as long as there is none and something waits for one."""

@@ -25,17 +25,28 @@ from blobflow.settings import Settings
 
 # Seconds after which the scheduler is asked who is there, if it has told of nobody who came or went.
 LOOK_SECONDS = 5.0
+# Seconds in which those who come begin together, so that the first one does not get all that waits.
+JOIN_SECONDS = 5.0
+
+
+# The resource by which a worker says how many blobs it carries at once, where it has more threads.
+PLACES = "blobflow-blobs"
 
 
 class Member:
     """A worker. `fit`: it may be given carriages of this run; `reason`: the end of a sentence that says why
     not. `away_from`: hosts with which it failed where others did not, "" for all of them. `gone` is done when
-    it is not in the cluster any more; it `left` if it was not lost."""
+    it is not in the cluster any more; it `left` if it was not lost. `silent`: it answers nothing;
+    `stands` is done when what it has goes elsewhere for that, and `left_behind` are the keys of it. `heard`:
+    when it was heard of last, by the loop's clock. It has `places` for carriages, and as many `threads` for
+    those and for others of which a target stands still (`standing`)."""
 
-    def __init__(self, address: str, name: str, threads: int, at: int) -> None:
+    def __init__(self, address: str, name: str, threads: int, at: int, places: int | None = None) -> None:
         self.address = address
         self.name = name
         self.threads = threads
+        self.places = min(threads, places or threads)
+        self.standing = 0
         self.at = at
         self.fit = False
         self.reason = ""
@@ -45,9 +56,18 @@ class Member:
         self.away_from: set[str] = set()
         self.shares: Shares | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.silent = False
+        self.stands: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left_behind: set[str] = set()
+        self.heard = 0.0
+        self.hear()
         self.carriages = 0
         self.bytes = 0
         self.at_hosts: Counter[str] = Counter()
+
+    def hear(self) -> None:
+        """It has said something."""
+        self.heard = asyncio.get_running_loop().time()
 
     def begin(self, carriage: Carriage) -> None:
         """It is given a carriage."""
@@ -55,18 +75,18 @@ class Member:
         self.bytes += carriage.blob.size
         self.at_hosts.update(hosts_of(carriage))
 
-    def end(self, carriage: Carriage) -> None:
-        """It has it no more."""
+    def end(self, carriage: Carriage, hosts: Iterable[str]) -> None:
+        """It has it no more; `hosts`: those that the carriage had not left before."""
         self.carriages -= 1
         self.bytes -= carriage.blob.size
-        self.at_hosts.subtract(hosts_of(carriage))
+        self.at_hosts.subtract(hosts)
 
     def may_take(self, carriage: Carriage, *, limited: Callable[[str], bool]) -> bool:
         """Whether it has room for a carriage. At hosts that nobody `limited` it gets one more than it may
         move at once, so that it never waits for the next one."""
         if not self.fit or self.rests or self.leaves or self.gone.done() or self.shares is None:
             return False
-        if self.carriages >= self.threads:
+        if self.carriages >= min(self.threads, self.places + self.standing):
             return False
         for host in hosts_of(carriage):
             share = self.shares.at(host)
@@ -105,6 +125,7 @@ class Members:
         self._told: tuple[str, ...] = ()
         self._excluded: set[str] = set()
         self._silent: set[str] = set()
+        self._opening: dict[Member, asyncio.Task[None]] = {}
         self._shared_by: set[str] = set()
 
     @property
@@ -118,6 +139,11 @@ class Members:
         """Those who are there, and can't work for this run."""
         return [each for each in self._members.values() if each.reason]
 
+    @property
+    def there(self) -> list[Member]:
+        """All who are in the cluster."""
+        return list(self._members.values())
+
     def by_name(self, name: str) -> Member | None:
         """The worker of that name."""
         return next((each for each in self._members.values() if each.name == name), None)
@@ -129,6 +155,28 @@ class Members:
     def unfit_now(self, member: Member, reason: str) -> None:
         """A worker turned out to be of no use for this run."""
         member.fit, member.reason = False, reason
+        self._look.set()
+
+    def silent_now(self, member: Member, seconds: float) -> None:
+        """A worker does not answer: what it has goes to others."""
+        self._gives_up(member)
+        held = "what it had goes to others, and it" if member.carriages else "it"
+        self._tell_silent(member, f"has not answered for {seconds:.0f} s; {held} gets no work before it does")
+        self._changed()
+        self._look.set()
+
+    def _gives_up(self, member: Member) -> None:
+        member.fit, member.silent = False, True
+        if not member.stands.done():
+            member.stands.set_result(None)
+
+    def answers_again(self, member: Member) -> None:
+        """A worker that was silent has nothing under way, and may be asked in again."""
+        member.silent = False
+        member.left_behind.clear()
+        if member.stands.done():
+            member.stands = asyncio.get_running_loop().create_future()
+        member.hear()
         self._look.set()
 
     def event(self, event: tuple[float, Any]) -> None:
@@ -146,6 +194,8 @@ class Members:
     async def begin(self) -> None:
         """Find out who is there. Raises EngineLost if there are workers, and none of them is fit."""
         await self._update()
+        while self._opening and not self.fit:
+            await asyncio.wait(self._opening.values(), return_when=asyncio.FIRST_COMPLETED)
         if self.unfit and not self.fit:
             reasons = "; ".join(f"worker {each.name} {each.reason}" for each in self.unfit[:3])
             more = f"; and {len(self.unfit) - 3} others" if len(self.unfit) > 3 else ""
@@ -167,11 +217,13 @@ class Members:
         if member.shares is not None:
             await self._try(member, self._remote.open(member.address, member.shares))
 
-    async def end(self) -> list[str]:
-        """End the run at all workers. Returns their last news."""
+    async def end(self, *, complete: bool) -> list[str]:
+        """End the run at all workers, `complete` or not. Returns their last news."""
+        for opening in self._opening.values():
+            opening.cancel()
         fit = self.fit
         ended = await asyncio.gather(
-            *(self._remote.end(each.address) for each in fit), return_exceptions=True
+            *(self._remote.end(each.address, complete=complete) for each in fit), return_exceptions=True
         )
         return [news for news in ended if isinstance(news, str)]
 
@@ -185,11 +237,10 @@ class Members:
         for address, each in there.items():
             member = self._members.get(address) or self._come(address, each)
             member.rests = each.get("status") not in ("running", "init")
-            if not member.fit and not member.reason:
+            if not (member.fit or member.reason or member.silent or member in self._opening):
                 came.append(member)
-        if came or self._shared_by != {each.address for each in self.fit}:
+        if came or self._shared_by != {each.address for each in self._sharing}:
             await self._admit(came)
-            self._shared_by = {each.address for each in self.fit}
         self._changed()
 
     async def _ask_scheduler(self) -> dict[str, Any] | None:
@@ -206,7 +257,9 @@ class Members:
     def _come(self, address: str, described: dict[str, Any]) -> Member:
         self._came += 1
         name = printable(str(described.get("name", address)), 80)
-        member = Member(address, name, max(1, int(described.get("nthreads", 1))), self._came)
+        places = (described.get("resources") or {}).get(PLACES)
+        threads = max(1, int(described.get("nthreads", 1)))
+        member = Member(address, name, threads, self._came, places and max(1, int(places)))
         self._members[address] = member
         return member
 
@@ -215,19 +268,34 @@ class Members:
         del self._members[member.address]
         member.gone.set_result(None)
 
+    @property
+    def _sharing(self) -> list[Member]:
+        """Those among whom the limits are shared out."""
+        opening = (each for each in self._opening if not each.fit and not each.gone.done())
+        return [*self.fit, *opening]
+
     async def _admit(self, came: list[Member]) -> None:
         """Share out the limits among those who are there and those who came. Who was there before has less
-        before anybody else has more."""
+        before anybody else has more. Who takes long to begin joins later, and holds nobody up."""
         before = self.fit
-        shares = self._shares(before + came)
+        shares = self._shares([*self._sharing, *came])
         await self._share(before, shares)
-        opening = []
         for member in came:
             member.shares = shares[member.address]
-            opening.append(self._try(member, self._remote.open(member.address, member.shares)))
-        await asyncio.gather(*opening)
-        if any(not member.fit for member in came):
-            await self._share(self.fit, self._shares(self.fit))
+            self._opening[member] = asyncio.create_task(self._open(member, member.shares))
+        if opening := [self._opening[member] for member in came]:
+            await asyncio.wait(opening, timeout=JOIN_SECONDS)
+        sharing = self._sharing
+        if {each.address for each in sharing} != shares.keys():
+            await self._share(self.fit, self._shares(sharing))
+        self._shared_by = {each.address for each in self._sharing}
+
+    async def _open(self, member: Member, shares: Shares) -> None:
+        try:
+            await self._try(member, self._remote.open(member.address, shares))
+        finally:
+            del self._opening[member]
+            self._look.set()
 
     def _shares(self, members: Iterable[Member]) -> dict[str, Shares]:
         return share_out(self._settings, [each.address for each in members])
@@ -247,13 +315,18 @@ class Members:
         except WorkerUnfit as error:
             member.fit, member.reason = False, error.message
         except WorkerSilent as error:
-            member.fit = False  # gone, as the scheduler will say; else it is asked again
-            if error.late and member.name not in self._silent:
-                self._silent.add(member.name)
-                sentence = f"worker {member.name} {error.message}; it gets no work before it does"
-                self._observe(Warned(sentence))
+            self._gives_up(member)  # gone, as the scheduler will say; else it is asked again
+            if error.late:
+                self._tell_silent(member, f"{error.message}; it gets no work before it does")
         else:
             member.fit, member.reason = True, ""
+            member.hear()
+            self._silent.discard(member.name)
+
+    def _tell_silent(self, member: Member, words: str) -> None:
+        if member.name not in self._silent:
+            self._silent.add(member.name)
+            self._observe(Warned(f"worker {member.name} {words}"))
 
     def _tell(self) -> None:
         names = tuple(each.name for each in self.fit)

@@ -42,8 +42,11 @@ Publish = Callable[[News], None]
 class RunOnWorker:
     """Brings carriages of one run, and tells about it. Made by `open_run`; used from one event loop."""
 
-    def __init__(self, run: str, name: str, copies: CopyWorker, meter: Meter, limits: WorkerLimits) -> None:
-        self._run = run
+    def __init__(
+        self, terms: RunTerms, name: str, copies: CopyWorker, meter: Meter, limits: WorkerLimits
+    ) -> None:
+        self._run = run = terms.run
+        self._targets = terms.targets
         self.name = name
         self.part = uuid.uuid4().hex
         self._copies = copies
@@ -97,6 +100,12 @@ class RunOnWorker:
             del self._given_up[next(iter(self._given_up))]
         if tasks:
             await asyncio.wait(tasks)
+
+    def cancel_abandoned_uploads(self) -> None:
+        """Cancel the upload sessions that killed workers left in this one's store, at the run's targets; in
+        the background, for which the run's end waits."""
+        if self._limits.registries is not None:
+            self._limits.registries.cancel_abandoned_uploads(self._targets)
 
     def share(self, shares: Shares) -> None:
         """Keep these limits from now on."""
@@ -210,7 +219,7 @@ async def open_run(
     settings, meter = under_terms(own, terms), Meter()
     limits = WorkerLimits(settings, shares)
     async with _open_services(settings, limits, meter) as services, CopyWorker(services, name) as copies:
-        run = RunOnWorker(terms.run, name, copies, meter, limits)
+        run = RunOnWorker(terms, name, copies, meter, limits)
         telling = asyncio.create_task(run.publish_all(publish))
         try:
             yield run

@@ -45,9 +45,9 @@ async def stop_carriages(run: str, keys: tuple[str, ...], dask_worker: Any) -> N
     await (await side_of(dask_worker)).stop(run, keys)
 
 
-async def end_run(run: str, dask_worker: Any) -> str:
+async def end_run(run: str, complete: bool, dask_worker: Any) -> str:
     """See `WorkerSide.end`."""
-    return await (await side_of(dask_worker)).end(run)
+    return await (await side_of(dask_worker)).end(run, complete=complete)
 
 
 def scheduler_versions(dask_scheduler: Any) -> dict[str, Any]:
@@ -57,4 +57,4 @@ def scheduler_versions(dask_scheduler: Any) -> dict[str, Any]:
 
 
 def nothing() -> None:
-    """The task of `demand`, which never runs."""
+    """What shows that a worker answers; and the task of `demand`, which never runs."""

@@ -14,7 +14,7 @@ from blobflow.transports.registry import HostSettings, Profile
 from blobflow.version import __version__
 
 # Changes with whatever coordinator and workers say to each other.
-FORMAT = 1
+FORMAT = 2
 
 
 class Versions(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ class Trip:
 
     def __init__(self, carriage: Carriage) -> None:
         self.todo = carriage
+        self._planned = carriage.source
         self.found: dict[Site, Arrival] = {}
         self.not_at: set[str] = set()
         self.failures: list[Failure] = []
@@ -46,7 +47,8 @@ class Trip:
         return self._returns > 0
 
     def came_back(self, member: Member, *, died: bool) -> None:
-        """A worker brought nothing: it `died`, was closed, or gave the carriage back."""
+        """A worker brought nothing: it `died` or stands still, was closed, or gave the carriage
+        back."""
         self._returns += 1
         if died:
             self._deaths.append(member.name)
@@ -67,19 +69,30 @@ class Trip:
         self._leave(())
 
     def take(self, member: Member, arrivals: Sequence[Arrival], *, reached: set[str], others: bool) -> None:
-        """A worker said what became of it. What may go well at `others` is left to do; `reached`: the hosts
-        with which it went well anywhere."""
-        self.not_at.add(member.address)
-        again = []
+        """A worker said what became of it, or of a part. What may go well at `others` is left to do, and so
+        is what the worker was not given: that is read where the blob is by now. `reached`: the hosts with
+        which it went well anywhere."""
+        if any(arrival.error for arrival in arrivals):
+            self.not_at.add(member.address)
+        told = {arrival.target for arrival in arrivals}
+        again = [target for target in self.todo.targets if target not in told]
+        nearest = self._planned
         for arrival in arrivals:
             self.found[arrival.target] = arrival
             if arrival.error is None:
+                nearest = arrival.target if again else nearest
                 reached |= {self.todo.source.registry, arrival.target.registry}
-            elif (failure := self._of_worker(member, arrival)) is not None:
+                continue
+            failure = self._of_worker(member, arrival)
+            if failure is not None:
                 self.failures.append(failure)
                 proven = failure.host in reached
                 if others and (proven or len(self.not_at) < MAX_UNPROVEN):
                     again.append(arrival.target)
+                    continue
+            if arrival.error.side == "source" and self.todo.source != self._planned:
+                again.append(arrival.target)  # the source itself was not asked for it
+        self.todo = msgspec.structs.replace(self.todo, source=nearest)
         self._leave(again)
 
     def blamed(self) -> list[Failure]:

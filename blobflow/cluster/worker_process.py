@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -20,6 +19,8 @@ from distributed.core import Status
 
 from blobflow.cluster.address import Engine
 from blobflow.cluster.connecting import quiet_logs, unconnected, worker_configuration
+from blobflow.cluster.members import PLACES
+from blobflow.cluster.scratch import scratch_folder
 from blobflow.cluster.security import security_of
 from blobflow.cluster.worker_side import WorkerOptions, WorkerSide
 from blobflow.errors import ConnectFailed, EngineLost, UntrustedPeer
@@ -71,11 +72,13 @@ class WorkerProcess:
         security = security_of(self._engine)
         side = WorkerSide(WorkerOptions(store=self._place.store))
         host, port = self._place.listen or (None, 0)
-        with TemporaryDirectory(prefix="blobflow-worker-") as folder, worker_configuration(), quiet_logs():
+        with scratch_folder() as folder, worker_configuration(), quiet_logs():
             await self._find_scheduler(security)
             worker: Any = _EndingWorker(
                 self._engine.address,
-                nthreads=self._place.connections,
+                # Twice as many: a blob keeps its thread while one of its targets does not answer.
+                nthreads=2 * self._place.connections,
+                resources={PLACES: self._place.connections},
                 name=name,
                 host=host,
                 port=port,

@@ -123,12 +123,15 @@ class WorkerSide(WorkerPlugin):
         if (found := self._runs.get(run)) is not None:
             await found.touch().stop(keys)
 
-    async def end(self, run: str) -> str:
-        """A run is over. Returns the last news of it, packed; "" for a run that is not here."""
+    async def end(self, run: str, *, complete: bool) -> str:
+        """A run is over; `complete`: by itself, so that upload sessions of workers that were killed here are
+        of no use any more. Returns the last news of it, packed; "" for a run that is not here."""
         found = self._runs.pop(run, None)
         self._opening.pop(run, None)
         if found is None:
             return ""
+        if complete:
+            found.run.cancel_abandoned_uploads()
         await found.close()
         return pack_news(found.run.news())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -80,6 +80,11 @@ class Journal(Protocol):
         """
         ...
 
+    def abandoned_uploads(self, origin: str) -> Sequence[tuple[str, Digest]]:
+        """The sessions there of processes that were killed while they sent: repositories and blobs. One that
+        was left on purpose, for a later push, is none of them."""
+        ...
+
     def record_upload(
         self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool
     ) -> bool:
@@ -134,6 +139,9 @@ class NullJournal:
 
     def take_upload(self, origin: str, repository: str, digest: Digest) -> Upload | None:
         return None
+
+    def abandoned_uploads(self, origin: str) -> Sequence[tuple[str, Digest]]:
+        return ()
 
     def record_upload(
         self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool

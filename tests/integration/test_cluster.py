@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import msgspec
 import pytest
 
 from blobflow import Client, Pair, Settings
-from blobflow.cluster import connecting, members, remote, worker_process
+from blobflow.cluster import connecting, coordinator, members, remote, standing, worker_process
 from blobflow.cluster.address import parse_scheduler
 from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import Versions
 from blobflow.cluster.worker_side import PLUGIN
+from blobflow.content import Upload
 from blobflow.errors import ConnectFailed, EngineLost
 from blobflow.events import Event, StepStarted, Warned, WorkersChanged
+from blobflow.oci import Digest
 from blobflow.oci.sample_images import sample_set
 from blobflow.transports.registry import HostSettings
 from blobflow.transports.registry.http.proxies import single_proxy
+from blobflow.transports.store import Store, StoreJournal
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.dask_cluster import DaskCluster, dask_cluster
 from tests.scenarios.limited_registry import pairs_of
@@ -106,6 +111,13 @@ def sessions_left(registry: JournallingRegistry) -> int:
     return opened - deleted - sum(each.method == "PUT" and each.status == 201 for each in uploads)
 
 
+def open_session(host: str) -> str:
+    """Begin an upload by hand: its Location."""
+    url = f"http://{host}/v2/app/blobs/uploads/"
+    with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=HANGS_AFTER) as answer:
+        return urljoin(url, str(answer.headers["Location"]))
+
+
 def worker_of(field: Field, digest: str) -> str:
     """The last worker that began with a blob."""
     workers = [e.worker for e in field.told(StepStarted) if e.kind == "copy" and e.digest == digest]
@@ -140,6 +152,32 @@ async def test_two_targets_read_a_blob_once(field: Field, tmp_path: Path) -> Non
         assert reads(field.source) == uploads(other) == dict.fromkeys(SMALL.blobs, 1)
 
 
+async def test_a_target_that_hangs_keeps_no_blob_from_another(
+    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the one has that works is whole while the other takes nothing; that one gets it from there."""
+    monkeypatch.setattr(standing, "STANDS_SECONDS", 0.05)
+    monkeypatch.setattr(members, "LOOK_SECONDS", 0.05)
+    async with registries(tmp_path, ("hanging",)) as (hanging,), asyncio.TaskGroup() as tasks:
+        until = asyncio.Event()
+        for method in ("POST", "PUT", "PATCH"):
+            hanging.faults.add(Fault(method, "/blobs/uploads/", times=0, act=Stall(after=0, until=until)))
+        field.targets.append(hanging)
+        for name in ("one", "two"):
+            await field.cluster.add(name, threads=2)
+        hosts = {hanging.host: HostSettings(connections=2)}
+        run = tasks.create_task(field.mirror(hosts=hosts))
+        while len(uploads(field.targets[0])) < len(SMALL.blobs):
+            assert not run.done()
+            await asyncio.sleep(0.01)
+        assert not uploads(hanging)
+        until.set()
+    assert run.result().ok
+    assert reads(field.source) == dict.fromkeys(SMALL.blobs, 1)
+    for target in field.targets:
+        assert uploads(target) == dict.fromkeys(SMALL.blobs, 1)
+
+
 async def test_the_connections_of_a_host_are_those_of_all_workers_together(field: Field) -> None:
     for name in ("one", "two", "three"):
         await field.cluster.add(name)
@@ -170,6 +208,98 @@ async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> N
     assert worker_of(field, digest) != killed
 
 
+async def test_a_worker_that_stands_still_loses_what_it_has_and_its_late_result_changes_nothing(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blob is read once more by the other one, and is there twice at most; it is told of once."""
+    standing: set[str] = set()
+
+    async def ask(self: remote.RemoteRun, worker: str, *arguments: object) -> None:
+        if worker in standing:
+            raise remote.WorkerSilent("has not answered for 1 s")
+
+    async def answers(self: remote.RemoteRun, seconds: float) -> bool:
+        return True
+
+    monkeypatch.setattr(remote.RemoteRun, "ping", ask)
+    monkeypatch.setattr(remote.RemoteRun, "stop", ask)
+    monkeypatch.setattr(remote.RemoteRun, "scheduler_answers", answers)
+    monkeypatch.setattr(coordinator, "silence_seconds", lambda: 0.2)
+    late, again, woken, arrive = (asyncio.Event() for _ in range(4))
+    for name in ("one", "two"):
+        await field.cluster.add(name)
+    async with asyncio.TaskGroup() as tasks:
+        field.source.faults.add(Fault("GET", "/blobs/", act=Stall(after=1, until=woken, reached=late)))
+        run = tasks.create_task(field.mirror(concurrency=2))
+        await asyncio.wait_for(late.wait(), HANGS_AFTER)
+        digest = first_read(field.source)
+        field.source.faults.add(Fault("GET", digest, act=Stall(after=1, until=arrive, reached=again)))
+        stood = worker_of(field, digest)
+        standing.add(field.cluster.workers[stood].address)
+        await asyncio.wait_for(again.wait(), HANGS_AFTER)
+        woken.set()
+        while digest not in uploads(field.targets[0]):  # noqa: ASYNC110  the late result
+            await asyncio.sleep(0.01)
+        arrive.set()
+    report = run.result()
+    assert report.ok
+    assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
+    assert uploads(field.targets[0]) - Counter(SMALL.blobs.keys()) <= Counter({digest: 1})
+    assert sum(each.copies for each in report.run.workers) == len(SMALL.blobs)
+    assert worker_of(field, digest) != stood
+    (sentence,) = (event.message for event in field.told(Warned))
+    assert sentence.startswith(f"worker {stood} has not answered for 0 s; what it had goes to others")
+
+
+async def test_nobody_is_blamed_for_a_scheduler_that_stands_still(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(self: remote.RemoteRun, worker: str, *arguments: object) -> None:
+        raise remote.WorkerSilent("has not answered for 1 s")
+
+    async def answers(self: remote.RemoteRun, seconds: float) -> bool:
+        return False
+
+    monkeypatch.setattr(remote.RemoteRun, "ping", ask)
+    monkeypatch.setattr(remote.RemoteRun, "scheduler_answers", answers)
+    monkeypatch.setattr(coordinator, "silence_seconds", lambda: 0.1)
+    until = asyncio.Event()
+    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until)))
+    await field.cluster.add("one")
+    with pytest.raises(EngineLost, match=r"scheduler at .* has not answered for 1 s.*same command") as lost:
+        await field.mirror()
+    until.set()
+    assert lost.value.exit_code == 4
+    assert not field.told(Warned)
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "cancelled"])
+async def test_what_a_killed_worker_left_open_is_cancelled_once_a_run_has_all_it_wanted(
+    complete: bool, field: Field, tmp_path: Path
+) -> None:
+    """A run that was stopped leaves it: the next one may go on with it."""
+    target, digest = field.targets[0], Digest("sha256:" + 64 * "a")
+    with closing(Store.open(tmp_path / "cluster" / "one")) as store:
+        location = await asyncio.to_thread(open_session, target.host)
+        StoreJournal(store).record_upload(target.host, "app", digest, Upload(location, 0), held=True)
+        store.state.write("UPDATE sessions SET pid = ?", 2**22 + 1)  # no process has that number
+    reached, until = asyncio.Event(), asyncio.Event()
+    if not complete:
+        field.source.faults.add(
+            Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until, reached=reached))
+        )
+    await field.cluster.add("one")
+    run = asyncio.create_task(field.mirror())
+    if complete:
+        assert (await run).ok
+    else:
+        await asyncio.wait_for(reached.wait(), HANGS_AFTER)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        until.set()
+    assert sessions_left(target) == (0 if complete else 1)
+
+
 async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Field) -> None:
     reached, until = asyncio.Event(), asyncio.Event()
     stall = Stall(after=1, until=until, reached=reached)
@@ -191,7 +321,7 @@ async def test_a_worker_that_does_not_answer_is_waited_for_once_when_a_run_is_ca
 ) -> None:
     asked = []
 
-    async def silent(self: remote.RemoteRun, worker: str, *arguments: object) -> str:
+    async def silent(self: remote.RemoteRun, worker: str, *arguments: object, **named: object) -> str:
         asked.append(worker)
         raise remote.WorkerSilent("has not answered for 60 s")
 

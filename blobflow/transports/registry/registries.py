@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -132,6 +132,13 @@ class Registries:
         """The repositories of `host[:port]`: see `tags.list_repositories`."""
         client, _ = self._host(host)
         return await list_repositories(client)
+
+    def cancel_abandoned_uploads(self, hosts: Iterable[str]) -> None:
+        """Cancel the upload sessions at those hosts that processes left which were killed: nobody goes on
+        with them any more. In the background; `close` waits for it."""
+        for host in hosts:
+            if self._journal.abandoned_uploads(host):
+                self._host(host)[1].cancel_abandoned()
 
     async def close(self) -> None:
         """Cancel the upload sessions of refused mounts that nobody used, and close all connections."""

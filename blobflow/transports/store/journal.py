@@ -7,7 +7,7 @@ Every entry is a hint that is checked before it is acted on, so an old or a lost
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from blobflow.content import Audited, Site, Upload
@@ -190,6 +190,19 @@ class StoreJournal:
         upload = Upload(url=row[0], offset=row[1])
         self.record_upload(*key, upload, held=True)
         return upload
+
+    def abandoned_uploads(self, origin: str) -> Sequence[tuple[str, Digest]]:
+        """See `Journal.abandoned_uploads`."""
+        rows = self._recall(
+            "SELECT repository, digest, pid, boot, updated FROM sessions WHERE origin = ? AND pid != 0",
+            origin,
+        )
+        return [
+            (repository, Digest(digest))
+            for repository, digest, *holder in rows
+            if (origin, repository, Digest(digest)) not in self._sending
+            and not _sends(*holder, here=self._leases.boot)
+        ]
 
     def record_upload(
         self, origin: str, repository: str, digest: Digest, upload: Upload, *, held: bool

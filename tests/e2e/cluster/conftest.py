@@ -157,12 +157,16 @@ def open_sessions(registry: Registry) -> int:
     """How many uploads were begun since `forget`, and neither ended nor given up.
 
     By the log: docker-registry 2.8.2 keeps the folder of an upload that was deleted, too. 404 is for one that
-    its registry has given up, since what came was not what its digest says.
+    its registry has given up, since what came was not what its digest says, or that has just ended.
     """
     asked = registry.requests()
-    ended = sum(r.method == "PUT" and r.status == 201 and "/blobs/uploads/" in r.path for r in asked)
-    given_up = sum(r.method == "DELETE" and r.status in (204, 404) for r in asked)
-    return asked.opened_uploads() - ended - given_up
+    over = {
+        request.path
+        for request in asked
+        if "/blobs/uploads/" in request.path
+        and (request.method, request.status) in {("PUT", 201), ("DELETE", 204), ("DELETE", 404)}
+    }
+    return asked.opened_uploads() - len(over)
 
 
 async def until_closed(registry: Registry) -> None:
@@ -170,6 +174,7 @@ async def until_closed(registry: Registry) -> None:
     deadline = time.monotonic() + HANGS_AFTER
     while left := await asyncio.to_thread(open_sessions, registry):
         assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.05)
 
 
 def told(run: Child) -> str:

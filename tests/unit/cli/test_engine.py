@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from blobflow.cli import cli
 from blobflow.cli.options.engine import EngineOptions
 from blobflow.cluster.address import Engine
+from blobflow.config_file import read_values
 from blobflow.errors import InvalidConfig, UsageError
 
 
@@ -25,6 +26,21 @@ def test_the_configuration_file_names_it_with_files_beside_itself(config: Path) 
     assert EngineOptions().resolve(config) == Engine(
         "tls://there:8786", ca=folder / "ca.pem", cert=folder / "own.pem", key=folder / "own.key"
     )
+
+
+def test_the_configuration_file_may_name_it_alone_as_the_option_does(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('engine = "local:4"\n[registry."docker.io"]\nconnections = 2\n')
+    assert EngineOptions().resolve(file) == Engine(local=4)
+    (value, _) = sorted(read_values(file), key=lambda each: each.line)
+    assert (value.host, value.key, value.value, value.line) == ("engine", "address", "local:4", 1)
+
+
+@pytest.mark.parametrize("value", ["4", '["local:4"]', "true"])
+def test_what_names_no_engine_in_the_file_is_a_sentence(value: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f"engine = {value}\n")
+    with pytest.raises(InvalidConfig, match=r"config\.toml line 1: engine: "):
+        EngineOptions().resolve(tmp_path / "config.toml")
 
 
 def test_an_option_goes_before_the_file_and_takes_its_certificates(config: Path) -> None:

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from blobflow.cluster import standing
 from blobflow.cluster.dispatch import AHEAD, Dispatch
 from blobflow.cluster.members import Member
 from blobflow.cluster.shares import share_out
+from blobflow.cluster.standing import Load
 from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Carriage
 from blobflow.settings import Settings
@@ -29,6 +31,7 @@ class Crew:
         self.settings = settings
         self.waits = Waits()
         self.dispatch = Dispatch(lambda: self.members, settings, self.waits, "dask://scheduler")
+        self.given: list[Load] = []
         self.share()
 
     def share(self) -> None:
@@ -40,7 +43,8 @@ class Crew:
         """Who gets them, of those that are given to anybody at once."""
         asked = [asyncio.create_task(self.dispatch.worker_for(each, not_at)) for each in carriages]
         await asyncio.sleep(0)
-        given = [each.result().name for each in asked if each.done()]
+        self.given += [each.result() for each in asked if each.done()]
+        given = [each.result().member.name for each in asked if each.done()]
         for each in asked:
             each.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
@@ -76,7 +80,7 @@ async def test_who_came_late_gets_no_more_than_others_have_left() -> None:
     crew.members.append(Member("b", "b", 8, 1))
     crew.share()
     assert await crew.give(carriage()) == []
-    crew.dispatch.ended(crew.members[0], carriage())
+    crew.dispatch.ended(crew.given[0])
     assert await crew.give(carriage()) == ["b"]
 
 
@@ -105,7 +109,7 @@ async def test_it_is_said_that_there_is_no_worker_as_long_as_there_is_none() -> 
     crew.members.append(Member("a", "a", 8, 0))
     crew.share()
     crew.dispatch.serve()
-    assert (await waiting).name == "a"
+    assert (await waiting).member.name == "a"
     assert not crew.waits.now()
     assert crew.dispatch.wanting == 0
 
@@ -113,7 +117,7 @@ async def test_it_is_said_that_there_is_no_worker_as_long_as_there_is_none() -> 
 async def test_one_that_is_cancelled_while_it_waits_takes_nobodys_place() -> None:
     crew = Crew("a", Settings(concurrency=1))
     assert await crew.give(carriage(), carriage(), carriage()) == ["a"]
-    crew.dispatch.ended(crew.members[0], carriage())
+    crew.dispatch.ended(crew.given[0])
     assert crew.members[0].carriages == 0
     assert await crew.give(carriage()) == ["a"]
 
@@ -124,3 +128,47 @@ async def test_capacity_follows_the_workers() -> None:
     crew.members.pop()
     crew.share()
     assert crew.dispatch.capacity() == AHEAD + 5
+
+
+BOTH = (Site("to", "app"), Site("too", "app"))
+
+
+def for_both() -> Carriage:
+    return Carriage(blob_of(bytes(10)), Site("from", "app"), BOTH)
+
+
+async def test_what_is_for_a_full_target_that_stands_still_goes_to_the_others_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crew = Crew("a", Settings(hosts={"too": HostSettings(connections=1)}))
+    assert await crew.give(for_both()) == ["a"]
+    crew.dispatch.arrived(crew.given[0], BOTH[0])
+    assert await crew.give(for_both()) == [], "full, and may only be slow"
+    monkeypatch.setattr(standing, "STANDS_SECONDS", 0)
+    assert await crew.give(for_both()) == ["a"]
+    assert [each.carriage.targets for each in crew.given] == [BOTH, BOTH[:1]]
+    monkeypatch.undo()
+    crew.dispatch.moved(BOTH[1])
+    assert await crew.give(for_both()) == []
+    crew.dispatch.ended(crew.given[0])
+    assert await crew.give(for_both()) == ["a"]
+    assert crew.given[-1].carriage.targets == BOTH
+
+
+async def test_a_target_that_stands_still_keeps_no_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(
+        "a", Settings(hosts={"too": HostSettings(connections=1), "from": HostSettings(connections=1)})
+    )
+    crew.members[0].places = 1
+    before = crew.dispatch.capacity()
+    assert await crew.give(for_both()) == ["a"]
+    crew.dispatch.arrived(crew.given[0], BOTH[0])
+    assert await crew.give(carriage()) == [], "its thread"
+    monkeypatch.setattr(standing, "STANDS_SECONDS", 0)
+    assert await crew.give(carriage()) == ["a"]
+    assert crew.dispatch.capacity() == before + 1
+    for load in crew.given:
+        crew.dispatch.ended(load)
+    assert crew.dispatch.capacity() == before
+    assert (crew.members[0].carriages, crew.members[0].standing) == (0, 0)
+    assert not +crew.members[0].at_hosts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from blobflow.cluster.terms import RunTerms, Versions, terms_of, under_terms
+from blobflow.cluster.terms import FORMAT, RunTerms, Versions, terms_of, under_terms
 from blobflow.settings import Settings
 from blobflow.transports.registry import ClientCertificate, Credentials, HostSettings, TlsSettings
 from blobflow.transports.registry.http.proxies import single_proxy
@@ -61,4 +61,5 @@ def test_versions_differ_by_one_sentence() -> None:
     assert here.difference(here) == ""
     assert here.difference(Versions("1.1", "3.11")) == "has blobflow 1.1, and this is 1.0"
     assert here.difference(Versions("1.0", "3.12")) == "runs Python 3.12, and this is 3.11"
-    assert here.difference(Versions("1.0", "3.11", 2)) == "speaks format 2 of carriages, and this is 1"
+    other = Versions("1.0", "3.11", FORMAT + 1)
+    assert here.difference(other) == f"speaks format {FORMAT + 1} of carriages, and this is {FORMAT}"

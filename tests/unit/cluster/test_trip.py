@@ -112,3 +112,16 @@ async def test_workers_that_close_are_no_deaths(members: list[Member]) -> None:
     for _ in range(50):
         way.came_back(members[0], died=False)
     assert way.todo.targets
+
+
+async def test_what_a_worker_was_not_given_is_read_where_the_blob_is_by_now_and_else_at_its_source(
+    members: list[Member],
+) -> None:
+    way, reached = trip(TARGET, OTHER), set[str]()
+    way.take(members[0], [Arrival(TARGET, None)], reached=reached, others=True)
+    assert (way.todo.source, way.todo.targets) == (TARGET, (OTHER,))
+    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=False)
+    assert (way.todo.source, way.todo.targets) == (SOURCE, (OTHER,))
+    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=False)
+    assert not way.todo.targets
+    assert way.found[OTHER].error is not None

@@ -370,6 +370,21 @@ def test_an_upload_session_is_one_process_s_until_that_is_gone_or_leaves_it(tmp_
         assert StoreJournal(store).take_upload(*where) == UPLOAD
 
 
+def test_abandoned_uploads_are_those_of_killed_processes(tmp_path: Path) -> None:
+    where = "host", "a/b", DIGEST
+    with closing(Store.open(tmp_path)) as store:
+        journal = StoreJournal(store)
+        assert journal.record_upload(*where, UPLOAD, held=True)
+        store.state.write("UPDATE sessions SET pid = 1")
+        assert not StoreJournal(store).abandoned_uploads("host"), "process 1 lives"
+        store.state.write("UPDATE sessions SET pid = ?", 2**22 + 1)
+        assert not journal.abandoned_uploads("host"), "this process sends to it"
+        assert StoreJournal(store).abandoned_uploads("host") == [("a/b", DIGEST)]
+        assert not StoreJournal(store).abandoned_uploads("elsewhere")
+        assert journal.record_upload(*where, UPLOAD, held=False)
+        assert not StoreJournal(store).abandoned_uploads("host"), "left on purpose"
+
+
 def test_a_journal_that_can_not_write_warns_once_and_fails_nothing(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     told: list[Event] = []

@@ -89,6 +89,10 @@ class BlobPusher:
         """Give up the session that a refused mount opened for a blob."""
         self._sessions.drop(repository, digest)
 
+    def cancel_abandoned(self) -> None:
+        """Cancel, in the background, the sessions that killed processes left."""
+        self._sessions.cancel_abandoned()
+
     async def push(
         self, repository: str, blob: Descriptor, reader: BlobReader, permit: Permit | None = None
     ) -> None:

@@ -31,6 +31,8 @@ from blobflow.transports.registry.uploads.location import LocationReader, Upload
 
 # Seconds for cancelling an abandoned session. That is a courtesy, since registries purge them.
 CANCEL_SECONDS = 5.0
+# Sessions of killed processes that are cancelled at once.
+MAX_ABANDONED = 100
 # A chunk may be this large at most, whatever OCI-Chunk-Min-Length asks for.
 MAX_CHUNK = 1024 * 1024 * 1024
 # Fewer bytes at the registry are sent again sooner than asked about.
@@ -206,6 +208,12 @@ class UploadSessions:
         """Cancel the session [end-14]."""
         self.forget(session)
         self._own(self._delete(session))
+
+    def cancel_abandoned(self) -> None:
+        """Cancel what killed processes left here, the first `MAX_ABANDONED` of it."""
+        for repository, digest in self._journal.abandoned_uploads(self._client.host)[:MAX_ABANDONED]:
+            if (session := self.take(repository, digest)) is not None:
+                self.cancel(session)
 
     async def open(self, repository: str, digest: Digest, request: Request) -> Response:
         """Send a request that may open a session. If that is cancelled, a session that it opens all the
