@@ -130,6 +130,10 @@ class Repository:
         """
         return await self._find(name, expected=not self._writes and not self._fail_fast)
 
+    async def find(self, name: str) -> Descriptor:
+        """As `resolve`, of what may well not be there: that it is not costs no second request."""
+        return await self._find(name, expected=False)
+
     async def find_ahead(self, tag: str) -> Descriptor:
         """As `resolve`, of what may well not be there, and else is `read` next: that has the bytes then, unless
         they are many, or reading is counted here, or this is a target, of which only the names are asked."""
