@@ -322,8 +322,8 @@ class Turns:
         self._order = [each for each in self._order if each != client]
 
 
-# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, looks, and looks again a
-# moment later. When all turns are over who is left goes on.
+# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, looks, and a moment
+# later looks again. When all turns are over who is left goes on.
 @pytest.mark.parametrize(
     ("there", "order"),
     [
