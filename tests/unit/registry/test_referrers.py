@@ -332,7 +332,8 @@ class Turns:
         self._order = [each for each in self._order if each != client]
 
 
-# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, and looks.
+# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, looks, and a moment
+# later looks again. When all turns are over who is left goes on.
 @pytest.mark.parametrize(
     ("there", "order"),
     [
@@ -346,6 +347,8 @@ class Turns:
         (True, "AAAABBBBBA"),
         (True, "AAABBBABBA"),  # both look before either puts
         (True, "AAABBBABAB"),
+        (True, "AAABBBAABB"),  # one is done with its first look before the other puts
+        (True, "BBBAAABBAA"),
     ],
 )
 async def test_two_programs_at_once_both_end_in_the_list(there: bool, order: str) -> None:

@@ -8,9 +8,10 @@ it is short; else each is asked for.
 
 Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
 the fallback index is read again, merged and put. There is no way to do that at once. Merges of one process
-are done one after the other. Another process may put a list in which ours are not: so what the tag names is
-asked again after each put, and before one that replaces a list; if it is another one, all begins anew. What
-is left is a put of another's that was made before ours, and arrives after we asked.
+are done one after the other. Another process may put a list in which ours are not. So what the tag names is
+asked again after each put, and before one that replaces a list; if it is another one, all begins anew. Who
+met others, or replaces a list, asks once more a moment later, for puts that were made before ours. What is
+left is one that arrives later still.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ MAX_BYTES = 64 * 1024 * 1024
 # How often a list is merged that others change at the same time: of so many who begin at once one is done in
 # each turn.
 MAX_MERGES = 20
+# Seconds until a list is looked at once more: a put that was made of an older one arrives by then.
+SETTLE_SECONDS = 0.25
 
 # With these codes a 404 is about the name that was asked for, not about the endpoint.
 _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
@@ -106,7 +109,7 @@ class RepositoryReferrers:
     async def _merge(self, subject: Digest, referrers: Sequence[Descriptor]) -> None:
         """Have the fallback index list these. Raises Unavailable where others change it again and again."""
         tag = fallback_tag(subject)
-        for _ in range(MAX_MERGES):
+        for turn in range(MAX_MERGES):
             index = await self._list(tag)
             raw, before = (index.raw, index.descriptor) if index is not None else (None, None)
             content = merge_referrers_index(raw, referrers)
@@ -116,7 +119,13 @@ class RepositoryReferrers:
                 continue
             put = await self._put_merged(content, raw, subject, referrers)
             # What was there before is what a cache on the way still says.
-            if _digest(await self._named_by(tag)) in (put, _digest(before)):
+            expected = (put, _digest(before))
+            if _digest(await self._named_by(tag)) not in expected:
+                continue
+            if raw is None and turn == 0:
+                return
+            await asyncio.sleep(SETTLE_SECONDS)
+            if _digest(await self._named_by(tag)) in expected:
                 return
         raise Unavailable(
             f"others change the tag {tag} at {self._site}, which lists referrers, all the time; try again"
