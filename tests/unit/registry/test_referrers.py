@@ -265,7 +265,10 @@ async def test_a_list_under_the_fallback_tag_costs_one_request() -> None:
         assert (found.manifest, found.how) == (OTHER, "tag")
         assert [each for each in server.asked() if FALLBACK in each] == [f"GET /v2/app/manifests/{FALLBACK}"]
         await there.sink(server.host).attach(SUBJECT, [IMAGE])
-    assert [each.partition(" ")[0] for each in server.asked() if FALLBACK in each] == ["GET", "GET", "PUT"]
+    assert [each.partition(" ")[0] for each in server.asked() if FALLBACK in each] == [
+        *("GET", "GET"),  # who reads, and who adds to it
+        *("HEAD", "PUT", "HEAD", "HEAD"),  # others may do that too, meanwhile
+    ]
 
 
 async def test_an_image_under_the_fallback_tag_is_no_list_and_is_not_overwritten() -> None:
@@ -332,8 +335,8 @@ class Turns:
         self._order = [each for each in self._order if each != client]
 
 
-# Without a list a program looks, puts, and looks; with one it looks, reads, looks, puts, looks, and a moment
-# later looks again. When all turns are over who is left goes on.
+# Without a list a program reads, puts, and looks; with one it reads, looks, puts, looks, and a moment later
+# looks again. When all turns are over who is left goes on.
 @pytest.mark.parametrize(
     ("there", "order"),
     [
@@ -342,13 +345,12 @@ class Turns:
         (False, "AABBAB"),
         (False, "AAABBB"),
         (True, "ABABABABAB"),
-        (True, "AABBBBBAAA"),  # the one is done between a read and a put of the other
-        (True, "ABBBBBAAAA"),
-        (True, "AAAABBBBBA"),
-        (True, "AAABBBABBA"),  # both look before either puts
-        (True, "AAABBBABAB"),
-        (True, "AAABBBAABB"),  # one is done with its first look before the other puts
-        (True, "BBBAAABBAA"),
+        (True, "ABBBBBAAAA"),  # the one is done between a read and a look of the other
+        (True, "AAABBBBBAA"),
+        (True, "AABBABBAAB"),  # both look before either puts
+        (True, "AABBABABAB"),
+        (True, "AABBAABBAB"),  # one is done with its first look before the other puts
+        (True, "BBAABBAABA"),
     ],
 )
 async def test_two_programs_at_once_both_end_in_the_list(there: bool, order: str) -> None:
