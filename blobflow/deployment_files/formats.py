@@ -18,7 +18,13 @@ from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.devcontainer import is_devcontainer, read_devcontainer
 from blobflow.deployment_files.dockerfile import is_dockerfile, read_dockerfile
-from blobflow.deployment_files.findings import Findings, is_likely_image, names_an_image
+from blobflow.deployment_files.findings import (
+    Findings,
+    is_filled_in,
+    is_likely_image,
+    names_an_image,
+    words_of,
+)
 from blobflow.deployment_files.github_actions import is_workflow, read_workflow
 from blobflow.deployment_files.gitlab_ci import is_pipeline, read_pipeline
 from blobflow.deployment_files.hcl import is_hcl, read_hcl
@@ -137,6 +143,8 @@ class Reading:
             read_image_list(self.findings, source)
         else:
             read_template(self.findings, source, field="jinja template", reason=REASON, likely=by_defaults)
+            found = self.findings.images or self.findings.untold
+            return "" if found or is_worth_reading(name) else "is of no format that is read"
         return ""
 
     def _read_unknown(self) -> str:
@@ -229,7 +237,7 @@ class Reading:
             for key, value in mapping.pairs:
                 if isinstance(value, MappingNode) and names_an_image(key.value):
                     value = value.get("name") or value
-                if isinstance(value, Scalar) and _is_tagged(value):
+                if isinstance(value, Scalar) and (_is_tagged(value) or _is_filled_image(key, value)):
                     read_image_key(self.findings, key.value, value, "image")
 
         each_mapping(document, visit)
@@ -280,6 +288,12 @@ def _is_tagged(node: Node) -> bool:
     """Whether a value looks like an image with a tag or digest."""
     text = node.value.strip() if isinstance(node, Scalar) else ""
     return is_likely_image(text) and (":" in text or "@" in text)
+
+
+def _is_filled_image(key: Scalar, value: Scalar) -> bool:
+    """Whether a key called image has the name of one in which something is filled in later."""
+    text = value.value.strip()
+    return words_of(key.value)[-1:] == ["image"] and "/" in text and " " not in text and is_filled_in(text)
 
 
 def _has_parts(document: Node) -> bool:

@@ -38,7 +38,9 @@ def read_values(findings: Findings, document: Node, field: str = _FIELD) -> None
             todo += [(item, key) for item in node.items]
         elif isinstance(node, MappingNode):
             _read_mapping(findings, node, key, field, registry, hub=hub)
-            todo += [(value, name.value) for name, value in node.pairs]
+            # What stands below `images` is one image each, under a name of its own.
+            each_is_image = words_of(key)[-1:] == ["images"]
+            todo += [(value, "image" if each_is_image else name.value) for name, value in node.pairs]
 
 
 def _read_mapping(

@@ -34,8 +34,8 @@ def _read_kubeadm(findings: Findings, document: MappingNode) -> None:
         tag = place.scalar("imageTag") if place else None
         if repository and tag:
             name = f"{repository.value.strip().rstrip('/')}/{last}:{tag.value.strip()}"
-            parts: list[tuple[PartKind, Piece]] = [("repository", repository.piece), ("tag", tag.piece)]
-            findings.join(parts, name, _FIELD, at=repository.piece.strip(), replaceable=False)
+            parts: list[tuple[PartKind, Piece]] = [("registry", repository.piece), ("tag", tag.piece)]
+            findings.join(parts, name, _FIELD)
         elif repository:
             findings.pass_over(repository.piece)
 
@@ -81,6 +81,16 @@ def _read_package(findings: Findings, document: MappingNode) -> None:
         findings.name(package.piece, "package")
 
 
+def _read_image_set(findings: Findings, document: MappingNode) -> None:
+    """oc-mirror's configuration: catalogs of operators are images, too."""
+
+    def visit(mapping: MappingNode) -> None:
+        if catalog := mapping.scalar("catalog"):
+            findings.name(catalog.piece, "catalog")
+
+    each_mapping(document, visit)
+
+
 def read_machine_images(findings: Findings, document: Node) -> None:
     """CircleCI's images of machines, which no registry has."""
 
@@ -121,4 +131,5 @@ _READERS: dict[str, Callable[[Findings, MappingNode], None]] = {
     "kustomize.toolkit.fluxcd.io/": _read_flux,
     "argoproj.io/": _read_application,
     "pkg.crossplane.io/": _read_package,
+    "mirror.openshift.io/": _read_image_set,
 }

@@ -158,7 +158,7 @@ def test_that_no_image_is_named_is_said(folder: Path) -> None:
     (folder / "note.md").write_text("# Hello\n")
     done = run("images", "note.md")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr == "warning: note.md is YAML of no format that is read\n"
+    assert done.stderr == "warning: note.md is of no format that is read\n"
 
 
 def test_custom_resources_are_read_on_request_and_else_told_of(folder: Path) -> None:
