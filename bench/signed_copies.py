@@ -73,8 +73,13 @@ def _mirror(
         for turn in ("", AGAIN):
             source.forget()
             target.forget()
-            row, _ = timed(RUN, f"{build.name}, {subject}{turn}", command, home, build.checkout)
+            row, done = timed(RUN, f"{build.name}, {subject}{turn}", command, home, build.checkout)
+            path_cpu = source.way_cpu + target.way_cpu
             row.figures.update(
+                source_cpu=source.cpu,
+                target_cpu=target.cpu,
+                path_cpu=path_cpu,
+                half_cpu=(done.cpu + source.cpu + target.cpu + path_cpu) / 2,
                 requests=source.tally({}).requests + target.tally({}).requests,
                 source_requests=source.tally({}).requests,
             )
