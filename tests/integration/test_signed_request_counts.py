@@ -1,4 +1,4 @@
-"""What a signature may cost at most, counted in requests, beside what its image costs (test_request_counts)."""
+"""What a signature may cost at most, in requests, beside what its image costs (test_request_counts)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blobs that were read before anything is copied: how many are held, and of what the source is asked again."""
+"""Blobs that were read before anything is copied: how many are held, and what is asked for again."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from blobflow.transports.registry.capabilities.stale_caches import StaleCaches
 class HostCapabilities:
     """`limits`: of uploads, and whether it takes tags with a digest. `manifest_heads`, `blob_heads`: whether
     its answers to HEAD are right. `caches`: those before it. `referrers`: how it keeps them.
-    `manifests_ahead`: those that were read with what tags name. `ranges`: of blobs, side by side. `page_sizes`: by the kind of list, the most names that it gives at once.
-    `refused_origins`: how often in a row mounts into one repository from another were not allowed, by the
-    names of both."""
+    `manifests_ahead`: those that were read with what tags name. `ranges`: of blobs, side by side.
+    `page_sizes`: by the kind of list, the most names that it gives at once. `refused_origins`: how often in
+    a row mounts into one repository from another were not allowed, by the names of both."""
 
     def __init__(self, host: str, journal: Journal, observer: Observer) -> None:
         self.limits = LearnedLimits(journal, host)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from blobflow.bounded_cache import BoundedCache
 from blobflow.oci import Descriptor, Digest
 
-# Bytes of one manifest that are read ahead. Those of signatures have some kB, with certificates and log entries
-# some more; nobody waits for room in memory to read so many.
+# Bytes of one manifest that are read ahead. Those of signatures have some kB, with certificates and log
+# entries some more; nobody waits for room in memory to read so many.
 MOST_AHEAD = 64 * 1024
 # Of all that are held, some hundred to a thousand signatures: who looks at more images at once asks for the
 # others twice, as for what nobody reads within so many seconds.
