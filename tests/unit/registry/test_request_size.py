@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from blobflow.content import LineRate
-from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.capabilities.profiles import (
     BODY_LIMIT_SECONDS,
     CHUNK_BYTES,
@@ -111,7 +110,7 @@ def test_what_broke_at_random_is_not_held_against_the_next_run() -> None:
 
 def test_what_a_refusal_taught_is_forgotten_after_some_weeks(monkeypatch: pytest.MonkeyPatch) -> None:
     at = 1_800_000_000
-    monkeypatch.setattr(profiles.time, "time", lambda: at)
+    monkeypatch.setattr("blobflow.transports.registry.capabilities.profiles.time.time", lambda: at)
     notes = Notes()
     LearnedLimits(notes, "r").limit_bodies(MIB)
     at += BODY_LIMIT_SECONDS - 1
@@ -126,7 +125,7 @@ def test_what_a_refusal_taught_is_forgotten_after_some_weeks(monkeypatch: pytest
 
 def test_a_note_without_its_time_is_old_from_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     at = 1_800_000_000
-    monkeypatch.setattr(profiles.time, "time", lambda: at)
+    monkeypatch.setattr("blobflow.transports.registry.capabilities.profiles.time.time", lambda: at)
     notes = Notes()
     notes.record_note("r", "upload.body.limit", str(MIB))
     assert size_of(notes).limit == MIB
