@@ -260,8 +260,10 @@ class _Reader:
         self._lines = TomlLines(text)
         self._name = name
         self._folder = folder
+        self._document: dict[str, Any] = {}
 
     def hosts(self, document: dict[str, Any]) -> dict[str, HostSettings]:
+        self._document = document
         file = self._typed(document, ConfigFile, ())
         hosts: dict[str, HostSettings] = {}
         for written, table in file.registry.items() if file else ():
@@ -332,7 +334,8 @@ class _Reader:
     def _add(self, mistake: Mistake, path: _Path) -> None:
         if mistake.unknown:
             meant = suggestion(mistake.unknown, mistake.known, mistake.below)
-            told = f"unknown key `{printable(mistake.unknown)}`; {meant}"
+            told = self._unquoted_host((*path, mistake.unknown))
+            told = told or f"unknown key `{printable(mistake.unknown)}`; {meant}"
             path, place = (*path, mistake.unknown), self._place(path)
             if mistake.meant:
                 self._lines.rename(path, mistake.meant)
@@ -341,6 +344,19 @@ class _Reader:
         line = self._lines.line(path)
         sentence = f"{self._file(line)}{f': {place}' if place else ''}: {told}"
         self.errors.add(InvalidConfig(sentence), line=line, typo=bool(mistake.unknown))
+
+    def _unquoted_host(self, path: _Path) -> str:
+        """What is wrong with a table at `path` that TOML made of a host's name without quotes; else ""."""
+        _, *words = path
+        value = self._document.get("registry", {}).get(words[0]) if len(words) == 2 else None
+        value = value.get(words[1]) if isinstance(value, dict) else None
+        while isinstance(value, dict) and len(value) == 1 and "profile" not in value:
+            key, inner = next(iter(value.items()))
+            if not isinstance(inner, dict):
+                break
+            words, value = [*words, key], inner
+        host = ".".join(map(str, words))
+        return f'a host is quoted; write [registry."{printable(host)}"]' if isinstance(value, dict) else ""
 
     @contextmanager
     def _at(self, path: _Path, key: str = "", *, colon: str = ":") -> Iterator[None]:

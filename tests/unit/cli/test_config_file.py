@@ -109,6 +109,19 @@ R = 'c.toml line 2: [registry."r.example"]'
         ('bytes_per_second = "fast"', f"{R} bytes_per_second: 'fast' is no amount of bytes"),
         ('bytes_per_second = "0"', f"{R} bytes_per_second: leave it out for no limit"),
         ('mirrors = ["https://m.example"]', f"{R} mirrors: 'https://m.example' is a URL; write 'm.example'"),
+        (
+            "[registry.r.example]\nhttp = true",
+            'c.toml line 2: [registry."r"]: a host is quoted; write [registry."r.example"]',
+        ),
+        (
+            "[registry.a.b.example]\nhttp = true",
+            'c.toml line 2: [registry."a"]: a host is quoted; write [registry."a.b.example"]',
+        ),
+        (
+            "[registry.a.b]\nprofile = {mounts = true}",
+            'c.toml line 2: [registry."a"]: a host is quoted; write [registry."a.b"]',
+        ),
+        ("[registry.a]\nmirors = []", 'c.toml line 3: [registry."a"]: unknown key `mirors`; did you mean'),
         ('mirrors = ["m.example/UP"]', f"{R} mirrors: 'm.example/UP' is not a reference"),
         ('proxy = "socks5://joe:hush@p:1"', f"{R} proxy is 'socks5://p:1', and no URL of a proxy"),
         ('http = true\nca = ["ca.pem"]', f"{R}: `http` goes without TLS"),

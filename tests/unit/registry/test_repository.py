@@ -52,6 +52,14 @@ async def test_resolving_costs_one_head_that_accepts_every_form(tmp_path: Path) 
             assert all(kind in each.asked["Accept"] for each in registry.journal)
 
 
+async def test_a_page_in_place_of_a_manifest_is_told_with_its_host() -> None:
+    page = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+    async with scripted_server(answers(lambda: manifest(page, "text/html"))) as server, world() as w:
+        with pytest.raises(UnsupportedContent) as caught:
+            await w.source(server.host).resolve("1")
+    assert str(caught.value).startswith(f"manifest app:1 at {server.host} is a page of HTML: ")
+
+
 @pytest.mark.parametrize("told", [None, "nonsense", "md5:12"])
 async def test_a_digest_that_is_not_told_is_computed(told: str | None) -> None:
     async with scripted_server(answers(lambda: manifest(told=told))) as server, world() as w:

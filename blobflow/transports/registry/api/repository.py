@@ -376,8 +376,8 @@ class Repository:
         """A manifest's bytes, if the answer brought what was asked for."""
         raw = response.body
         self._client.meter.bytes_read += len(raw)
+        what = f"{describe_manifest(self._site.repository, name)} at {self._site.registry}"
         if len(raw) > MAX_MANIFEST_BYTES:
-            what = f"{describe_manifest(self._site.repository, name)} at {self._site.registry}"
             raise UnsupportedContent(
                 f"{what} has more than {MAX_MANIFEST_BYTES} bytes, the most that a manifest may have"
             )
@@ -387,8 +387,12 @@ class Repository:
             raise SizeMismatch(f"manifest {name} at {self._site}", expected=size, actual=came)
         if expected is not None and (actual := digest_of(raw, algorithm_of(expected))) != expected:
             raise DigestMismatch(f"manifest at {self._site}", expected=expected, actual=actual)
+        if expected is None and raw.lstrip()[:1] == b"<":
+            raise UnsupportedContent(
+                f"{what} is a page of HTML: a proxy or a page for logins answered, or it is no registry; "
+                "check the host and the way to it"
+            )
         served = media.without_parameters(response.headers.get("Content-Type", ""))
         if served not in media.SCHEMA1 or not is_schema1(raw, served):  # that is refused later, in words
-            what = f"{describe_manifest(self._site.repository, name)} at {self._site.registry}"
             check_content(response.headers, raw, what, known=expected)
         return raw
