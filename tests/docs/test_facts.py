@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.core import Metric
 
-from blobflow import config_file, events
+from blobflow import config_tables, events
 from blobflow.cli.inputs import spec_keys as spec
 from blobflow.cli.output import json_events
 from blobflow.cli.runtime.metrics import MetricsState, age_families, metric_families
@@ -36,7 +36,7 @@ def fields_of(kind: Any) -> set[str]:
 
 
 DOCUMENTED: dict[str, tuple[str, set[str]]] = {
-    "keys of a registry": ("config.md", fields_of(config_file.HostTable)),
+    "keys of a registry": ("config.md", fields_of(config_tables.HostTable)),
     "fields of a profile": ("config.md", fields_of(Profile)),
     "profiles": ("config.md", set(profiles_by_name())),
     "keys of a spec": ("spec.md", fields_of(spec.Spec) | fields_of(spec.Defaults)),

@@ -156,13 +156,14 @@ ROOMS = {
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),
     "custom_transports": Room(("content",), ("msgspec",)),
     "settings": Room((*SEAM, "engine", "transports"), ("msgspec",)),
+    "config_tables": Room(("engine.policy",), ("msgspec",)),
     "config_file": Room(
         (
             *SEAM,
             "transports",
             "bounded_file",
             "byte_size",
-            "engine.policy",
+            "config_tables",
             "file_errors",
             "settings",
             "toml_lines",

@@ -43,8 +43,7 @@ from blobflow.server.routes import is_tag, parse_digest_parameter
 from blobflow.signatures.contract import SignatureJudge
 from blobflow.transports.store import Store, promises
 
-# Seconds for which a tag is what the upstream said last.
-TAG_TTL = 60.0
+TAG_TTL = 60.0  # seconds for which a tag is what the upstream said last
 # Seconds that a client waits for an upstream where there is something to give it without.
 REVALIDATE_SECONDS = 5.0
 # Seconds that a client waits for a manifest where there is not: 4 MiB at 70 kB/s.
@@ -73,10 +72,9 @@ class PullThroughCache:
     pulled through from.
 
     `source_at` opens an upstream's repository. `ttl` in seconds: see TAG_TTL. `judge`: the signature policy
-    (None: everything is given out). `retry_times`: see `IncomingBlobs`. `outcomes` counts the answers for
-    manifests and blobs: hits were here, misses were fetched, stale ones were here when the upstream could not
-    be asked, and refused ones are not accepted by the policy. Its keys, and those of `bytes_read`, are the
-    configured upstreams: few.
+    (None: everything is given out). `retry_times`: see `IncomingBlobs`. `outcomes` counts answers: hits were
+    here, misses fetched, stale ones here when the upstream could not be asked, and refused ones are not
+    accepted by the policy. Its keys, and those of `bytes_read`, are the configured upstreams: few.
     """
 
     def __init__(

@@ -136,7 +136,7 @@ class Repository:
 
     async def find_ahead(self, tag: str) -> Descriptor:
         """As `resolve`, of what may well not be there, and else is `read` next: that has the bytes then,
-        unless they are many, or reading is counted here, or this is a target, of which names alone are asked."""
+        unless they are many, or reading is counted here, or this is a target, whose names alone are asked."""
         ahead = self._client.capabilities.manifests_ahead
         if self._target or self._client.allowance is not None or not ahead.has_room:
             return await self._find(tag, expected=False)
