@@ -30,6 +30,8 @@ _HOST = re.compile(
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*)(?::[0-9]{1,5})?\Z"
 )
 _MAX_NAME = 255
+# Characters of a URL's scheme; what is longer before `://` is something else.
+LONGEST_SCHEME = 20
 # What stands behind the `@` of `repository@digest`, right or wrong.
 _LIKE_DIGEST = re.compile(r"[A-Za-z0-9+._-]+:[0-9A-Za-z]{16,}|sha\d+(?::|\Z)")
 _FILES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
@@ -100,7 +102,8 @@ def check_host(text: str) -> str:
     if not _HOST.match(text):
         scheme, colons, rest = text.partition("://")
         host = rest.partition("/")[0]
-        plain = f"; write {host}, without {scheme}:// and path" if colons and _HOST.match(host) else ""
+        is_url = colons and len(scheme) <= LONGEST_SCHEME and _HOST.match(host)
+        plain = f"; write {host[:150]}, without {scheme}:// and path" if is_url else ""
         raise InvalidReference(f"{text[:150]!r} is not a registry host{plain}")
     if not text.endswith("]") and (colon := text.rfind(":")) >= 0 and int(text[colon + 1 :]) > 65535:
         raise InvalidReference(f"{text[:150]!r} has a port over 65535")

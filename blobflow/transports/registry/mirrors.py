@@ -34,7 +34,7 @@ from blobflow.errors import (
 )
 from blobflow.events import Observer, Warned
 from blobflow.oci import Descriptor, Digest
-from blobflow.oci.reference import check_host, check_repository, refuse_login
+from blobflow.oci.reference import LONGEST_SCHEME, check_host, check_repository, refuse_login
 
 # Seconds for which a mirror that could not be reached is not asked.
 UNAVAILABLE_SECONDS = 60.0
@@ -53,10 +53,10 @@ def parse_mirror(text: str) -> Site:
     """Read `host[:port][/prefix]`. Raises InvalidReference, which says what to write for a URL."""
     refuse_login(text)
     scheme, colons, place = text.partition("://")
-    if colons:
-        place = place.rstrip("/")
+    if colons and len(scheme) <= LONGEST_SCHEME:
+        place = place.rstrip("/")[:300]
         plain = f', and http = true below [registry."{place.partition("/")[0]}"]' if scheme == "http" else ""
-        raise InvalidReference(f"{text[:300]!r} is a URL; write {place[:300]!r}, without {scheme}://{plain}")
+        raise InvalidReference(f"{text[:300]!r} is a URL; write {place!r}, without {scheme}://{plain}")
     host, slash, prefix = text.partition("/")
     return Site(check_host(host), check_repository(prefix, text) if slash else "")
 
