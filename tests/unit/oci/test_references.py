@@ -356,3 +356,9 @@ def test_a_url_for_a_host_is_told_what_to_write(text: str) -> None:
     assert str(caught.value) == (
         f"{text!r} is not a registry host; write r.example:5000, without {scheme}:// and path"
     )
+
+
+def test_what_is_too_long_for_a_scheme_is_not_repeated() -> None:
+    with pytest.raises(InvalidReference) as caught:
+        check_host("x" * 5000 + "://r.example")
+    assert len(str(caught.value)) < 300

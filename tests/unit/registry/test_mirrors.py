@@ -252,6 +252,13 @@ def test_a_mirror_that_is_a_url_is_told_what_to_write(text: str, write: str) -> 
     assert str(caught.value) == f"{text!r} is a URL; {write}"
 
 
+@pytest.mark.parametrize("text", ["x" * 5000 + "://m.example", "http://m.example/" + "x" * 5000])
+def test_little_is_repeated_of_a_long_text(text: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse_mirror(text)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_login_in_a_mirror_s_url_is_not_shown() -> None:
     with pytest.raises(InvalidReference, match="a login in front of a host") as caught:
         parse_mirror("https://joe:hush@m.example")
