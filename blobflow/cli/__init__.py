@@ -311,8 +311,10 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the `blobflow` command."""
     from blobflow.cli.runtime.standard_streams import prepare_standard_streams
+    from blobflow.cli.runtime.startup import prepare_imports
 
     prepare_standard_streams()
+    prepare_imports()
     try:
         cli(prog_name="blobflow")
     except OSError as error:

@@ -16,7 +16,7 @@ import msgspec
 from blobflow.cli.options.connection import ConnectionOptions, SideOptions
 from blobflow.cli.options.option_group import was_given
 from blobflow.cli.options.run import RunOptions
-from blobflow.cli.runtime.startup import fast_imports
+from blobflow.cli.runtime.startup import tune_gc
 
 if TYPE_CHECKING:
     from blobflow.engine.pairs import Pair
@@ -92,8 +92,8 @@ def run_settings(
     and passes `compress` itself if it may read archives. `host_defaults`: settings of hosts that have none in
     the configuration file, as a spec has them.
     """
-    with fast_imports():
-        import_module("blobflow.environment")
+    import_module("blobflow.environment")
+    tune_gc()
     connections = run is None or not was_given("concurrency")
     settings = connection_settings(
         connection, os.environ, hosts, host_defaults=host_defaults, connections=connections

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from blobflow.cli.inputs.yaml_nodes import lines_text
 from blobflow.cli.runtime.cron import Interval, Schedule, parse_cron, parse_interval
@@ -67,6 +66,8 @@ def _schedule(interval: str, schedule: str) -> Schedule:
         return Interval(_seconds(interval), 0)
     zone, text = None, schedule
     if found := _ZONE.match(schedule):
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # which looks for the system's zones
+
         try:
             zone = ZoneInfo(found[1])
         except (ZoneInfoNotFoundError, ValueError, OSError):
