@@ -14,9 +14,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from blobflow.cli.runtime.startup import fast_imports
+from blobflow.cli.runtime.startup import no_certificates, tune_gc
 
-with fast_imports():  # as the command line does
+with no_certificates():  # as the command line does
     import uvloop
 
     from blobflow.content import Site
@@ -24,6 +24,8 @@ with fast_imports():  # as the command line does
     from blobflow.oci import Descriptor, parse_manifest
     from blobflow.transports.registry import HostAccess, Registries
     from blobflow.transports.store import Store, StoreCache
+
+tune_gc()
 
 
 async def bring(store: Store, registries: Registries, site: Site, blob: Descriptor) -> None:

@@ -58,12 +58,13 @@ class _WithoutCertificates(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        with _no_certificates():
+        with no_certificates():
             self._loader.exec_module(module)
 
 
 @contextmanager
-def _no_certificates() -> Iterator[None]:
+def no_certificates() -> Iterator[None]:
+    """Meanwhile OpenSSL finds no certificates of the system."""
     before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     os.environ.update(dict.fromkeys(before, os.devnull))
     try:
