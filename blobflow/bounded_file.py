@@ -99,8 +99,9 @@ def _await_writer(path: str | Path, pipe: int) -> None:
         if time.monotonic() > until:
             break
     if opening.is_alive():
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
-    opening.join()
+        ours = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        opening.join()  # it has somebody to open it for, even if it gets to that only now
+        os.close(ours)
     for fd in opened:
         os.close(fd)
     if late:

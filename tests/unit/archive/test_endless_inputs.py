@@ -124,6 +124,31 @@ def test_a_pipe_that_somebody_writes_to_is_an_archive(tmp_path: Path) -> None:
     assert (tmp_path / "copied" / "blobs" / "sha256" / digest(config_of(LAYER)).partition(":")[2]).exists()
 
 
+def test_a_writer_that_has_written_all_and_gone_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, usual, gone = tmp_path / "pipe", os.open, threading.Event()
+    os.mkfifo(pipe)
+
+    def late(path: str | Path, flags: int, *more: int) -> int:
+        if str(path) == str(pipe) and threading.current_thread().daemon and not flags & os.O_NONBLOCK:
+            gone.wait()  # whoever only looks whether there is a writer comes when it was there
+        return usual(path, flags, *more)
+
+    def write() -> None:
+        pipe.write_bytes(ARCHIVE)
+        gone.set()
+
+    monkeypatch.setattr(os, "open", late)
+    writing = threading.Thread(target=write)
+    writing.start()
+    descriptor = bounded_file.open_readable(pipe)
+    writing.join()
+    assert os.read(descriptor, len(ARCHIVE) + 1) == ARCHIVE
+    assert os.read(descriptor, 1) == b""
+    os.close(descriptor)
+
+
 @pytest.mark.parametrize(
     ("words", "side", "code"),
     [
