@@ -186,13 +186,9 @@ async def _serve(
         stack.enter_context(closing(served.content))
         pullthrough, reloaded = None, access_files.files
         if sources is not None and served.store is not None:
+            ttl, retry_times = options.upstream_ttl, connection.retry_times
             pullthrough = PullThroughCache(
-                served.store,
-                upstreams,
-                sources,
-                ttl=options.upstream_ttl,
-                judge=judge,
-                retry_times=connection.retry_times,
+                served.store, upstreams, sources, ttl=ttl, judge=judge, retry_times=retry_times
             )
             if policy is not None and judge is not None:
                 load, take = partial(_load_judge, policy), pullthrough.replace_judge

@@ -20,6 +20,16 @@ class BlobsAtHand:
         self._room = room
         self._held: dict[Digest, bytes] = {}
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """What goes to another process holds nothing: it asks the sources."""
+        return BlobsAtHand, ()
+
+    def __eq__(self, other: object) -> bool:
+        """What is at hand makes no difference, but for what is asked of sources."""
+        return isinstance(other, BlobsAtHand)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def keep(self, digest: Digest, content: bytes) -> None:
         """Hold a blob, whose content was verified against its digest, if there is room."""
         weight = len(content) + _OBJECT
