@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -28,6 +28,8 @@ from blobflow.settings import Settings
 CONNECT_SECONDS = 15.0
 # Transfers at once that a local worker has room for; how many there are is for the limits of hosts to say.
 LOCAL_THREADS = 32
+# Seconds that the scheduler has to take notice of the end of a run.
+CLOSE_SECONDS = 5.0
 _LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 
 
@@ -46,10 +48,17 @@ async def connected(engine: Engine, settings: Settings) -> AsyncIterator[Client]
         else:
             address, security = engine.address, security_of(engine)
         client = await _connect(engine, address, security)
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(_close, client)
         if not engine.local:
             await _check_scheduler(client, engine)
         yield client
+
+
+async def _close(client: Client) -> None:
+    """Close a client; one whose scheduler stands still waits for its answers no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
 
 
 @asynccontextmanager
