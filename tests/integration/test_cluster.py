@@ -34,7 +34,7 @@ from tests.scenarios.dask_cluster import DaskCluster, dask_cluster
 from tests.scenarios.limited_registry import pairs_of
 from tests.scenarios.registries import blobs_of, fill, registries
 from tools.ports import reserve_port
-from tools.registry.faulty import Corrupt, Fault, JournallingRegistry, Stall
+from tools.registry.faulty import Corrupt, Crowded, Fault, JournallingRegistry, Stall
 from tools.registry.journal import Exchange
 
 SMALL = sample_set(31, images=3, architectures=("amd64", "arm64"), layer_size=20_000)
@@ -181,6 +181,8 @@ async def test_a_target_that_hangs_keeps_no_blob_from_another(
 async def test_the_connections_of_a_host_are_those_of_all_workers_together(field: Field) -> None:
     for name in ("one", "two", "three"):
         await field.cluster.add(name)
+    # Each read lasts longer than the way of the next one to another worker.
+    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=Crowded(100, turns=300)))
     hosts = {field.source.host: HostSettings(connections=2)}
     report = await field.mirror(hosts=hosts)
     assert report.ok
