@@ -103,6 +103,15 @@ def at_once(exchanges: Iterable[Exchange]) -> list[int]:
     return found
 
 
+def stall_reads(field: Field, *, nth: int = 1, times: int = 1) -> tuple[asyncio.Event, asyncio.Event]:
+    """Reads of blobs at the source stand still after a byte: which, as a `Fault` counts them. Returns what
+    tells that one does, and what lets them go on."""
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Stall(after=1, until=until, reached=reached)
+    field.source.faults.add(Fault("GET", "/blobs/", nth=nth, times=times, act=stall))
+    return reached, until
+
+
 def sessions_left(registry: JournallingRegistry) -> int:
     """Upload sessions that were opened, and neither completed nor deleted."""
     uploads = [each for each in registry.journal if "/blobs/uploads/" in each.path]
@@ -192,9 +201,7 @@ async def test_the_connections_of_a_host_are_those_of_all_workers_together(field
 
 
 async def test_what_a_killed_worker_had_is_carried_by_another(field: Field) -> None:
-    reached, until = asyncio.Event(), asyncio.Event()
-    stall = Stall(after=1, until=until, reached=reached)
-    field.source.faults.add(Fault("GET", "/blobs/", act=stall))
+    reached, until = stall_reads(field)
     for name in ("one", "two"):
         await field.cluster.add(name)
     async with asyncio.TaskGroup() as tasks:
@@ -303,9 +310,7 @@ async def test_what_a_killed_worker_left_open_is_cancelled_once_a_run_has_all_it
 
 
 async def test_a_cancelled_run_leaves_nothing_under_way_at_its_workers(field: Field) -> None:
-    reached, until = asyncio.Event(), asyncio.Event()
-    stall = Stall(after=1, until=until, reached=reached)
-    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=stall))
+    reached, until = stall_reads(field, times=0)
     worker = await field.cluster.add("one")
     run = asyncio.create_task(field.mirror())
     await asyncio.wait_for(reached.wait(), HANGS_AFTER)
@@ -329,10 +334,7 @@ async def test_a_worker_that_does_not_answer_is_waited_for_once_when_a_run_is_ca
 
     monkeypatch.setattr(remote.RemoteRun, "stop", silent)
     monkeypatch.setattr(remote.RemoteRun, "end", silent)
-    reached, until = asyncio.Event(), asyncio.Event()
-    field.source.faults.add(
-        Fault("GET", "/blobs/", times=0, act=Stall(after=1, until=until, reached=reached))
-    )
+    reached, until = stall_reads(field, times=0)
     worker = await field.cluster.add("one")
     run = asyncio.create_task(field.mirror())
     await asyncio.wait_for(reached.wait(), HANGS_AFTER)
@@ -346,9 +348,7 @@ async def test_a_worker_that_does_not_answer_is_waited_for_once_when_a_run_is_ca
 async def test_a_lost_scheduler_ends_the_run_with_a_sentence_and_the_next_run_goes_on(
     field: Field, tmp_path: Path
 ) -> None:
-    reached, until = asyncio.Event(), asyncio.Event()
-    stall = Stall(after=1, until=until, reached=reached)
-    field.source.faults.add(Fault("GET", "/blobs/", nth=4, act=stall))
+    reached, until = stall_reads(field, nth=4)
     await field.cluster.add("one")
     run = asyncio.create_task(field.mirror(concurrency=1))
     await asyncio.wait_for(reached.wait(), HANGS_AFTER)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,16 @@ class Field:
         self.cluster.stop(part)
         self.cluster.wait_without(part)
         return part
+
+    def hold_after(self, names: Iterable[str], more: int) -> None:
+        """Have these workers stand still once so many bytes more have come to each."""
+        for name in names:
+            self.gates[name].hold_after(more)
+
+    async def until_held(self, names: Iterable[str]) -> None:
+        """Wait until all of these workers stand in mid-blob."""
+        for name in names:
+            await self.gates[name].until_held()
 
     @asynccontextmanager
     async def syncing(

@@ -38,12 +38,6 @@ async def retire(field: Field, addresses: list[str]) -> None:
         await scheduler.retire_workers(workers=addresses, close_workers=True)
 
 
-async def hold(field: Field, names: list[str]) -> None:
-    """Wait until all of these workers stand in mid-blob."""
-    for name in names:
-        await field.gates[name].until_held()
-
-
 async def test_each_blob_is_read_once_and_goes_to_two_registries_from_one_worker(
     field: Field, start_registry: StartsRegistries, home: Path
 ) -> None:
@@ -66,10 +60,9 @@ async def test_two_of_four_workers_are_killed_in_mid_blob_and_one_blob_each_is_r
 ) -> None:
     workers = field.have(4)
     layout, target = field.filled.fill(), start_registry("target")
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        await hold(field, workers)
+        await field.until_held(workers)
         for name in workers[:2]:
             await asyncio.to_thread(field.kill, name)
         for name in workers[2:]:
@@ -89,9 +82,9 @@ async def test_workers_come_and_are_retired_in_the_middle_of_a_run(
     layout, target = field.filled.fill(images=8), start_registry("target")
     field.gates[first].hold_after(SOME)
     async with field.syncing(layout, [target], home) as run:
-        await hold(field, [first])
+        await field.until_held([first])
         more = await asyncio.to_thread(field.add, 3, hold=SOME)
-        await hold(field, more)
+        await field.until_held(more)
         addresses = [field.cluster.address_of(field.workers[name]) for name in more]
         await retire(field, addresses)
         for name in (first, *more):
@@ -113,10 +106,9 @@ async def test_without_its_scheduler_a_run_ends_with_a_sentence_and_the_next_one
     workers = field.have(4)
     layout, target = field.filled.fill(), start_registry("target")
     field.filled.make_known(target)
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        await hold(field, workers)
+        await field.until_held(workers)
         await asyncio.to_thread(field.cluster.stop, field.scheduler)
         assert await run.ended() == 4, told(run)
         assert "done" not in statuses(run).values()
@@ -161,7 +153,7 @@ async def test_a_run_that_was_killed_goes_on_by_the_same_command(
     field.filled.make_known(target)
     field.gates[workers[0]].hold_after(SOME)
     async with field.syncing(layout, [target], home) as run:
-        await hold(field, workers[:1])
+        await field.until_held(workers[:1])
         await run.until(lambda events: sum(event["event"] == "done" for event in events) >= 8)
         run.kill()
         assert await run.ended() == -signal.SIGKILL
@@ -182,10 +174,9 @@ async def test_ctrl_c_stops_every_worker_and_leaves_no_upload_session(
     workers = field.have(4)
     layout, target = field.filled.fill(), start_registry("target")
     field.filled.make_known(target)
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        await hold(field, workers)
+        await field.until_held(workers)
         run.signal(signal.SIGINT)
         assert await run.ended() == 130, told(run)
     assert open_sessions(target) == 0

@@ -57,11 +57,9 @@ async def test_what_a_worker_has_that_stands_still_is_brought_by_another_and_giv
 ) -> None:
     workers = field.have(2)
     layout, target = field.filled.fill(), start_registry("target")
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        for name in workers:
-            await field.gates[name].until_held()
+        await field.until_held(workers)
         with standing(field.workers[workers[0]]):
             field.gates[workers[1]].release()
             assert await run.ended() == 0, told(run)
@@ -82,11 +80,9 @@ async def test_a_worker_that_wakes_in_a_run_stops_what_it_had_and_works_on(
     """The other one stands before its gate meanwhile: whatever arrives then is brought by this one."""
     workers = field.have(2)
     layout, target = field.filled.fill(), start_registry("target")
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        for name in workers:
-            await field.gates[name].until_held()
+        await field.until_held(workers)
         with standing(field.workers[workers[0]]):
             await run.until(lambda events: named(run, workers[0]))
         field.gates[workers[0]].release()
@@ -117,11 +113,9 @@ async def test_ctrl_c_ends_a_run_one_of_whose_workers_stands_still(
 ) -> None:
     workers = field.have(2)
     layout, target = field.filled.fill(), start_registry("target")
-    for name in workers:
-        field.gates[name].hold_after(SOME)
+    field.hold_after(workers, SOME)
     async with field.syncing(layout, [target], home) as run:
-        for name in workers:
-            await field.gates[name].until_held()
+        await field.until_held(workers)
         with standing(field.workers[workers[0]]):
             run.signal(signal.SIGINT)
             assert await run.ended() == 130, told(run)
