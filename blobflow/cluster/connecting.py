@@ -123,7 +123,7 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await client
             except BaseException:
-                await client.close()
+                await _close(client)
                 raise
         except (OSError, ImportError, TypeError, ValueError) as error:
             late = "timed out" in _chain(error).lower() or isinstance(error, TimeoutError)

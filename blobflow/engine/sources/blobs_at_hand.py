@@ -28,8 +28,6 @@ class BlobsAtHand:
         """What is at hand makes no difference, but for what is asked of sources."""
         return isinstance(other, BlobsAtHand)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def keep(self, digest: Digest, content: bytes) -> None:
         """Hold a blob, whose content was verified against its digest, if there is room."""
         weight = len(content) + _OBJECT
