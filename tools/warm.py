@@ -236,9 +236,18 @@ def _be(order: dict[str, Any], out: int, err: int) -> int:
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(order["folder"])
-    os.environ.clear()
-    os.environ.update(order["environment"])
+    adopt_environment(order["environment"])
     return run_blobflow(order["words"])
+
+
+def adopt_environment(environment: Mapping[str, str]) -> None:
+    """Have exactly these variables, also where a library has read others as it was imported: Dask does."""
+    os.environ.clear()
+    os.environ.update(environment)
+    if "dask.config" in sys.modules:
+        from dask import config
+
+        config.refresh(paths=config._get_paths())
 
 
 def run_blobflow(words: Sequence[str]) -> int:
