@@ -237,6 +237,26 @@ async def test_a_token_server_that_knows_no_post_is_asked_by_get_where_there_is_
     assert [len(server.asked("POST")), len(server.asked("GET"))] == [1, gets]
 
 
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        (JOE, "does not accept the login of 'joe'"),
+        (Credentials(identity_token="refresh"), "does not accept the identity token kept for it"),
+        (Credentials("<token>", identity_token="refresh"), "does not accept the identity token kept for it"),
+        (None, "wants a valid login for a token"),
+    ],
+)
+async def test_a_token_server_that_refuses_a_login_is_told_of_as_a_registry_that_does(
+    login: Credentials | None, words: str
+) -> None:
+    async with guarded() as (registry, server), world(login) as w:
+        registry.stumbles = [401]
+        with pytest.raises(Unauthorized, match=f"^{server.host} {words}") as caught:
+            await w.source(server.host).has(BLOB)
+    assert (caught.value.status, len(server.seen)) == (401, 2)
+    assert "refresh" not in str(caught.value) and "secret" not in str(caught.value)
+
+
 async def test_a_token_server_that_stumbles_is_asked_again() -> None:
     async with guarded() as (registry, server), world() as w:
         registry.stumbles = [500, 503]

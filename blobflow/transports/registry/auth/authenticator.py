@@ -103,7 +103,7 @@ class Authenticator:
         repository = repository_of(scopes)
         login = await self._credentials(repository) or Credentials()
         if login.registry_token and sent == login.header:
-            raise Unauthorized(f"{self._host} does not accept the registry token kept for it", status=401)
+            raise self._not_accepted(login)
         if bearer is not None and "realm" in bearer.params:
             key = tuple(sorted(scopes))
             self._way = bearer
@@ -115,9 +115,7 @@ class Authenticator:
                 why = f": {login.lack}" if login.lack else f"; run `blobflow login {self._host}`"
                 raise Unauthorized(f"{self._host} wants a login, and there is none{why}", status=401)
             if sent == login.header:
-                raise Unauthorized(
-                    f"{self._host} does not accept the login of {login.username!r}", status=401
-                )
+                raise self._not_accepted(login)
             self._way = Challenge("basic")
             self._basic.put(repository, login.header)
         else:
@@ -174,15 +172,15 @@ class Authenticator:
         *others, last = token_requests(realm, params.get("service"), description, login)
         for request in others:
             try:
-                body = await self._ask(request)
+                body = await self._ask(request, login)
             except RegistryError as error:
                 if error.status not in UNKNOWN_WAY:
                     raise
             else:
                 return read_token(body, now, name_of(realm))
-        return read_token(await self._ask(last), now, name_of(realm))
+        return read_token(await self._ask(last, login), now, name_of(realm))
 
-    async def _ask(self, request: TokenRequest) -> bytes:
+    async def _ask(self, request: TokenRequest, login: Credentials | None) -> bytes:
         """Ask a token server; that it is not there must not look as if the content were not."""
         try:
             return await self._fetch(request.url, request.authorization, request.form)
@@ -191,6 +189,20 @@ class Authenticator:
                 f"{self._host} sends us to {name_of(request.url)} for a token, which has none there",
                 status=404,
             ) from None
+        except Unauthorized as error:
+            if login is None or not (request.authorization or request.form):
+                raise  # nobody's login was sent
+            raise self._not_accepted(login, error.code, error.detail) from None
+
+    def _not_accepted(self, login: Credentials, code: str = "", detail: str = "") -> Unauthorized:
+        """The registry, or its token server, does not take a login for one; its own words, if it had any."""
+        said = ": ".join(filter(None, (code, detail)))
+        return Unauthorized(
+            f"{self._host} does not accept {login.shown}{f' ({said})' if said else ''}",
+            status=401,
+            code=code,
+            detail=detail,
+        )
 
 
 def _cache(length: Callable[[Value], int], clock: Callable[[], float]) -> BoundedCache[Any, Value]:

@@ -74,6 +74,15 @@ class Credentials(msgspec.Struct, frozen=True):
         return self.basic if self.username else ""
 
     @property
+    def shown(self) -> str:
+        """What the login is, for messages, without its secrets."""
+        if self.registry_token:
+            return "the registry token kept for it"
+        if self.username in ("", _NAMELESS):
+            return "the identity token kept for it"
+        return f"the login of {self.username!r}"
+
+    @property
     def identity(self) -> str:
         """A hash that tells logins apart, "" for anybody: of the name, since passwords and tokens change; of
         the token where there is no name."""
