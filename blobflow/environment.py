@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from blobflow.engine.pairs import Pair
 from blobflow.errors import Side, UsageError
 from blobflow.oci.local_reference import transport_of
 from blobflow.settings import Settings
@@ -84,16 +83,6 @@ def from_environment(
     settings = settings_from(environ, read_variables(environ))
     hosts = with_sides(settings.hosts, logins)
     return msgspec.structs.replace(settings, cache_dir=places_of(environ)[1], hosts=hosts)
-
-
-def settings_for(settings: Settings | None, pairs: Iterable[Pair] = ()) -> Settings:
-    """The settings that were given, or those of the environment for these pairs."""
-    if settings is not None:
-        return settings
-    pairs = tuple(pairs)
-    return from_environment(
-        sources={pair.source.host for pair in pairs}, targets={pair.target.host for pair in pairs}
-    )
 
 
 def settings_from(environ: Mapping[str, str], given: Variables) -> Settings:

@@ -7,8 +7,10 @@ share one name. Both are lists here, which have to be empty: what is on one gets
 from __future__ import annotations
 
 import ast
+import asyncio
+import builtins
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,11 @@ MOST_LINES_OF_A_FUNCTION = 60
 SOURCES = ("blobflow", "tools", "bench")
 # A module, or something in one, as docstrings, comments and documents mention it.
 MENTION = re.compile(r"`(?:blobflow\.)?((?:engine|oci|content|transports|server|operations|cli)(?:\.\w+)+)`")
+# What a class of ours has, as docstrings mention it; and the errors that they say are raised.
+MEMBER = re.compile(r"`([A-Z]\w+)\.(\w+)`")
+RAISED = re.compile(r"\braises ((?:[A-Z]\w+(?:, and |, or |, | and | or )?)+)", re.IGNORECASE)
+WORD = re.compile(r"[A-Z]\w+")
+CLASS = re.compile(r"^\s*class (\w+)", re.MULTILINE)
 
 
 def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
@@ -84,6 +91,31 @@ def _is_there(name: str, sources: Mapping[str, str]) -> bool:
     return bool(module) and all(re.search(rf"\b{word}\b", sources[module]) for word in inner[-1:])
 
 
+def texts_of_classes(sources: Iterable[str]) -> dict[str, str]:
+    """The modules in which each class stands, as one text, without what they mention of classes."""
+    texts: dict[str, str] = {}
+    for source in sources:
+        code = MEMBER.sub("", source)
+        for name in set(CLASS.findall(source)):
+            texts[name] = texts.get(name, "") + code
+    return texts
+
+
+def lost_members(text: str, classes: Mapping[str, str]) -> list[str]:
+    """What a text mentions as `Class.member` of one of the `classes`, and is not in its module."""
+    return [
+        f"{name}.{member}"
+        for name, member in MEMBER.findall(text)
+        if name in classes and not re.search(rf"\b{member}\b", classes[name])
+    ]
+
+
+def lost_errors(text: str, known: Collection[str]) -> list[str]:
+    """The errors that a module's text says are raised, and that are no classes at all."""
+    named = [name for names in RAISED.findall(" ".join(text.split())) for name in WORD.findall(names)]
+    return [name for name in named if name not in known]
+
+
 def files() -> list[Path]:
     return [file for part in SOURCES for file in sorted((TOP / part).rglob("*.py"))]
 
@@ -113,6 +145,25 @@ def test_what_is_mentioned_is_there() -> None:
     texts = [*files(), *TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")]
     lost = {str(file.relative_to(TOP)): lost_mentions(file.read_text(), sources) for file in texts}
     assert {name: found for name, found in lost.items() if found} == {}
+
+
+def test_what_docstrings_say_of_classes_is_there() -> None:
+    sources = {name: file.read_text() for name, file in modules().items()}
+    classes = texts_of_classes(sources.values())
+    known = {*classes, *dir(builtins), *dir(asyncio)}
+    lost = {
+        name: [*lost_members(source, classes), *lost_errors(source, known)]
+        for name, source in sources.items()
+    }
+    assert {name: found for name, found in lost.items() if found} == {}
+
+
+def test_a_member_and_an_error_that_were_renamed_are_found() -> None:
+    source = (
+        'class Store:\n    def begin(self):\n        """See `Store.end`. Raises Full, OSError and Damaged."""'
+    )
+    assert lost_members(f"{source} `Store.begin`, `Other.end`", texts_of_classes([source])) == ["Store.end"]
+    assert lost_errors(source, {"OSError"}) == ["Full", "Damaged"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class BodyTransport(Protocol):
     """Moves bodies. Both methods raise ConnectionError when the client is gone."""
 
     def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The request's body as it arrives; never more than about two READ are held."""
+        """The request's body as it arrives; never more than about two READ_BYTES are held."""
         ...
 
     async def send(
@@ -86,7 +86,7 @@ async def _chunk(content: StreamReader) -> bytes:
 
 
 async def read_span(file: BinaryIO, span: ByteRange) -> AsyncIterator[bytes]:
-    """The file's bytes of `span`, READ at a time. Raises ConnectionError if the file ends before."""
+    """The file's bytes of `span`, READ_BYTES at a time. Raises ConnectionError if the file ends before."""
     at = span.start
     while at < span.end:
         chunk = os.pread(file.fileno(), min(READ_BYTES, span.end - at), at)

@@ -34,7 +34,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     """The part of a blob of `size` bytes that a Range header asks for; None means the whole.
 
     A header that is malformed, of another unit or of several ranges is ignored, as RFC 9110 allows; the
-    answer then is 200. Raises Unsatisfiable.
+    answer then is 200. Raises RangeNotSatisfiable.
     """
     found = _ONE_RANGE.match(header) if header else None
     if found is None or max(map(len, found.groups())) > 20:

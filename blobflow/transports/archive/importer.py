@@ -210,7 +210,7 @@ class _Repacked:
         self._gathered = bytearray()
 
     async def write(self, block: bytes) -> None:
-        """Raises Damaged, UnsupportedContent."""
+        """Raises DamagedStream, UnsupportedContent."""
         pieces = self._inflater.decompress(block)
         while (piece := await in_thread(next, pieces, None)) is not None:
             self._gathered += piece

@@ -101,7 +101,7 @@ class OpenArchive:
     def digests(self, stored: StoredFile, what: str) -> tuple[Digest, Digest]:
         """The digest of a compressed layer that is in the archive, and its diff_id; for a thread.
 
-        Raises Damaged for one that is spoilt, is cut off or goes on behind its end; UnsupportedContent.
+        Raises DamagedStream for one that is spoilt, is cut off or goes on behind its end; UnsupportedContent.
         """
         hasher, bare = hashlib.sha256(usedforsecurity=False), UncompressedDigest(self.head(stored), what)
         for block in self.blocks(stored):

@@ -68,7 +68,7 @@ class Decompressor(ABC):
     def decompress(self, block: bytes) -> Iterator[bytes]:
         """What the block holds, in pieces of at most 1 MiB. To be read to its end before the next block.
 
-        Raises Damaged, UnsupportedContent for a bomb.
+        Raises DamagedStream, UnsupportedContent for a bomb.
         """
         self._taken += len(block)
         for piece in self._pieces(block):
@@ -92,7 +92,7 @@ class Decompressor(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """There is no more. Raises Damaged unless the last member or frame had its end."""
+        """There is no more. Raises DamagedStream unless the last member or frame had its end."""
 
     def _begin_part(self) -> None:
         self._parts += 1

@@ -62,11 +62,11 @@ class UncompressedDigest:
         self._hasher = hashlib.sha256(usedforsecurity=False)
 
     def update(self, block: bytes) -> None:
-        """Take the next bytes. Raises Damaged, UnsupportedContent."""
+        """Take the next bytes. Raises DamagedStream, UnsupportedContent."""
         for piece in self._inflater.decompress(block):
             self._hasher.update(piece)
 
     def finish(self) -> Digest:
-        """The digest, as docker's configs have it. Raises Damaged unless the layer has its end."""
+        """The digest, as docker's configs have it. Raises DamagedStream unless the layer has its end."""
         self._inflater.finish()
         return Digest(f"sha256:{self._hasher.hexdigest()}")

@@ -218,7 +218,7 @@ class Writer:
             os.close(self.fd)
 
     def suspend(self) -> None:
-        """Stop and leave the partial on disk for whoever goes on (`Store.resume`), in any process.
+        """Stop and leave the partial on disk for whoever goes on (`Partials.resume`), in any process.
 
         Nothing but its bytes is kept: who goes on hashes them again.
         """

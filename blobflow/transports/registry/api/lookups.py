@@ -74,7 +74,7 @@ class Lookups:
     async def send(
         self, request: Request, name: str, *, expected: bool = False, past: bool = False
     ) -> Response:
-        """The answer about what a tag or digest names. Raises as `HostClient.ask`.
+        """The answer about what a tag or digest names. Raises as `HostClient.send`.
 
         One that contradicts what was put, or that a cache has kept too long, is asked for past the cache; so
         is a 404 of what is `expected` to be there. `past`: at once.

@@ -358,7 +358,7 @@ class Repository:
         they were answered with. Asked twice, since a bit that flips on its way does so once.
 
         No more is read of them than `size`, if that is known: room was made for so many. `expected`, `past`:
-        see `Lookups.ask`.
+        see `Lookups.send`.
         """
 
         async def read() -> tuple[bytes, Response]:
