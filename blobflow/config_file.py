@@ -52,7 +52,7 @@ from blobflow.file_errors import FileErrors
 from blobflow.oci.reference import check_host
 from blobflow.printable import printable
 from blobflow.settings import SignatureSettings
-from blobflow.toml_lines import TomlLines
+from blobflow.toml_lines import TomlLines, parse_toml
 from blobflow.transports.registry import ClientCertificate, HostSettings, Profile, TlsSettings
 from blobflow.transports.registry.capabilities.profiles import profiles_by_name
 from blobflow.transports.registry.http.proxies import single_proxy
@@ -156,12 +156,7 @@ def parse_config(text: str, name: str, folder: Path) -> dict[str, HostSettings]:
     Raises InvalidConfig with the file, the line and what to write instead; for several errors InvalidFile
     with all of them.
     """
-    try:
-        document = tomllib.loads(text)
-    except ValueError as error:  # beside TOML's own: a number of thousands of digits
-        raise InvalidConfig(f"{name} is not TOML: {error}") from None
-    except RecursionError:
-        raise InvalidConfig(f"{name} is nested too deeply to be a configuration") from None
+    document = parse_toml(text, name, "a configuration")
     reader = _Reader(text, name, folder)
     hosts = reader.hosts(document)
     reader.errors.check()

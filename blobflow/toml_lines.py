@@ -1,14 +1,28 @@
-"""The lines of a TOML file's keys, which its parser does not tell. For messages; pure."""
+"""TOML that people write: its document, and the lines of its keys, which its parser does not tell. Pure."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from typing import Any
+
+from blobflow.errors import InvalidConfig
 
 # Lines of one value that are put together: a longer one has its line found at its table.
 _LONGEST = 200
 
 _Path = tuple[str | int, ...]
+
+
+def parse_toml(text: str, name: str, kind: str) -> dict[str, Any]:
+    """What a text says. Raises InvalidConfig; `name` is what the text is called there, `kind` what it should
+    be ("a rule file")."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # beside TOML's own: a number of thousands of digits
+        raise InvalidConfig(f"{name} is not TOML: {error}") from None
+    except RecursionError:
+        raise InvalidConfig(f"{name} is nested too deeply to be {kind}") from None
 
 
 class TomlLines:

@@ -150,7 +150,7 @@ ROOMS = {
     "validation_messages": Room(()),
     "file_errors": Room(("errors",)),
     "typed_values": Room(("validation_messages",), ("msgspec",)),
-    "toml_lines": Room(()),
+    "toml_lines": Room(("errors",)),
     "version": Room(()),
     "byte_size": Room(("lazy_pattern", "printable")),
     "variables": Room(("errors", "oci", "printable"), ("msgspec",)),

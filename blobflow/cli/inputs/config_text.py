@@ -13,8 +13,9 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from blobflow.errors import InvalidConfig, InvalidReference, UsageError
+from blobflow.errors import InvalidReference, UsageError
 from blobflow.oci.reference import check_host
+from blobflow.toml_lines import parse_toml
 
 # What `probe` says beside a profile's fields; such lines are its own, and others' comments are not.
 _FACT = re.compile(r"# [^:]+: (yes|no)\s*\Z")
@@ -27,7 +28,7 @@ def with_profile(text: str, name: str, host: str, body: str) -> str:
     `name` is what the file is called in errors. Raises InvalidConfig for what is no TOML; UsageError where
     the profile that is there can't be told from its surroundings.
     """
-    before = _parse(text, name)
+    before = parse_toml(text, name, "a configuration")
     key = _key_of(before, host)
     path = ("registry", key, "profile")
     section = [f"[registry.{json.dumps(key)}.profile]", *body.splitlines()]
@@ -54,13 +55,6 @@ def with_profile(text: str, name: str, host: str, body: str) -> str:
             f' out, or write it as a table [registry."{host}".profile]'
         )
     return result
-
-
-def _parse(text: str, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{name} is not TOML: {error}") from None
 
 
 def _key_of(document: dict[str, Any], host: str) -> str:

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -47,7 +46,7 @@ from blobflow.errors import InvalidConfig
 from blobflow.file_errors import FileErrors
 from blobflow.server.auth.logins import CHALLENGE
 from blobflow.server.errors import ApiError
-from blobflow.toml_lines import TomlLines
+from blobflow.toml_lines import TomlLines, parse_toml
 from blobflow.validation_messages import closest, suggestion
 
 Action = Literal["pull", "push", "delete"]
@@ -243,12 +242,7 @@ def parse_access(text: str, name: str) -> ParsedRules:
     Raises InvalidConfig with the line, the number of the rule, and what is wrong there; for several errors
     InvalidFile with all of them.
     """
-    try:
-        document = tomllib.loads(text)
-    except ValueError as error:  # beside TOML's own: a number of thousands of digits
-        raise InvalidConfig(f"{name} is not TOML: {error}") from None
-    except RecursionError:
-        raise InvalidConfig(f"{name} is nested too deeply to be a rule file") from None
+    document = parse_toml(text, name, "a rule file")
     reader = _Reader(text, name)
     parsed = reader.rules(document)
     reader.errors.check()
