@@ -8,7 +8,9 @@
                      ╰► bundle_proofs ─► bundles, trusted_root  sigstore's bundles
                both of them ─► keys, certificates, log_entries, log_bodies, names
 
-`contract` is what the engine knows of it, and `judging` lets it go on while a judge is at work. Nothing here
-asks a registry, or anybody: what is judged was read before. What verifies is imported when a policy asks for
+`finding` knows the forms of signatures among what refers to an image, and reads them at its source. Whatever
+else is here asks nobody: what is judged was read before. `policy_file`, `requirements`, `scopes` and
+`signed_identity` are what a policy says, and `trust` its keys, read. `contract` is what the engine knows of
+it all, and `judging` lets it go on while a judge is at work. What verifies is imported when a policy asks for
 it (`blobflow[verify]`).
 """

@@ -20,6 +20,18 @@ from tests.unit.test_layers import TOP, imports, modules
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60
 SOURCES = ("blobflow", "tools", "bench")
+# Packages whose docstring is a map: it names every module.
+MAPPED = (
+    "engine/transfer",
+    "transports/archive/served",
+    "transports/compression",
+    "transports/registry",
+    "transports/registry/auth",
+    "transports/registry/capabilities",
+    "transports/registry/http",
+    "transports/registry/uploads",
+    "transports/rootfs",
+)
 # A module, or something in one, as docstrings, comments and documents mention it.
 MENTION = re.compile(r"`(?:blobflow\.)?((?:engine|oci|content|transports|server|operations|cli)(?:\.\w+)+)`")
 # What a class of ours has, as docstrings mention it; and the errors that they say are raised.
@@ -116,6 +128,13 @@ def lost_errors(text: str, known: Collection[str]) -> list[str]:
     return [name for name in named if name not in known]
 
 
+def unmapped(folder: Path) -> set[str]:
+    """The modules and packages of a package that its docstring does not name."""
+    names = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/*.py")}
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    return names - {"__init__"} - set(re.findall(r"\w+", text))
+
+
 def files() -> list[Path]:
     return [file for part in SOURCES for file in sorted((TOP / part).rglob("*.py"))]
 
@@ -164,6 +183,11 @@ def test_a_member_and_an_error_that_were_renamed_are_found() -> None:
     )
     assert lost_members(f"{source} `Store.begin`, `Other.end`", texts_of_classes([source])) == ["Store.end"]
     assert lost_errors(source, {"OSError"}) == ["Full", "Damaged"]
+
+
+@pytest.mark.parametrize("package", MAPPED)
+def test_a_map_names_every_module(package: str) -> None:
+    assert unmapped(TOP / "blobflow" / package) == set()
 
 
 @pytest.mark.parametrize(

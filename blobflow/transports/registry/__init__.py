@@ -2,6 +2,7 @@
 
     registries    all registries of a run: the entry point     mirrors  Sources asked before a registry
     api/          the endpoints of a repository: manifests, blobs, tags, referrers, deletion
+    ranges/       a large blob from a far source, by several requests at once
     uploads/      pushing a blob: what a push does next (state), its methods, its sessions
     capabilities/ what a registry can do: known by its name (profiles), or learned from its answers
     probe/        finding that out by trying

@@ -1,4 +1,8 @@
-"""Maps an unsuccessful response to an error of the tree. Pure; the only module that interprets statuses."""
+"""Maps an unsuccessful response to an error of the tree. Pure.
+
+Here are the sentences of refusals, for all requests. What a status means to one of them alone (a deletion, a
+mount, a push) is said where that is made; what becomes of a login that is refused, by `auth.authenticator`.
+"""
 
 from __future__ import annotations
 
