@@ -5,7 +5,8 @@ resume. A `BlobStream` is what it opens: a resource with an end, not just an ite
 
 What only looks at the bytes (hashing, counting, naming the side of an error) is a `Tap`. A stream has any
 number of taps and still costs a chunk one await, since `tapped` lays them beside each other and not around
-each other: a chunk goes from the socket through its download and one `TappedStream` to the request's body.
+each other: a chunk goes from the socket through its download (of a large blob: and the stream that may go
+over to ranges) and one `TappedStream` to the request's body.
 """
 
 from __future__ import annotations

@@ -185,6 +185,42 @@ def test_a_member_and_an_error_that_were_renamed_are_found() -> None:
     assert lost_errors(source, {"OSError"}) == ["Full", "Damaged"]
 
 
+def test_the_map_of_contributing_is_in_the_order_of_imports() -> None:
+    text = (TOP / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^    blobflow/(\w+)", text, re.MULTILINE)
+    assert len(rows) > 15
+    rank = {name: at for at, name in enumerate(rows)}
+    sources = {f"blobflow.{name}".rstrip("."): file.read_text() for name, file in modules().items()}
+    against = {
+        (module, other)
+        for module, found in import_graph(sources).items()
+        for other in found
+        if rank.get(_row(module), -1) < rank.get(_row(other), -1) and _row(module) in rank
+    }
+    # See the row of `operations`.
+    own = {"blobflow.operations.inspection", "blobflow.operations.verification"}
+    assert against == {("blobflow.client", other) for other in own}
+
+
+def _row(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_the_table_of_contributing_names_files_that_there_are() -> None:
+    table = [line for line in (TOP / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
+    named = set(re.findall(r"`([\w./-]+(?:\.py|\.tsv|\.md|/))`", "\n".join(table)))
+    there = {
+        f"/{file.relative_to(TOP)}"
+        for part in (*SOURCES, "tests", "docs")
+        for file in (TOP / part).rglob("*")
+    }
+    there |= {f"{file}/" for file in there}
+    assert len(named) > 50
+    assert {name for name in named if not any(file.endswith(f"/{name}") for file in there)} == {
+        "cli/commands/VERB.py"
+    }
+
+
 @pytest.mark.parametrize("package", MAPPED)
 def test_a_map_names_every_module(package: str) -> None:
     assert unmapped(TOP / "blobflow" / package) == set()
