@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from aiohttp import web
 from blobflow.cli.commands.probe import profile_toml
 from blobflow.client import Client
 from blobflow.config_file import parse_config
-from blobflow.errors import Denied, RegistryError
+from blobflow.errors import ConnectionLost, Denied, RegistryError
+from blobflow.events import Event, Observer, Warned, ignore
 from blobflow.settings import Settings
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.http.host_settings import HostAccess
@@ -21,6 +24,7 @@ from tools.registry.faulty import (
     Fault,
     Ignore,
     JournallingRegistry,
+    LoseAnswer,
     MountReferenced,
     Refuse,
     SetHeader,
@@ -121,6 +125,17 @@ async def probe(host: str, repository: str, **how: int) -> ProbeResult:
         return await client.probe(host, repository, **how)
 
 
+async def probed_at(host: str, observer: Observer = ignore) -> ProbeResult:
+    """A probe whose pauses take no time."""
+    access = HostAccess(scheme="http")
+    return await probe_host(host, "scratch", access, largest=32 * KIB, observer=observer, sleep=at_rest)
+
+
+async def at_rest(seconds: float) -> None:
+    """A pause that takes no time."""
+    await asyncio.sleep(0)
+
+
 async def probed(folder: Path, fake: KnownRegistry) -> tuple[ProbeResult, JournallingRegistry]:
     async with journalling(folder, fake.faults, sparse=fake.sparse) as registry:
         found = await probe(registry.host, "blobflow-probe", largest=32 * KIB)
@@ -184,6 +199,87 @@ async def test_what_a_registry_would_not_delete_is_told(tmp_path: Path) -> None:
             for digest, kind in registry.store.repositories.contents(repository)
         }
         assert set(found.left) == held
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/blobs/uploads/"), ("PUT", "/manifests/"), ("POST", "mount=")]
+)
+async def test_what_a_registry_took_without_a_word_is_deleted_too(
+    tmp_path: Path, method: str, path: str
+) -> None:
+    loses = Fault(method, path, times=0, act=LoseAnswer())
+    async with journalling(tmp_path, [loses]) as registry:
+        with suppress(ConnectionLost):  # who never answers a commit or a mount ends the probe
+            await probed_at(registry.host)
+        assert registry.journal.select(method, path)
+        assert registry.store.repositories.names() == []
+
+
+async def test_what_was_taken_without_a_word_and_stays_is_told(tmp_path: Path) -> None:
+    faults = [
+        Fault("PUT", "/blobs/uploads/", act=LoseAnswer()),
+        Fault("PUT", "/blobs/uploads/", act=Refuse(413, over=16 * KIB), times=0),
+        Fault("DELETE", "sha256:", times=0, act=Status(405)),
+    ]
+    async with journalling(tmp_path, faults) as registry:
+        found = await probed_at(registry.host)
+        held = {
+            f"{repository}/{'manifests' if kind else 'blobs'}/{digest}"
+            for repository in registry.store.repositories.names()
+            for digest, kind in registry.store.repositories.contents(repository)
+        }
+        assert set(found.left) == held, "and not what was refused"
+
+
+async def test_a_probe_that_is_cancelled_takes_out_what_is_still_being_committed() -> None:
+    held, sessions = set[str](), set[str]()
+    reached, goes_on, committed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def registry(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        match request.method:
+            case "POST":
+                sessions.add(f"{request.path}{len(sessions)}")
+                return web.Response(status=202, headers={"Location": max(sessions)})
+            case "PUT":
+                reached.set()
+                await goes_on.wait()
+                held.add(request.query["digest"])
+                committed.set()
+                return web.Response(status=201)
+            case _:
+                sessions.discard(request.path)
+                name = request.path.rpartition("/")[2]
+                there = name in held
+                held.discard(name)
+                return web.Response(status=202 if there else 404)
+
+    async def sleep(seconds: float) -> None:
+        goes_on.set()
+        await committed.wait()
+
+    async with served(registry) as server:
+        task = asyncio.create_task(probe_host(server.host, "scratch", HostAccess(scheme="http"), sleep=sleep))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (committed.is_set(), held, sessions) == (True, set(), set())
+
+
+async def test_a_probe_that_fails_says_what_it_could_not_delete(tmp_path: Path) -> None:
+    told: list[Event] = []
+    faults = [
+        Fault("DELETE", "sha256:", times=0, act=Status(405)),
+        Fault("PUT", "/manifests/", times=0, act=Status(429, headers={"Retry-After": "999"})),
+    ]
+    async with journalling(tmp_path, faults) as registry:
+        with pytest.raises(RegistryError, match="wants fewer requests"):
+            await probed_at(registry.host, observer=told.append)
+        [warned] = [event.message for event in told if isinstance(event, Warned)]
+        names = registry.store.repositories.names()
+        held = [digest for name in names for digest, _ in registry.store.repositories.contents(name)]
+        assert held and all(digest in warned for digest in held)
 
 
 async def test_where_nothing_may_be_pushed_that_is_the_answer(tmp_path: Path) -> None:

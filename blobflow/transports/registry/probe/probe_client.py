@@ -1,6 +1,7 @@
 """The probe client: pushes generated blobs and manifests to a repository, to see how a registry answers.
 
-It remembers what it pushed, and deletes that at the end as far as the registry allows.
+It remembers what it pushed, and deletes that at the end as far as the registry allows: also what a registry
+may have taken although its answer never came, since it was lost or the probe was cancelled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from blobflow.transports.registry.uploads.requests import mount_scopes, push_sco
 
 # Seconds that a registry gets to notice that a connection broke, after it got the bytes before that.
 BREAK_SECONDS = 0.25
+# A registry that has all bytes of something has taken it by then.
+COMMITTED_SECONDS = 1.0
 _COMMITTED = (200, 201, 204)
 
 
@@ -40,7 +43,9 @@ class ProbeClient:
         self._client = client
         self._sleep = sleep
         self._root = f"/v2/{repository}"
-        self._made: list[str] = []
+        self._made: dict[str, bool] = {}  # places of what was sent, and whether it is known to be there
+        self._unanswered: set[str] = set()
+        self._sessions: set[URL] = set()
         self._scopes = push_scopes(repository)
         self.via: str | None = None
         self.locations = locations
@@ -54,8 +59,10 @@ class ProbeClient:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         scopes: tuple[str, ...] = (),
+        makes: str = "",
     ) -> Response | None:
-        """One request; `place` is below the repository, or an absolute Location."""
+        """One request; `place` is below the repository, or an absolute Location. `makes`: the place of what
+        is there if it succeeds."""
         url = place if isinstance(place, URL) else URL(self._root + place, encoded=True)
         request = Request(
             method,
@@ -67,17 +74,27 @@ class ProbeClient:
             ok=tuple(ok),
             fail_fast=bool(body),
         )
+        if makes:
+            self._made.setdefault(makes, False)
+            self._unanswered.add(makes)
         try:
-            return await self._ask(request)
+            response = await self._ask(request)
         except RegistryError as error:
             # A body that is too large for a proxy may end with the proxy's loss of its registry.
-            if error.retryable and not (body and error.status in (502, 504)):
+            lost = error.status in (502, 504)
+            if not lost:
+                self._unanswered.discard(makes)
+            if error.retryable and not (body and lost):
                 raise
             return None
         except NetworkError:
             if not body:
                 raise
             return None  # the reset that follows a refusal may lose it while the body is still being sent
+        self._unanswered.discard(makes)
+        if makes and response.status != 202:  # which means a session, where a mount was asked for
+            self._made[makes] = True
+        return response
 
     async def _ask(self, request: Request) -> Response:
         """Ask, and with patience where a proxy wants fewer requests and says so like one whose registry is
@@ -101,7 +118,9 @@ class ProbeClient:
         )
         response = await self._client.send(request)
         self.via = response.headers.get("Via")
-        return self.location(response)
+        location = self.location(response)
+        self._sessions.add(location)
+        return location
 
     async def patch(self, location: URL, content: bytes, start: int | None = None) -> URL | None:
         """The next bytes [end-5], as a chunk from `start`, or as a stream; the next Location."""
@@ -111,21 +130,26 @@ class ProbeClient:
         response = await self.send("PATCH", location, ok=(200, 202, 204), body=content, headers=headers)
         if response is None:
             return None
-        return self.location(response) if "Location" in response.headers else location
+        after = self.location(response) if "Location" in response.headers else location
+        self._sessions.discard(location)
+        self._sessions.add(after)
+        return after
 
     async def commit(self, location: URL, digest: Digest, content: bytes = b"") -> bool:
         """End an upload [end-6], with the last bytes."""
         text = str(location)
         url = URL(f"{text}{'&' if '?' in text else '?'}digest={digest}", encoded=True)
         headers = {"Content-Type": "application/octet-stream"}
-        if await self.send("PUT", url, ok=_COMMITTED, body=content, headers=headers) is None:
+        place = f"/blobs/{digest}"
+        if await self.send("PUT", url, ok=_COMMITTED, body=content, headers=headers, makes=place) is None:
             await self.cancel(location)
             return False
-        self._made.append(f"/blobs/{digest}")
+        self._sessions.discard(location)
         return True
 
     async def cancel(self, location: URL) -> None:
         """Cancel a session [end-14]; the registry purges those that it does not let clients delete."""
+        self._sessions.discard(location)
         with suppress(RegistryError, NetworkError):
             await self.send("DELETE", location, ok=(200, 202, 204))
 
@@ -168,14 +192,15 @@ class ProbeClient:
             ok=(201, 202),
             body=b"",
             scopes=mount_scopes(self.repository, origin) if origin else (),
+            makes=f"/blobs/{digest}",
         )
         if response is None:
             return False
         if response.status == 201:
-            self._made.append(f"/blobs/{digest}")
-        elif "Location" in response.headers:
+            return True
+        if "Location" in response.headers:
             await self.cancel(self.location(response))
-        return response.status == 201
+        return False
 
     async def put(self, document: dict[str, object], media_type: str, tag: str = "") -> Descriptor | None:
         """A manifest [end-7a], under its digest or a tag."""
@@ -198,20 +223,31 @@ class ProbeClient:
             ok=(200, 201, 202),
             body=raw,
             headers={"Content-Type": media_type},
+            makes=f"/manifests/{digest}",
         )
-        if response is None:
-            return None
-        self._made.append(f"/manifests/{digest}")
-        return Descriptor(media_type, digest, len(raw)), response
+        return None if response is None else (Descriptor(media_type, digest, len(raw)), response)
 
     async def clean_up(self) -> list[str]:
-        """Delete all that was made, the last first [end-9] [end-10]; what is left, as places at the host."""
-        left = []
-        for place in dict.fromkeys(reversed(self._made)):
-            if await self.send("DELETE", place, ok=(200, 202, 204, 404)) is None:
-                left.append(self.repository + place)
-        self._made.clear()
-        return left
+        """Delete all that was made, the last first [end-9] [end-10], and open sessions; what is left, as
+        places at the host. What may come to be there by and by is deleted again a little later."""
+        for location in tuple(self._sessions):
+            await self.cancel(location)
+        made, late = self._made, self._unanswered
+        self._made, self._unanswered = {}, set()
+        left = [place for place in reversed(made) if not await self._delete(place, known=made[place])]
+        if late := late.difference(left):
+            await self._sleep(COMMITTED_SECONDS)
+            left += [place for place in late if not await self._delete(place, known=False)]
+        return [self.repository + place for place in left]
+
+    async def _delete(self, place: str, *, known: bool) -> bool:
+        """Whether it is gone by now. `known`: it is known to have been there."""
+        try:
+            if await self.send("DELETE", place, ok=(200, 202, 204, 404)) is not None:
+                return True
+            return not known and await self.send("HEAD", place) is None
+        except (RegistryError, NetworkError):
+            return False
 
     def location(self, response: Response) -> URL:
         """Where an upload goes on. Raises ProtocolViolation."""

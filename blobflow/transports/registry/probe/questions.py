@@ -15,7 +15,7 @@ import msgspec
 from yarl import URL
 
 from blobflow.content import MountRule, Sleep
-from blobflow.events import HostMeter, Observer, ignore
+from blobflow.events import HostMeter, Observer, Warned, ignore
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.transports.registry.capabilities.profiles import MIB, Profile, UploadMethod
 from blobflow.transports.registry.http.host_client import HostClient
@@ -69,6 +69,7 @@ async def probe_host(
     there.
 
     `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
+    Whatever ends it, cancellation too, that is deleted first; what then is left is warned of.
     """
     client = HostClient(
         host,
@@ -88,8 +89,12 @@ async def probe_host(
         probe = Probe(here, beside, [largest >> halving for halving in range(_HALVINGS + 1)])
         try:
             (profile, unproved), facts = await probe.profile(), await probe.facts()
-        finally:
+        except BaseException:
             left = [*await beside.clean_up(), *await here.clean_up()]
+            if left:
+                observer(Warned(f"{host} still has {', '.join(left)}, which the probe could not delete"))
+            raise
+        left = [*await beside.clean_up(), *await here.clean_up()]
         return ProbeResult(profile, facts, tuple(left), unproved)
     finally:
         await client.close()
