@@ -188,6 +188,15 @@ class RangeMeter:
         self.bytes += other.bytes
         self.fallbacks.update(other.fallbacks)
 
+    def since(self, before: RangeMeter) -> RangeMeter:
+        """What was counted beyond what an earlier state had."""
+        counted = RangeMeter()
+        counted.blobs = self.blobs - before.blobs
+        counted.requests = self.requests - before.requests
+        counted.bytes = self.bytes - before.bytes
+        counted.fallbacks = self.fallbacks - before.fallbacks
+        return counted
+
 
 class HostMeter:
     """Counters of one host, and what is waited for there. Bytes are body bytes of blobs and manifests;
@@ -202,6 +211,15 @@ class HostMeter:
         self.bytes_read = 0
         self.bytes_written = 0
 
+    def since(self, before: HostMeter) -> HostMeter:
+        """What was counted beyond what an earlier state had."""
+        counted = HostMeter(self.waits)
+        counted.ranges = self.ranges.since(before.ranges)
+        counted.requests = self.requests - before.requests
+        counted.bytes_read = self.bytes_read - before.bytes_read
+        counted.bytes_written = self.bytes_written - before.bytes_written
+        return counted
+
 
 class WorkerMeter:
     """What one worker of an engine has brought: `copies`, with so many `bytes` of blobs; and of how many it
@@ -213,6 +231,14 @@ class WorkerMeter:
         self.copies = 0
         self.bytes = 0
         self.failed = 0
+
+    def since(self, before: WorkerMeter) -> WorkerMeter:
+        """What was counted beyond what an earlier state had."""
+        counted = WorkerMeter()
+        counted.copies = self.copies - before.copies
+        counted.bytes = self.bytes - before.bytes
+        counted.failed = self.failed - before.failed
+        return counted
 
 
 class PhaseCount:
@@ -253,14 +279,17 @@ class Meter:
 
     @property
     def requests(self) -> int:
+        """HTTP requests sent."""
         return sum(host.requests for host in self.hosts.values())
 
     @property
     def bytes_read(self) -> int:
+        """Of bodies of blobs and manifests, as is `bytes_written`."""
         return sum(host.bytes_read for host in self.hosts.values())
 
     @property
     def bytes_written(self) -> int:
+        """Of bodies of blobs and manifests, as is `bytes_read`."""
         return sum(host.bytes_written for host in self.hosts.values())
 
     @property
@@ -270,3 +299,18 @@ class Meter:
         for host in self.hosts.values():
             together.add(host.ranges)
         return together
+
+    def since(self, before: Meter) -> Meter:
+        """What was counted beyond what an earlier state had, without hosts and workers of which nothing was.
+        Of `Meter()`: a copy."""
+        counted = Meter()
+        counted.bytes_resent = self.bytes_resent - before.bytes_resent
+        for host, now in self.hosts.items():
+            made = now.since(before.hosts.get(host) or HostMeter())
+            if host not in before.hosts or made.requests or made.bytes_read or made.bytes_written:
+                counted.hosts[host] = made
+        for worker, done in self.workers.items():
+            work = done.since(before.workers.get(worker) or WorkerMeter())
+            if worker not in before.workers or work.copies or work.failed:
+                counted.workers[worker] = work
+        return counted

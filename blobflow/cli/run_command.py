@@ -116,8 +116,9 @@ class RunRecorder:
         return flow
 
     def take(self, flow: Flow) -> None:
-        """Make this the run that is reported, and that a signal winds down."""
-        self.flow = flow
+        """Make this the run that is reported, and that a signal winds down. What the command asked for before
+        counts too."""
+        self.flow, flow.before = flow, Meter()
         shutdown = SHUTDOWN.get()
         shutdown.wind_down, shutdown.grace = flow.wind_down, self._run.grace
 

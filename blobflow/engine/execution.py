@@ -56,7 +56,7 @@ def run_of_pairs(
 
 class Run:
     """One execution of a plan. `report` may be called at any time, also before `execute` and after it was
-    cancelled."""
+    cancelled. `before`: what the meter had counted by then that is not the run's."""
 
     def __init__(self, planning: Planning[Any], meter: Meter | None = None) -> None:
         """`meter`: where the services count bytes, for the report."""
@@ -64,6 +64,7 @@ class Run:
         self._policy = planning.policy
         self._observe = planning.observe
         self._meter = meter or Meter()
+        self.before = Meter()
         self._collector = ResultCollector(planning.pairs)
         self._collector.roots(planning.roots)
         self._settled = 0
@@ -75,8 +76,9 @@ class Run:
 
     def report(self) -> Report:
         """The report on every image as of now."""
-        report = self._collector.report(self._meter, time.monotonic() - self._started)
-        run = run_record(self._planning.pairs, self._meter, self._started_at)
+        meter = self._meter.since(self.before)
+        report = self._collector.report(meter, time.monotonic() - self._started)
+        run = run_record(self._planning.pairs, meter, self._started_at)
         report = msgspec.structs.replace(report, run=run)
         return self._planning.complete(report, self._transfer.step_states if self._transfer else None)
 
