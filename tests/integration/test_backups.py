@@ -156,6 +156,15 @@ async def test_a_backup_that_another_image_would_overwrite_fails_its_image(
     assert target.tags[Site("target", "app"), "1"] != old or template != "old"
 
 
+async def test_a_backup_with_a_word_that_stands_for_nothing_fails_its_image(bench: MirrorScenario) -> None:
+    target, (first, second, *_) = bench.target(), kept_pairs(bench, "{host}-old")
+    old = put_something(target, first.target)
+    report = await bench.mirror(pairs=[first, msgspec.structs.replace(second, backup="")])
+    assert statuses(report) == ["failed", "done"]
+    assert report.images[0].error == "target: {host} in the backup '{host}-old' stands for nothing"
+    assert named(target, first) == old
+
+
 async def test_a_plan_that_keeps_what_no_image_says_is_refused(bench: MirrorScenario) -> None:
     target, pairs = bench.target(), kept_pairs(bench)
     put_something(target, pairs[0].target)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from blobflow.content import Site
-from blobflow.engine.backups import backup_tag, backup_words
+from blobflow.engine.backups import backup_tag, backup_words, check_template
 from blobflow.engine.pairs import Pair, site_of
 from blobflow.engine.plan.desired import DesiredImage
 from blobflow.engine.plan.steps import Backup
@@ -44,8 +44,9 @@ async def find_backups(
         named = await targets.manifest(site, tag)
         if named is None or named.digest == desired_images[pair].root.digest:
             continue
-        kept = backup_tag(pair.backup, backup_words(tag, named.digest, now))
         try:
+            check_template(pair.backup)
+            kept = backup_tag(pair.backup, backup_words(tag, named.digest, now))
             if (site, kept) in aimed:
                 raise UsageError(f"the backup of {pair.target} would be {kept}, which is mirrored itself")
             if taken.setdefault((site, kept), (tag, named.digest))[1] != named.digest:
