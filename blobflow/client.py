@@ -91,7 +91,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close connections and the store. What is used again after that is opened again."""
+        """Close connections and the store, which nothing may use meanwhile. What is used again after that is
+        opened again."""
         self._registries = self._opened = None
         await self._closing.aclose()
 
@@ -116,7 +117,7 @@ class Client:
         Failures of images are in the report, not raised; what is raised concerns the whole run (StorageError:
         no store). On cancel, what is under way is taken back or journaled before CancelledError goes on.
         `on_start` is given the run, which can be asked for its report at any time, also after that, and wound
-        down.
+        down. Requests and bytes count from there on; those of what the client does at the same time too.
 
         `engine`: workers that carry the blobs between registries, as with --engine: "dask://HOST:8786",
         "tls://…" or "local:4"; None: the client's, else this process does. Then also ConnectFailed is raised
@@ -129,7 +130,11 @@ class Client:
         return await self._execute(run, pairs, engine)
 
     async def plan(self, pairs: Sequence[Pair], policy: Policy = KEEP_GOING) -> Planned:
-        """Resolve, survey and plan; nothing is changed anywhere."""
+        """Resolve, survey and plan; nothing is changed anywhere, so that a cancellation leaves nothing.
+
+        Images that can't be planned are in the plan's `failures`; what is raised concerns the whole plan
+        (StorageError: no store).
+        """
         self._settings_for(pairs)
         async with self.services() as services:
             return await plan(PairPlanning(pairs, policy, self.observer), services)
@@ -158,7 +163,8 @@ class Client:
             return await client._execute(run, saved.pairs, engine)
 
     async def plan_saved(self, saved: SavedPlan, policy: Policy | None = None) -> Planned:
-        """What `execute` would do now; nothing is changed anywhere."""
+        """What `execute` would do now; nothing is changed anywhere. Errors are as with `plan`, and those of a
+        plan that can't be carried out here: UsageError, InvalidConfig."""
         from blobflow.engine.saved.planning import SavedPlanning
 
         self._settings_for(saved.pairs)
@@ -173,7 +179,8 @@ class Client:
 
         Nothing is changed anywhere. Returns for each pair, in the order given, what is wrong (None: nothing),
         and NoSuchPlatform also for one that may lack its platforms; a later run does not take what was found
-        wrong for whole because an earlier one put it there.
+        wrong for whole because an earlier one put it there. What is raised concerns all pairs (StorageError:
+        no store).
         """
         from blobflow.operations.verification import verify_pairs
 
@@ -184,7 +191,8 @@ class Client:
 
     async def inspect(self, reference: Reference, *, alone: bool = False) -> Inspection:
         """Read a reference's manifest and those under it, unless it is wanted `alone`. What a sparse index
-        lists may lack. Raises what the source answers otherwise."""
+        lists may lack. Raises what the source answers otherwise (RegistryError), or does not (NetworkError),
+        UnsupportedContent, and StorageError: no store, where settings were given."""
         self._settings_for(sources={reference.host})
         if self._given is not None:
             async with self.services() as services:
@@ -196,16 +204,19 @@ class Client:
     # Registries
 
     async def login(self, host: str, credentials: Credentials) -> bool:
-        """Ask `host[:port]` to let us in with a login; False if it lets anybody in. Raises Unauthorized."""
+        """Ask `host[:port]` to let us in with a login, which is kept nowhere; False if it lets anybody in.
+        Raises Unauthorized for one that it does not accept, and NetworkError."""
         hosts = self.settings.hosts
         own = msgspec.structs.replace(hosts.get(host, HostSettings()), credentials=credentials)
         async with self.using(hosts={**hosts, host: own}) as client:
             return await client.registries.ping(host)
 
     async def probe(self, host: str, repository: str, *, largest: int = LARGEST_REQUEST) -> ProbeResult:
-        """Find out by trying what `host[:port]` takes; what that pushes to the repository is deleted again.
+        """Find out by trying what `host[:port]` takes, in the repository and in `REPOSITORY-mounts`.
 
-        `largest`: bytes of the largest request. Raises what the registry answers where nothing can be pushed.
+        `largest`: bytes of the largest request. Whatever ends it, cancellation too, what was pushed is
+        deleted first, as far as the registry allows; `left` has the rest, or a warning, where no result comes
+        of it. Raises what the registry answers where nothing can be pushed, and NetworkError.
         """
         settings = self.settings
         return await probe_host(
@@ -242,7 +253,7 @@ class Client:
             yield services
 
     async def open(self) -> Opened:
-        """The store, with what it remembers, and the registries of runs."""
+        """The store, with what it remembers, and the registries of runs. Raises StorageError: no store."""
         if self._opened is None:
             opening = open_shared(self.settings, self.observer, self.meter)
             self._opened = await self._closing.enter_async_context(opening)
@@ -250,7 +261,8 @@ class Client:
 
     @asynccontextmanager
     async def using(self, **changes: Any) -> AsyncIterator[Client]:
-        """A client like this one with other settings, for a while."""
+        """A client like this one with other settings, for a while: with connections, and a store, of its
+        own. `changes`: fields of `Settings`."""
         settings = msgspec.structs.replace(self.settings, **changes)
         async with Client(
             settings,

@@ -26,7 +26,10 @@ class Pair(msgspec.Struct, frozen=True, order=True, gc=False):
 
     `target.tag` is the tag that will be written; "" puts the root under its digest alone. `referrers`: when
     referrers are looked up, where the run's policy does not say. `missing_platform`: whether the pair fails
-    or is skipped if the image has none of the platforms of `choice`.
+    or is skipped if the image has none of the platforms of `choice`. `backup`: under which tag to keep what
+    `target.tag` names before it names another image, as "{tag}-old" (see `engine.backups`); "": nowhere.
+    `signature_policy`: the name that the run's policy has for the signature policy of this pair; "": that of
+    all.
     """
 
     source: Reference

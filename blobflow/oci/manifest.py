@@ -92,6 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_index(self) -> bool:
+        """Whether it lists manifests, and is no image itself."""
         return self.descriptor.media_type in media.INDEXES
 
     @property

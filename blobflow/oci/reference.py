@@ -60,6 +60,7 @@ class Reference(msgspec.Struct, frozen=True, order=True, gc=False):
 
     @property
     def pinned(self) -> Digest | None:
+        """The digest, if there is one."""
         return Digest(self.digest) if self.digest else None
 
     @property

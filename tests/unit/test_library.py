@@ -79,6 +79,13 @@ def test_everything_public_has_help_signature_and_types(name: str) -> None:
     assert name in pydoc.plain(pydoc.render_doc(module))
 
 
+@pytest.mark.parametrize("name", blobflow.__all__)
+def test_what_the_package_exports_says_what_it_promises(name: str) -> None:
+    value = getattr(blobflow, name)
+    parts = {part: each for part, each in _methods(value) if not part.startswith("__")}
+    assert not [part for part, each in {name: value, **parts}.items() if not each.__doc__]
+
+
 def test_help_of_the_package_shows_its_names() -> None:
     shown = pydoc.plain(pydoc.render_doc(blobflow))
     for name in ("Settings", "from_environment", "CustomTransports", "Report"):

@@ -40,6 +40,8 @@ class TargetCost(msgspec.Struct, frozen=True):
 class Cost(msgspec.Struct, frozen=True):
     """Counts of a plan, over all pairs.
 
+    `bytes_to_read` are those of blobs, `bytes_to_write` those of blobs and manifests. `manifests`: how many
+    are put, one for each of its tags.
     `blobs_unique`: blobs of the images that were read; `blobs_shared`: those of them that more than one image
     manifest names; `blobs_present`: those that need not be read for any target.
     `bytes_to_read_if_mounts_fail`: what is read more if mounts are refused of blobs that nothing copies.
@@ -62,10 +64,12 @@ class Cost(msgspec.Struct, frozen=True):
 
     @property
     def current(self) -> bool:
+        """Whether there is nothing to do."""
         return self.images == self.images_current
 
     @property
     def copies(self) -> int:
+        """Blobs that are uploaded, each once for each registry."""
         return sum(target.copies for target in self.targets.values())
 
 

@@ -130,7 +130,8 @@ class Goal(msgspec.Struct, frozen=True, gc=False):
 class Plan(msgspec.Struct, frozen=True):
     """Steps in an order that respects their needs; `needs[i]` belongs to `steps[i]`.
 
-    `made`: the manifests of steps that no source has: pruned indexes.
+    `reads`: for each blob that is read from a source, the numbers of the Copies which that is for. `goals`: a
+    pair each, and which steps complete it. `made`: the manifests of steps that no source has: pruned indexes.
     """
 
     steps: tuple[Step, ...]

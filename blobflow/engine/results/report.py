@@ -189,6 +189,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
+        """Whether every image is as requested."""
         return all(image.ok for image in self.images)
 
 

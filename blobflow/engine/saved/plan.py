@@ -103,6 +103,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
+        """The pairs of the images that it completes."""
         return tuple(image.pair for image in self.images)
 
     @property
