@@ -11,7 +11,13 @@ import re
 from collections.abc import Callable
 
 from blobflow.deployment_files.containers import read_container, read_image_key
-from blobflow.deployment_files.findings import Findings, is_likely_image, likely_text, words_of
+from blobflow.deployment_files.findings import (
+    Findings,
+    has_digest,
+    is_likely_image,
+    likely_text,
+    words_of,
+)
 from blobflow.deployment_files.helm_values import read_nested_values, read_values
 from blobflow.deployment_files.image_parts import read_parts
 from blobflow.deployment_files.known_resources import read_known
@@ -79,7 +85,10 @@ def _read_field(
     elif key == "script" and isinstance(value, Scalar):
         read_script(findings, value.piece)
     elif isinstance(value, MappingNode):
-        read_parts(findings, value, key, "custom resource image")
+        if words_of(key)[-1:] == ["image"] and (reference := value.scalar("reference")):
+            findings.name(reference.piece, "custom resource image")
+        else:
+            read_parts(findings, value, key, "custom resource image")
     elif key == "image" and isinstance(value, Scalar) and not value.is_null:
         if not read_parts(findings, mapping, "", "custom resource image"):
             parameters.name_image(findings, mapping, "custom resource image")
@@ -115,6 +124,8 @@ class _Parameters:
     def __init__(self, document: MappingNode) -> None:
         self._values: dict[str, Scalar] = {}
         self._used: dict[str, None] = {}
+        # Of tasks and templates elsewhere. Nothing is pushed by its digest.
+        self._pinned: list[Scalar] = []
 
         def visit(mapping: MappingNode) -> None:
             for key in ("params", "parameters"):
@@ -122,6 +133,8 @@ class _Parameters:
                     value = item.scalar("value", "default") if isinstance(item, MappingNode) else None
                     if value and isinstance(item, MappingNode) and item.text("name"):
                         self._values.setdefault(item.text("name"), value)
+                        if has_digest(value.value):
+                            self._pinned.append(value)
 
         each_mapping(document, visit)
 
@@ -152,3 +165,5 @@ class _Parameters:
         for name in self._used:
             if value := self._values.get(name):
                 findings.name(value.piece, "parameter")
+        for value in self._pinned:
+            findings.name(value.piece, "parameter")

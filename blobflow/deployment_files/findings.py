@@ -132,6 +132,12 @@ def is_surely_image(text: str) -> bool:
     return bool(slash and tag) and looks_like_host(host) and host != "localhost" and not is_port
 
 
+def has_digest(text: str) -> bool:
+    """Whether a text is an image's name with a digest."""
+    text = text.strip()
+    return bool(_DIGEST.search(text)) and is_surely_image(text)
+
+
 def is_likely_image(text: str) -> bool:
     """Whether a text whose name says that it is an image looks like one: it has more than a word, and is not
     the path of a picture."""

@@ -14,6 +14,7 @@ from blobflow.deployment_files.ansible import (
     read_variables,
 )
 from blobflow.deployment_files.bazel_files import is_bazel, read_bazel
+from blobflow.deployment_files.ci_files import is_drone, read_ci
 from blobflow.deployment_files.compose_files import is_compose, read_compose
 from blobflow.deployment_files.containers import read_image_key
 from blobflow.deployment_files.devcontainer import is_devcontainer, read_devcontainer
@@ -196,6 +197,8 @@ class Reading:
                     self.kustomizations.append(kustomization_of(self._source.path, document))
             elif is_workflow(document):
                 read_workflow(findings, document)
+            elif is_drone(document, str(path)):
+                return self._read_any(document)
             elif is_compose(document, named=bool(_COMPOSE.search(name))):
                 read_compose(findings, document, self._env())
             elif name == "Chart.yaml":
@@ -225,6 +228,7 @@ class Reading:
         that is surely one or has a tag."""
         before = len(self.findings.images) + len(self.findings.untold)
         read_machine_images(self.findings, document)
+        read_ci(self.findings, document, self._source.path)
         if is_azure_pipeline(document) and isinstance(document, MappingNode):
             read_job_containers(self.findings, document)
         walk_pods(self.findings, document)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from blobflow.deployment_files.addressed_artifacts import (
+    read_argo_source,
+    read_flux_source,
+    read_k3s_chart,
+)
 from blobflow.deployment_files.contract import PartKind
 from blobflow.deployment_files.findings import Findings, is_surely_image
 from blobflow.deployment_files.kustomize_entries import read_entry
@@ -61,7 +66,7 @@ def _read_flux(findings: Findings, document: MappingNode) -> None:
 
 
 def _read_application(findings: Findings, document: MappingNode) -> None:
-    """Argo CD's applications: parameters of Helm."""
+    """Argo CD's applications: parameters of Helm, and charts that a registry has."""
 
     def visit(mapping: MappingNode) -> None:
         for item in mapping.list("parameters"):
@@ -71,6 +76,7 @@ def _read_application(findings: Findings, document: MappingNode) -> None:
 
     if document.text("kind") in ("Application", "ApplicationSet"):
         each_mapping(document, visit)
+        read_argo_source(findings, document)
 
 
 def _read_package(findings: Findings, document: MappingNode) -> None:
@@ -87,6 +93,33 @@ def _read_image_set(findings: Findings, document: MappingNode) -> None:
     def visit(mapping: MappingNode) -> None:
         if catalog := mapping.scalar("catalog"):
             findings.name(catalog.piece, "catalog")
+
+    each_mapping(document, visit)
+
+
+def _read_bundles(findings: Findings, document: MappingNode) -> None:
+    """Tekton's bundles: artifacts with tasks and pipelines in them."""
+
+    def visit(mapping: MappingNode) -> None:
+        for item in mapping.list("params") if mapping.text("resolver") == "bundles" else ():
+            value = item.scalar("value") if isinstance(item, MappingNode) else None
+            if value and isinstance(item, MappingNode) and item.text("name") == "bundle":
+                findings.name(value.piece, "bundle")
+        for key in ("taskRef", "pipelineRef"):
+            reference = mapping.mapping(key)
+            if reference and (bundle := reference.scalar("bundle")):
+                findings.name(bundle.piece, "bundle")
+
+    each_mapping(document, visit)
+
+
+def _read_openshift(findings: Findings, document: MappingNode) -> None:
+    """What OpenShift's image streams and builds begin from; what a build pushes stands under `to`."""
+
+    def visit(mapping: MappingNode) -> None:
+        source = mapping.mapping("from")
+        if source and source.text("kind") == "DockerImage" and (name := source.scalar("name")):
+            findings.name(name.piece, "DockerImage")
 
     each_mapping(document, visit)
 
@@ -129,6 +162,12 @@ _READERS: dict[str, Callable[[Findings, MappingNode], None]] = {
     "kubeadm.k8s.io/": _read_kubeadm,
     "skaffold/": _read_skaffold,
     "kustomize.toolkit.fluxcd.io/": _read_flux,
+    "source.toolkit.fluxcd.io/": read_flux_source,
+    "helm.cattle.io/": read_k3s_chart,
+    "tekton.dev/": _read_bundles,
+    "image.openshift.io/": _read_openshift,
+    "build.openshift.io/": _read_openshift,
+    "template.openshift.io/": _read_openshift,
     "argoproj.io/": _read_application,
     "pkg.crossplane.io/": _read_package,
     "mirror.openshift.io/": _read_image_set,

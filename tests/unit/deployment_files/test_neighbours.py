@@ -201,6 +201,25 @@ CASES = {
         "      annotations: {text: '{{ $labels.image }} is up'}\n",
         [],
     ),
+    "steps that are no pipeline's": (
+        "steps.yaml",
+        "steps:\n- {name: a, image: pictures/one}\n- {name: b, uses: x}\n---\n"
+        "steps:\n- {name: first step, script: echo}\n- {name: go/on, script: echo}\n---\n"
+        "version: 2\njobs: {a: {image: b}}\n",
+        [],
+    ),
+    "a build of Cloud Build under another name": (
+        "release.json",
+        '{"steps": [{"name": "gcr.io/cloud-builders/go", "args": ["test"]}], "timeout": "60s"}\n',
+        ["1 gcr.io/cloud-builders/go:latest"],
+    ),
+    "an old pipeline of Drone": (
+        ".drone.yml",
+        "pipeline:\n  build: {image: golang, commands: [make]}\n  notify: {image: plugins/slack}\n"
+        "services:\n  db: {image: mysql}\n",
+        ["2 docker.io/library/golang:latest", "3 docker.io/plugins/slack:latest",
+         "5 docker.io/library/mysql:latest"],
+    ),
     "quotes and escapes": (
         "pod.yaml",
         "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: \"a\\u002fb:1\"\n  - image: |\n"

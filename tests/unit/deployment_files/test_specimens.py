@@ -77,6 +77,6 @@ def test_pieces_stand_in_no_quotes_and_know_them(found: FoundImages) -> None:
             if (
                 part.quote in ("'", '"')
                 and len(image.parts) == 1
-                and "docker://" not in piece_of(image, part.start - 9, part.start)
+                and "://" not in piece_of(image, part.start - 3, part.start)
             ):
                 assert before in (part.quote, "=", ",", " ")
