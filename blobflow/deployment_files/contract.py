@@ -48,7 +48,8 @@ class UntoldImage(msgspec.Struct, frozen=True):
     """A place that names an image which can't be told from the file: a template, a variable without a
     default, a name that is cut off. `reason` is a sentence's end for people. `likely`: what it would be by
     the source that `reason` names (an `.env` beside the file, say), which is never taken for it; "" where
-    there is none."""
+    there is none. `parts`: pieces of its name that may stand elsewhere as well, as the registry behind an
+    alias, where these are known."""
 
     path: str
     line: int
@@ -56,6 +57,7 @@ class UntoldImage(msgspec.Struct, frozen=True):
     field: str
     reason: str
     likely: str = ""
+    parts: tuple[NamePart, ...] = ()
 
 
 class FoundImages(msgspec.Struct, frozen=True):

@@ -256,10 +256,10 @@ class Findings:
         at = at or pieces[0][1]
         written = " + ".join(piece.text for _, piece in pieces)
         found = reference_or_reason(text)
-        if isinstance(found, str):
-            self.leave(at, field, found, written=written)
-            return
         parts = [part for kind, piece in pieces for part in piece.part(kind)]
+        if isinstance(found, str):
+            self.leave(at, field, found, written=written, parts=parts)
+            return
         whole = replaceable and len(parts) == len(pieces)
         self.add(at, written, found, field, tuple(parts) if whole else ())
 
@@ -271,11 +271,20 @@ class Findings:
             image = NamedImage(self.path, at.line, written, reference, field, parts)
             self.images.append((at.line, at.source.place(at.start, at.end) or _NOWHERE, image))
 
-    def leave(self, at: Piece, field: str, reason: str, likely: str = "", *, written: str = "") -> None:
+    def leave(
+        self,
+        at: Piece,
+        field: str,
+        reason: str,
+        likely: str = "",
+        *,
+        written: str = "",
+        parts: Sequence[NamePart] = (),
+    ) -> None:
         """A place that can't be told. A login in front of a host is not shown."""
         if self.is_new(at):
             shown = _without_login(written or at.text)[:_LONGEST]
-            place = UntoldImage(self.path, at.line, shown, field, reason, likely)
+            place = UntoldImage(self.path, at.line, shown, field, reason, likely, tuple(parts))
             self.untold.append((at.line, at.source.place(at.start, at.end) or _NOWHERE, place))
 
     def keep_open(self, piece: Piece, field: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from blobflow.deployment_files.contract import PartKind
+from blobflow.deployment_files.contract import NamePart, PartKind
 from blobflow.deployment_files.findings import Findings, is_filled_in, words_of
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_numbers import read_as_another
@@ -70,7 +70,8 @@ def _join(
             continue
         value = scalar.value.strip()
         if kind == "tag" and (reason := read_as_another(scalar)):
-            findings.leave(at, field, reason, written=f"{text} + {value}")
+            known = _pieces_of(parts)
+            findings.leave(at, field, reason, written=f"{text} + {value}", parts=known)
             return True
         parts.append((kind, scalar.piece))
         if kind == "digest" and _HEX.match(value):
@@ -81,14 +82,18 @@ def _join(
     if alone and (":" in text.rpartition("/")[2] or "@" in text):
         findings.name(alone, field)
     elif not any(scalar for _, scalar in ends) and not is_filled_in(text):
-        findings.leave(at, field, NO_TAG)
+        findings.leave(at, field, NO_TAG, parts=_pieces_of(parts))
     elif registry and not is_filled_in(text):
         likely = f"{registry}/{text.partition('/')[2] if _has_host(text) else text}"
         reason = f"charts that read global.imageRegistry take it from {registry}"
-        findings.leave(at, field, reason, likely, written=written)
+        findings.leave(at, field, reason, likely, written=written, parts=_pieces_of(parts))
     else:
         findings.join(parts, text, field, at=at)
     return True
+
+
+def _pieces_of(parts: Parts) -> list[NamePart]:
+    return [part for kind, piece in parts for part in piece.strip().part(kind)]
 
 
 def _name_of(mapping: MappingNode, key: str) -> list[Scalar]:

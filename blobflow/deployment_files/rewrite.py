@@ -34,10 +34,17 @@ class _CanNotHold(Exception):
     """Why the pieces of a text can't hold a name."""
 
 
-def rewrite_text(text: str, images: Sequence[NamedImage], wanted: Mapping[int, Reference]) -> RewrittenText:
+def rewrite_text(
+    text: str,
+    images: Sequence[NamedImage],
+    wanted: Mapping[int, Reference],
+    kept: Iterable[NamePart] = (),
+) -> RewrittenText:
     """The text, of which these are all images, with those replaced for which something else is `wanted`, by
-    their number in `images`."""
+    their number in `images`. `kept`: further pieces that have to stay, as parts of names that can't be
+    told."""
     left: dict[int, str] = {}
+    stays = {part: text[part.start : part.end] for part in kept}
     pieces: dict[int, dict[NamePart, str]] = {}
     for number, image in enumerate(images):
         goal = wanted.get(number)
@@ -46,10 +53,10 @@ def rewrite_text(text: str, images: Sequence[NamedImage], wanted: Mapping[int, R
         except _CanNotHold as error:
             left[number] = str(error)
             pieces[number] = _kept(image, text)
-    while clash := _clashing(pieces, wanted.keys() - left.keys()):
+    while clash := _clashing({-1: stays, **pieces}, wanted.keys() - left.keys()):
         # What stays may share a piece with a further image, which then has to stay, too.
         for number in clash:
-            left[number] = "shares a part with another image, which is to become something else"
+            left[number] = "shares a part with another image, which is to be something else"
             pieces[number] = _kept(images[number], text)
     changes = {(part.start, part.end): new for found in pieces.values() for part, new in found.items()}
     for (start, end), new in sorted(changes.items(), reverse=True):
@@ -209,17 +216,25 @@ def is_as_wanted(found: Reference, wanted: Reference) -> bool:
 
 
 def check_rewritten(
-    before: Sequence[NamedImage], after: Sequence[NamedImage], wanted: Mapping[int, Reference]
-) -> None:
-    """Raise UsageError unless each image of a file that was read again is the `wanted` one, by its number, or
-    what it was."""
+    before: Sequence[NamedImage],
+    after: Sequence[NamedImage],
+    wanted: Mapping[int, Reference],
+    wished: Mapping[int, Reference],
+) -> set[int]:
+    """Which of the images that were left, each of which has a place it is `wished` at, got there with a
+    variable that they share with others; by their numbers. Raises UsageError unless each image of a file that
+    was read again is that, or the `wanted` one, or what it was."""
+    followed: set[int] = set()
     path = before[0].path if before else after[0].path if after else ""
     if len(before) != len(after):
         raise UsageError(f"{path} would name {len(after)} images, and names {len(before)}; it is left alone")
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
         goal = wanted.get(number, old.reference)
-        if not is_as_wanted(new.reference, goal):
+        if number not in wanted and number in wished and is_as_wanted(new.reference, wished[number]):
+            followed.add(number)
+        elif not is_as_wanted(new.reference, goal):
             raise UsageError(
                 f"{path} line {old.line}: {old.written} would become {new.reference}, not {goal}; the file is"
                 " left alone"
             )
+    return followed

@@ -3,7 +3,7 @@ should, before anybody gets it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from blobflow.bounded_file import read_beginning, read_bounded
-from blobflow.deployment_files.contract import FoundImages, NamedImage
+from blobflow.deployment_files.contract import FoundImages, NamedImage, NamePart
 from blobflow.deployment_files.find import MAX_ENV, find_images
 from blobflow.deployment_files.find import STDIN as STDIN_NAME
 from blobflow.deployment_files.rewrite import check_rewritten, rewrite_text, rewritten_bytes
@@ -64,18 +64,22 @@ def rewrite_files(
         return stdin if stdin is not None and path == STDIN_NAME else _read(path)
 
     matched = dict(found.matched)
-    goals: dict[str, dict[int, Reference]] = {}
-    made: list[RewrittenFile] = []
-    for path, named in images.items():
-        file, goals[path] = _rewrite(path, read(path), named, place_of_any, matched)
-        made.append(file)
-    wrong = _read_again([each for each in made if each.changed], images, goals, custom_resources)
-    return [
-        _left_alone(each, [images[each.path][number] for number in goals[each.path]], wrong[each.path])
-        if each.path in wrong
-        else each
-        for each in made
-    ]
+    kept: dict[str, list[NamePart]] = {}
+    for untold in found.untold:
+        kept.setdefault(untold.path, []).extend(untold.parts)
+    works = {
+        path: _Work(path, read(path), named, matched, kept.get(path, ())) for path, named in images.items()
+    }
+    for work in works.values():
+        work.rewrite(place_of_any)
+    wrong = _read_again(works.values(), custom_resources)
+    # What others share stays, where the rest can do without.
+    again = [works[path] for path in wrong if works[path].leave_shared()]
+    for work in again:
+        work.rewrite(place_of_any)
+        del wrong[work.path]
+    wrong |= _read_again(again, custom_resources)
+    return [work.left_alone(wrong[path]) if path in wrong else work.file() for path, work in works.items()]
 
 
 def _all_names(found: FoundImages) -> Sequence[NamedImage]:
@@ -106,59 +110,101 @@ def _read(path: str) -> bytes:
         raise InvalidConfig(f"can't read {path}: {error.strerror or error}") from None
 
 
-def _rewrite(
-    path: str,
-    raw: bytes,
-    named: Sequence[NamedImage],
-    place_of: PlaceOf,
-    matched: Mapping[NamedImage, str],
-) -> tuple[RewrittenFile, dict[int, Reference]]:
-    """A file with its images replaced, and what they are to be now, by their number."""
-    goals: dict[int, Reference] = {}
-    left: dict[int, str] = {}
-    for number, image in enumerate(named):
-        if image in matched:
-            continue
-        try:
-            goal = place_of(image)
-        except UsageError as error:
-            left[number] = error.message
-            continue
-        if goal is not None and goal != image.reference:
-            goals[number] = goal
-    made = rewrite_text(decode(raw, path), named, goals) if goals else None
-    if made is not None:
-        left |= made.left
-    goals = {number: goal for number, goal in goals.items() if number not in left}
-    stays = tuple((named[number], why) for number, why in sorted(left.items()))
-    content = rewritten_bytes(raw, made.text) if made is not None and goals else raw
-    kept = tuple((image, matched[image]) for image in named if image in matched)
-    return RewrittenFile(path, raw, content, len(goals), stays, kept), goals
+class _Work:
+    """A file while its images are replaced. `named`: all of its images; `matched`: those that Kustomize
+    replaces; `kept`: further pieces that have to stay."""
+
+    def __init__(
+        self,
+        path: str,
+        raw: bytes,
+        named: Sequence[NamedImage],
+        matched: Mapping[NamedImage, str],
+        kept: Sequence[NamePart],
+    ) -> None:
+        self.path, self.raw, self.named = path, raw, named
+        self.content = raw
+        self.matched = tuple((image, matched[image]) for image in named if image in matched)
+        self._kept = kept
+        # Of images by their number: where each is wished, where each of the replaced ones is, and why not.
+        self.wished: dict[int, Reference] = {}
+        self.goals: dict[int, Reference] = {}
+        self._left: dict[int, str] = {}
+        self._shared: dict[int, str] = {}
+
+    def rewrite(self, place_of: PlaceOf) -> None:
+        """Replace what can be, but for what is shared."""
+        self.wished, self._left = {}, {}
+        matched = {image for image, _ in self.matched}
+        for number, image in enumerate(self.named):
+            if image in matched:
+                continue
+            try:
+                goal = place_of(image)
+            except UsageError as error:
+                self._left[number] = error.message
+                continue
+            if goal is not None and goal != image.reference:
+                self.wished[number] = goal
+        self._left |= {number: why for number, why in self._shared.items() if number in self.wished}
+        goals = {number: goal for number, goal in self.wished.items() if number not in self._left}
+        made = rewrite_text(decode(self.raw, self.path), self.named, goals, self._kept) if goals else None
+        if made is not None:
+            self._left |= made.left
+        self.goals = {number: goal for number, goal in goals.items() if number not in self._left}
+        self.content = rewritten_bytes(self.raw, made.text) if made is not None and self.goals else self.raw
+
+    def leave_shared(self) -> bool:
+        """From now on leave the images that are replaced in another line than their own, as where the default
+        of a variable stands: what else has the variable may be another image then. Whether there are any."""
+        text = decode(self.raw, self.path)
+        for number in self.goals:
+            image = self.named[number]
+            if any(
+                part.kind == "reference" and text.count("\n", 0, part.start) + 1 < image.line
+                for part in image.parts
+            ):
+                self._shared[number] = "has its name from a variable that makes others, too"
+        return bool(self._shared)
+
+    def follow(self, numbers: Iterable[int]) -> None:
+        """These were left, and are where they were wished all the same."""
+        for number in numbers:
+            self._left.pop(number, None)
+            self.goals[number] = self.wished[number]
+
+    def file(self) -> RewrittenFile:
+        stays = tuple((self.named[number], why) for number, why in sorted(self._left.items()))
+        return RewrittenFile(self.path, self.raw, self.content, len(self.goals), stays, self.matched)
+
+    def left_alone(self, wrong: str) -> RewrittenFile:
+        """The file as it was, with the images that should have been replaced as left."""
+        why = f"stays, since the file would not be right: {wrong}"
+        left = {**dict.fromkeys(self.goals, why), **self._left}
+        stays = tuple((self.named[number], reason) for number, reason in sorted(left.items()))
+        return RewrittenFile(self.path, self.raw, self.raw, 0, stays, self.matched)
 
 
-def _read_again(
-    made: Sequence[RewrittenFile],
-    before: Mapping[str, Sequence[NamedImage]],
-    goals: Mapping[str, Mapping[int, Reference]],
-    custom_resources: bool,
-) -> dict[str, str]:
+def _read_again(works: Iterable[_Work], custom_resources: bool) -> dict[str, str]:
     """What is wrong with the files that were made, by their paths: read under names like their own."""
     wrong: dict[str, str] = {}
     with TemporaryDirectory(prefix="blobflow-") as folder:
-        for number, file in enumerate(made):
-            parts = [part for part in PurePath(file.path).parts if part not in ("/", "..", ".")][-_TELLING:]
+        for number, work in enumerate(works):
+            if work.content == work.raw:
+                continue
+            parts = [part for part in PurePath(work.path).parts if part not in ("/", "..", ".")][-_TELLING:]
             copy = Path(folder, str(number), *parts)
             try:
-                if file.path == STDIN_NAME:
-                    found = find_images([STDIN], stdin=file.content, custom_resources=custom_resources)
+                if work.path == STDIN_NAME:
+                    found = find_images([STDIN], stdin=work.content, custom_resources=custom_resources)
                 else:
                     copy.parent.mkdir(parents=True)
-                    copy.write_bytes(file.content)
-                    _copy_environment(Path(file.path), copy)
+                    copy.write_bytes(work.content)
+                    _copy_environment(Path(work.path), copy)
                     found = find_images([str(copy)], custom_resources=custom_resources)
-                check_rewritten(before[file.path], _all_names(found), goals[file.path])
+                work.follow(check_rewritten(work.named, _all_names(found), work.goals, work.wished))
             except UsageError as error:
-                wrong[file.path] = error.message.replace(str(copy), file.path)
+                wrong[work.path] = error.message.replace(str(copy), work.path)
     return wrong
 
 
@@ -169,9 +215,3 @@ def _copy_environment(file: Path, copy: Path) -> None:
     if beside.is_file():
         with suppress(OSError):
             copy.with_name(".env").write_bytes(read_beginning(beside, MAX_ENV))
-
-
-def _left_alone(file: RewrittenFile, named: Sequence[NamedImage], wrong: str) -> RewrittenFile:
-    """The file as it was, with the images that should have been replaced as left."""
-    left = tuple((image, f"stays, since the file would not be right: {wrong}") for image in named)
-    return RewrittenFile(file.path, file.before, file.before, 0, (*file.left, *left), file.matched)

@@ -179,10 +179,46 @@ def test_what_has_no_place_for_a_digest_is_left_with_why(tmp_path: Path) -> None
     assert [why for _, why in made.left] == ["has no place for a digest there"]
 
 
-def test_a_default_that_makes_another_name_as_well_leaves_the_file_alone(tmp_path: Path) -> None:
+def test_a_default_that_makes_another_name_as_well_is_replaced_where_both_get_to_their_places(
+    tmp_path: Path,
+) -> None:
     made = rewritten(tmp_path, "Dockerfile", b"ARG A=b/c:1\nFROM $A\nFROM $A-slim\n")
-    assert made.content == made.before
-    assert len(made.left) == 2
+    assert made.content == f"ARG A={MIRROR}/b/c:1\nFROM $A\nFROM $A-slim\n".encode()
+    assert (made.replaced, made.left) == (2, ())
+
+
+@pytest.mark.parametrize(("other", "digest"), [("quay.io/$A", False), ("$A-slim", True)])
+def test_a_default_that_would_make_another_name_wrong_stays_and_other_images_are_replaced(
+    tmp_path: Path, other: str, digest: bool
+) -> None:
+    before = f"ARG A=b/c:1\nFROM $A\nFROM {other}\nFROM d/e:2\n"
+    made = rewritten(tmp_path, "Dockerfile", before.encode(), digest=digest)
+    place = f"{MIRROR}/d/e:2" + (f"@{DIGEST}" if digest else "")
+    assert made.content.decode() == before.replace("d/e:2", place)
+    assert [(image.line, why) for image, why in made.left] == [
+        (2, "has its name from a variable that makes others, too"),
+        (3, "is put together from variables"),
+    ]
+    assert made.replaced == 1
+
+
+def test_what_has_its_name_by_way_of_a_further_variable_is_replaced_with_it(tmp_path: Path) -> None:
+    made = rewritten(tmp_path, "Dockerfile", b"ARG A=b/c:1\nARG B=$A\nFROM $B\nFROM ${A}\n")
+    assert made.content == f"ARG A={MIRROR}/b/c:1\nARG B=$A\nFROM $B\nFROM ${{A}}\n".encode()
+    assert (made.replaced, made.left) == (2, ())
+
+
+def test_a_registry_that_an_image_shares_which_can_not_be_told_stays(tmp_path: Path) -> None:
+    values = (
+        "registry: &registry docker.io\na:\n  image: {registry: *registry, repository: a/b, tag: v1}\n"
+        "c:\n  image: {registry: *registry, repository: c/d, tag: 1.10}\n"
+        "e:\n  image: {registry: *registry, repository: e/f}\n"
+        "g:\n  image: {registry: quay.io, repository: g/h, tag: v1}\n"
+    )
+    made = rewritten(tmp_path, "values.yaml", values.encode())
+    expected = values.replace("quay.io, repository: g/h", "mirror.example:5000, repository: hub/g/h")
+    assert made.content.decode() == expected
+    assert [image.line for image, _ in made.left] == [3]
 
 
 def test_what_is_put_together_from_variables_is_left_with_why(tmp_path: Path) -> None:
