@@ -13,6 +13,7 @@ from blobflow.deployment_files.ansible import (
     read_playbook,
     read_variables,
 )
+from blobflow.deployment_files.bake_files import is_bake, is_bake_json, read_bake, read_bake_json
 from blobflow.deployment_files.bazel_files import is_bazel, read_bazel
 from blobflow.deployment_files.ci_files import is_drone, read_ci
 from blobflow.deployment_files.compose_files import is_compose, read_compose
@@ -35,6 +36,7 @@ from blobflow.deployment_files.image_list import is_image_list, read_image_list
 from blobflow.deployment_files.jinja_text import REASON, name_inside, without_statements
 from blobflow.deployment_files.known_resources import (
     is_azure_pipeline,
+    pass_over_built,
     read_job_containers,
     read_machine_images,
 )
@@ -201,6 +203,8 @@ class Reading:
                 return self._read_any(document)
             elif is_compose(document, named=bool(_COMPOSE.search(name))):
                 read_compose(findings, document, self._env())
+            elif is_bake_json(name):
+                read_bake_json(findings, document)
             elif name == "Chart.yaml":
                 read_chart(findings, document)
             elif is_object(document):
@@ -228,6 +232,7 @@ class Reading:
         that is surely one or has a tag."""
         before = len(self.findings.images) + len(self.findings.untold)
         read_machine_images(self.findings, document)
+        pass_over_built(self.findings, document)
         read_ci(self.findings, document, self._source.path)
         if is_azure_pipeline(document) and isinstance(document, MappingNode):
             read_job_containers(self.findings, document)
@@ -254,7 +259,12 @@ def _reader_of(name: str) -> Callable[[Findings, SourceText], None] | None:
     """The reader of files that are known by their name alone, and are no YAML."""
     if is_hcl(name):
         return lambda findings, source: read_hcl(findings, source, name)
-    found = {read_unit: is_unit, read_bazel: is_bazel, read_devcontainer: is_devcontainer}
+    found = {
+        read_unit: is_unit,
+        read_bazel: is_bazel,
+        read_devcontainer: is_devcontainer,
+        read_bake: is_bake,
+    }
     return next((reader for reader, is_one in found.items() if is_one(name)), None)
 
 

@@ -10,6 +10,7 @@ from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import MappingNode, Node, Scalar
 
 _DOCKER = "docker://"
+_MATRIX = re.compile(r"\$\{\{\s*matrix\.([\w-]+)(?:\.([\w-]+))?\s*\}\}\Z")
 _EXPRESSION = re.compile(r"\$\{\{\s*env\.(\w+)\s*\}\}")
 
 
@@ -34,10 +35,12 @@ def read_workflow(findings: Findings, document: MappingNode) -> None:
         if not isinstance(job, MappingNode):
             continue
         own = {**env, **_env(job)}
-        _name(findings, job.get("container"), "workflow container", own)
+        strategy = job.mapping("strategy")
+        matrix = strategy.mapping("matrix") if strategy else None
+        _name(findings, job.get("container"), "workflow container", own, matrix)
         services = job.mapping("services")
         for _, service in services.items() if services else ():
-            _name(findings, service, "workflow services", own)
+            _name(findings, service, "workflow services", own, matrix)
         _read_steps(findings, job.list("steps"), own)
     if runs := document.mapping("runs"):
         image = runs.scalar("image")
@@ -58,12 +61,34 @@ def _read_steps(findings: Findings, steps: list[Node], env: dict[str, str]) -> N
             read_script(findings, script.piece, own)
 
 
-def _name(findings: Findings, node: Node | None, field: str, env: dict[str, str]) -> None:
-    """A name, or a mapping with `image`."""
+def _name(
+    findings: Findings,
+    node: Node | None,
+    field: str,
+    env: dict[str, str],
+    matrix: MappingNode | None = None,
+) -> None:
+    """A name, or a mapping with `image`. Where the matrix gives it as a whole, what it has are images."""
     if isinstance(node, MappingNode):
         node = node.get("image")
     if isinstance(node, Scalar) and not node.is_null:
         findings.name(node.piece, field, likely=_likely(node.piece, env))
+        if matrix and (found := _MATRIX.match(node.value.strip())):
+            _read_matrix(findings, matrix, found[1], found[2] or "")
+
+
+def _read_matrix(findings: Findings, matrix: MappingNode, key: str, inner: str) -> None:
+    """All values of a key, or of a key below it, and those that `include` adds."""
+    values = [*matrix.list(key)]
+    values += [value for each in matrix.list("include") if (value := _below(each, key)) is not None]
+    for value in values:
+        image = _below(value, inner) if inner else value
+        if isinstance(image, Scalar) and not image.is_null:
+            findings.name(image.piece, "workflow matrix")
+
+
+def _below(node: Node, key: str) -> Node | None:
+    return node.get(key) if isinstance(node, MappingNode) else None
 
 
 def _likely(piece: Piece, env: dict[str, str]) -> str:

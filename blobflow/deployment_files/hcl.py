@@ -1,4 +1,4 @@
-"""Files in HCL: Nomad's jobs, Terraform's containers, and what `docker buildx bake` begins with. Pure.
+"""Files in HCL: Nomad's jobs and Terraform's containers. Pure.
 
 Of the language as much is read as it takes to find attributes that are a string, and their blocks.
 What a string takes from elsewhere (`${…}`) can't be told, nor can an attribute that is no string.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from blobflow.deployment_files.findings import Findings
 from blobflow.deployment_files.source_text import Piece, SourceText
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<comment>\#[^\n]*|//[^\n]*|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
     |<<-?(?P<heredoc>[A-Za-z_]\w*)[^\n]*\n
     |(?P<string>"(?:[^"\\\n]|\\.)*+"?)
@@ -21,7 +21,6 @@ _TOKEN = re.compile(
     |(?P<sign>[{}=\n\[\](),])""",
     re.VERBOSE,
 )
-_BAKED = re.compile(r"docker-image://(?=.)")
 # Blocks of Terraform's providers whose `image` is a container's, and resources whose attribute is an image.
 _CONTAINERS = frozenset(("container", "init_container"))
 _RESOURCES = {"docker_image": "name", "docker_container": "image", "docker_registry_image": "name"}
@@ -33,7 +32,7 @@ _OF_RESOURCE = re.compile(r"(?:data\.)?docker_(?:registry_)?image\.")
 _REASON = "has an expression, known when it is applied"
 
 
-class _Attribute(NamedTuple):
+class Attribute(NamedTuple):
     """`NAME = VALUE` in blocks, the outermost first: of each its words and labels. `value`: without quotes;
     `is_text`: it is a string, and nothing behind it."""
 
@@ -45,25 +44,14 @@ class _Attribute(NamedTuple):
 
 def is_hcl(name: str) -> bool:
     """Whether a file of this name is read here."""
-    return name.endswith((".tf", ".nomad", ".nomad.hcl")) or is_bake(name)
-
-
-def is_bake(name: str) -> bool:
-    return name.startswith("docker-bake") and name.endswith(".hcl")
+    return name.endswith((".tf", ".nomad", ".nomad.hcl"))
 
 
 def read_hcl(findings: Findings, source: SourceText, name: str) -> None:
-    """What a file of this name has its containers run, or its builds begin with."""
-    if is_bake(name):
-        whole = source.whole()
-        for token in _TOKEN.finditer(source.text):
-            if token.lastgroup == "string" and (found := _BAKED.match(token.group()[1:])):
-                start = token.start() + 1 + found.end()
-                findings.name(whole.cut(start, token.end() - 1), "bake context")
-        return
+    """What a file of this name has its containers run."""
     is_wanted = _of_terraform if name.endswith(".tf") else _of_nomad
     field = "terraform" if name.endswith(".tf") else "nomad"
-    for attribute in _attributes(source):
+    for attribute in attributes_of(source):
         if is_wanted(attribute) and not _OF_RESOURCE.match(attribute.value.text):
             filled = "${" in attribute.value.text or "%{" in attribute.value.text or not attribute.is_text
             if filled:
@@ -72,12 +60,12 @@ def read_hcl(findings: Findings, source: SourceText, name: str) -> None:
                 findings.name(attribute.value, f"{field} {attribute.name}")
 
 
-def _of_nomad(attribute: _Attribute) -> bool:
+def _of_nomad(attribute: Attribute) -> bool:
     blocks = [block[0] for block in attribute.blocks]
     return attribute.name == "image" and blocks[-1:] == ["config"] and "task" in blocks
 
 
-def _of_terraform(attribute: _Attribute) -> bool:
+def _of_terraform(attribute: Attribute) -> bool:
     if not attribute.blocks:
         return False
     first, last = attribute.blocks[0], attribute.blocks[-1]
@@ -88,16 +76,16 @@ def _of_terraform(attribute: _Attribute) -> bool:
     return attribute.name == "image" and last[0] in _CONTAINERS
 
 
-def _attributes(source: SourceText) -> Iterator[_Attribute]:
+def attributes_of(source: SourceText) -> Iterator[Attribute]:
     text, whole = source.text, source.whole()
     blocks: list[tuple[str, ...]] = []
     words: list[str] = []
     at = 0
-    while token := _TOKEN.search(text, at):
+    while token := TOKEN.search(text, at):
         at = token.end()
         kind, said = token.lastgroup, token.group()
         if kind == "heredoc":
-            at = _behind(text, token.group("heredoc"), at)
+            at = behind(text, token.group("heredoc"), at)
         elif kind == "word":
             words.append(said)
         elif kind == "string":
@@ -113,7 +101,7 @@ def _attributes(source: SourceText) -> Iterator[_Attribute]:
             name, words = words[0], []
             value, is_text = _value(whole, at)
             if value is not None:
-                yield _Attribute(tuple(blocks), name, value, is_text)
+                yield Attribute(tuple(blocks), name, value, is_text)
                 at = value.end + 1 if is_text else at
         elif said != "=":
             words = []
@@ -124,7 +112,7 @@ def _value(whole: Piece, at: int) -> tuple[Piece | None, bool]:
     text = whole.text
     end = text.find("\n", at)
     line = whole.cut(at, min(len(text) if end < 0 else end, at + _LONGEST)).strip()
-    token = _TOKEN.match(line.text)
+    token = TOKEN.match(line.text)
     if token is None or token.lastgroup == "sign":
         return None, False
     rest = line.text[token.end() :].lstrip()
@@ -133,7 +121,7 @@ def _value(whole: Piece, at: int) -> tuple[Piece | None, bool]:
     return line, False
 
 
-def _behind(text: str, word: str, at: int) -> int:
+def behind(text: str, word: str, at: int) -> int:
     """Behind the here-document that a word on a line of its own ends."""
     found = re.compile(rf"(?m)^[ \t]*{word}[ \t]*\r?$").search(text, at)
     return found.end() if found else len(text)

@@ -52,7 +52,7 @@ def _read_mapping(
     for name, value in node.pairs:
         if isinstance(value, Scalar):
             if name.value == "image":
-                if not in_parts and not value.is_null and "\n" not in value.value:
+                if not in_parts and not value.is_null and "\n" not in value.value.strip():
                     _read_image(findings, value, field, hub=hub)
             elif not in_parts:
                 read_image_key(findings, name.value, value, field)

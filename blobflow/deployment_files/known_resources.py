@@ -135,6 +135,16 @@ def read_machine_images(findings: Findings, document: Node) -> None:
     each_mapping(document, visit)
 
 
+def pass_over_built(findings: Findings, document: Node) -> None:
+    """The images that a devfile's components build."""
+    if not isinstance(document, MappingNode) or not document.scalar("schemaVersion"):
+        return
+    for component in document.list("components"):
+        image = component.mapping("image") if isinstance(component, MappingNode) else None
+        if image and (name := image.scalar("imageName")):
+            findings.pass_over(name.piece)
+
+
 def read_job_containers(findings: Findings, document: MappingNode) -> None:
     """Azure's `container:` of jobs, where it is no name of a container among the resources."""
     named: set[str] = set()

@@ -220,6 +220,46 @@ CASES = {
         ["2 docker.io/library/golang:latest", "3 docker.io/plugins/slack:latest",
          "5 docker.io/library/mysql:latest"],
     ),
+    "a chart's image in a block of its own": (
+        "values.yaml",
+        "a:\n  image: |\n    nginx:1.29\nb:\n  image: >-\n    redis\nc:\n  image: |\n    two\n    lines\n",
+        ["3 docker.io/library/nginx:1.29", "6 docker.io/library/redis:latest"],
+    ),
+    "a devfile's image that is built": (
+        "devfile.yaml",
+        "schemaVersion: 2.2.0\ncomponents:\n- name: run\n  container: {image: quay.io/a/tools:1}\n"
+        "- name: build\n  image: {imageName: quay.io/a/built:1, dockerfile: {uri: Dockerfile}}\n",
+        ["4 quay.io/a/tools:1"],
+    ),
+    "a matrix of containers": (
+        ".github/workflows/ci.yml",
+        "jobs:\n  a:\n    runs-on: x\n    container: ${{ matrix.distro }}\n    strategy:\n      matrix:\n"
+        "        distro: ['fedora:40', debian]\n        version: ['1:2']\n"
+        "        include: [{distro: 'alpine:3'}, {version: '3:4'}]\n        exclude: [{distro: 'x:1'}]\n"
+        "  b:\n    runs-on: x\n    services: {db: {image: '${{matrix.db.image}}'}}\n    strategy:\n"
+        "      matrix: {db: [{image: 'mysql:8', port: 1}, {image: 'postgres:16'}]}\n"
+        "  c:\n    runs-on: x\n    container: {image: '${{ matrix.v }}'}\n"
+        "    strategy: {matrix: {v: '${{ fromJSON(x) }}'}}\n",
+        ["4 ? ${{ matrix.distro }}", "7 docker.io/library/fedora:40", "7 docker.io/library/debian:latest",
+         "9 docker.io/library/alpine:3", "13 ? ${{matrix.db.image}}", "15 docker.io/library/mysql:8",
+         "15 docker.io/library/postgres:16", "18 ? ${{ matrix.v }}"],
+    ),
+    "a bake file with variables": (
+        "docker-bake.hcl",
+        'variable "GO" {\n  default = "1.24"\n}\nvariable "OPEN" {}\n'
+        'target "a" {\n  contexts = {\n    base = "docker-image://golang:${GO}"\n'
+        '    open = "docker-image://a:${OPEN}"\n    more = "docker-image://b:${upper(GO)}"\n  }\n'
+        "  tags = [\"me/app:1\"]\n  dockerfile-inline = <<EOT\nFROM busybox:1.36\nEOT\n}\n",
+        ["7 docker.io/library/golang:1.24", "8 ? a:${OPEN}", "9 ? b:${upper(GO)}",
+         "13 docker.io/library/busybox:1.36"],
+    ),
+    "a bake file in JSON": (
+        "docker-bake.json",
+        '{"variable": {"V": {"default": "3"}},\n "target": {"a": {"contexts":'
+        ' {"base": "docker-image://alpine:3.19", "b": "docker-image://c:${V}"},\n'
+        ' "dockerfile-inline": "FROM busybox:1\\n", "tags": ["x/y:1"]}}}\n',
+        ["2 docker.io/library/alpine:3.19", "2 docker.io/library/c:3", "3 docker.io/library/busybox:1"],
+    ),
     "quotes and escapes": (
         "pod.yaml",
         "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: \"a\\u002fb:1\"\n  - image: |\n"
