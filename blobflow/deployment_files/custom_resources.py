@@ -19,7 +19,7 @@ from blobflow.deployment_files.findings import (
     words_of,
 )
 from blobflow.deployment_files.helm_values import read_nested_values, read_values
-from blobflow.deployment_files.image_parts import read_parts
+from blobflow.deployment_files.image_parts import read_key_with_tag, read_parts
 from blobflow.deployment_files.known_resources import read_known
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
@@ -94,7 +94,9 @@ def _read_field(
             parameters.name_image(findings, mapping, "custom resource image")
     elif isinstance(value, Scalar) and value.value.startswith("docker://"):
         findings.name(value.piece, "custom resource image")
-    elif isinstance(value, Scalar):
+    elif isinstance(value, Scalar) and not read_key_with_tag(
+        findings, mapping, key, value, "custom resource image"
+    ):
         read_image_key(findings, key, value, "custom resource image")
 
 

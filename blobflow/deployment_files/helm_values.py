@@ -10,7 +10,7 @@ from blobflow.deployment_files.containers import (
     read_image_key,
 )
 from blobflow.deployment_files.findings import Findings, is_bare, words_of
-from blobflow.deployment_files.image_parts import read_lone_tag, read_parts
+from blobflow.deployment_files.image_parts import read_key_with_tag, read_lone_tag, read_parts
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, compose, each_mapping
 from blobflow.errors import InvalidConfig
 
@@ -54,7 +54,7 @@ def _read_mapping(
             if name.value == "image":
                 if not in_parts and not value.is_null and "\n" not in value.value.strip():
                     _read_image(findings, value, field, hub=hub)
-            elif not in_parts:
+            elif not in_parts and not read_key_with_tag(findings, node, name.value, value, field):
                 read_image_key(findings, name.value, value, field)
                 findings.guess(value.piece, field)
         elif isinstance(value, ListNode):

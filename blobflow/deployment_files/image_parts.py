@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from blobflow.deployment_files.contract import NamePart, PartKind
-from blobflow.deployment_files.findings import Findings, is_filled_in, words_of
+from blobflow.deployment_files.findings import Findings, is_filled_in, likely_text, words_of
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
@@ -15,10 +15,15 @@ from blobflow.oci.reference import looks_like_host
 _REPOSITORY = ("repository", "repo", "imageRepository")
 _TAGS = ("tag", "imageTag", "image_tag", "image_version")
 _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
+# `serverImage`, `server_image` or `server-image`.
+_KEY = re.compile(r"(.+?)([_-]?)([Ii]mage)")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 # What stands beside a repository when it is an image's.
 _COMPANIONS = (*_TAGS, *_DIGESTS, "registry", "pullPolicy", "imagePullPolicy", "image")
 LONE_TAG = "is a tag without a name: the chart has the rest, or another file of values"
+_SUFFIXED = "has a suffix, which the chart puts behind its name or its tag"
+_SEVERAL = "stands for several images, whose names the chart makes"
+_NO_PATH = "has no repository beside its name: the chart puts one in"
 NO_TAG = "has no tag: the chart puts one in, mostly the appVersion of its Chart.yaml"
 
 Parts = list[tuple[PartKind, Piece]]
@@ -41,11 +46,61 @@ def read_parts(findings: Findings, mapping: MappingNode, key: str, field: str, r
     text = "/".join(piece.strip().text.strip("/") for _, piece in parts)
     at = name[0].piece
     tags = (*_TAGS, "version") if len(name) > 1 else _TAGS
+    unused = mapping.text("useDigest").strip().lower() == "false"
     ends: list[tuple[PartKind, Scalar | None]] = [
         ("tag", mapping.scalar(*tags)),
-        ("digest", mapping.scalar(*_DIGESTS)),
+        ("digest", None if unused else mapping.scalar(*_DIGESTS)),
     ]
+    if reason := _why_unclear(mapping, name):
+        parts += [(kind, scalar.piece) for kind, scalar in ends if scalar]
+        written = " + ".join(piece.strip().text for _, piece in parts)
+        findings.leave(at, field, reason, written=written, parts=_pieces_of(parts))
+        return True
     return _join(findings, (parts, text), ends, field, at, registry)
+
+
+def _why_unclear(mapping: MappingNode, name: Sequence[Scalar]) -> str:
+    """Why the parts of a mapping do not make a name by themselves; "" if they do."""
+    if mapping.own("genericDigest") is not None:  # Cilium's operator, one image for each cloud
+        return _SEVERAL
+    if any(mapping.text(key).strip() for key in ("suffix", "tagSuffix", "tag_suffix")):
+        return _SUFFIXED
+    is_open = any(mapping.own(key) is not None for key in _REPOSITORY) and not mapping.scalar(*_REPOSITORY)
+    return _NO_PATH if is_open and "/" not in name[0].value else ""
+
+
+def read_key_with_tag(findings: Findings, mapping: MappingNode, key: str, value: Scalar, field: str) -> bool:
+    """An image under a key that says so, whose tag has a key of its own, as `serverImage` beside
+    `serverImageTag` or `serverTag`. Whether it is one, told or not."""
+    named = _KEY.fullmatch(key)
+    piece = value.piece.strip()
+    text = piece.text
+    if not named or words_of(key)[-1:] != ["image"] or not text or value.is_null:
+        return False
+    if " " in text or "@" in text or ":" in text.rpartition("/")[2] or is_filled_in(text):
+        return False
+    base, between = named[1], named[2]
+    tag, version = ("Tag", "Version") if named[3] == "Image" else ("tag", "version")
+    sure = [f"{key}{between}{tag}", f"{key}{between}{version}", f"{base}{between}{tag}"]
+    for name in (*sure, f"{base}{between}{version}"):
+        if isinstance(end := mapping.get(name), Scalar):
+            _join_key(findings, piece, end, field, "" if name in sure else name)
+            return True
+    return False
+
+
+def _join_key(findings: Findings, piece: Piece, end: Scalar, field: str, doubtful: str) -> None:
+    """An image and what stands under the key of its tag. `doubtful`: that key, where it may be for more."""
+    text, tag, parts = piece.text, end.value.strip(), piece.part("name")
+    if end.is_null or not tag:
+        findings.leave(piece, field, NO_TAG, parts=parts)
+    elif doubtful:
+        reason = f"has no tag; {doubtful} may be the one that it gets"
+        findings.leave(piece, field, reason, likely_text(f"{text}:{tag}"), parts=parts)
+    elif reason := read_as_another(end):
+        findings.leave(piece, field, reason, written=f"{text} + {tag}", parts=parts)
+    else:
+        findings.join([("name", piece), ("tag", end.piece)], f"{text}:{tag}", field)
 
 
 def read_lone_tag(findings: Findings, mapping: MappingNode, key: str, field: str) -> None:

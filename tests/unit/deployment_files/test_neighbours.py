@@ -225,6 +225,36 @@ CASES = {
         "a:\n  image: |\n    nginx:1.29\nb:\n  image: >-\n    redis\nc:\n  image: |\n    two\n    lines\n",
         ["3 docker.io/library/nginx:1.29", "6 docker.io/library/redis:latest"],
     ),
+    "a chart's image with its tag under a key of its own": (
+        "values.yaml",
+        "rancherImage: rancher/rancher\nrancherImageTag: v2.9.0\n"
+        "web_image: quay.io/a/web\nweb_image_version: '1'\n"
+        "jobImage: a/job\njobTag: v2\n"
+        "openImage: a/open\nopenImageTag: ''\n"
+        "sqlImage: a/sql\nsqlVersion: '16'\n"
+        "numberImage: a/number\nnumberImageTag: 1.10\n"
+        "wholeImage: a/whole:1\nwholeImageTag: '2'\n"
+        "aloneImage: a/alone\notherTag: v3\n",
+        ["1 docker.io/rancher/rancher:v2.9.0", "3 quay.io/a/web:1", "5 docker.io/a/job:v2", "7 ? a/open",
+         "9 ? a/sql", "11 ? a/number + 1.10", "13 docker.io/a/whole:1", "15 docker.io/a/alone:latest"],
+    ),
+    "a chart's parts that do not make a name by themselves": (
+        "values.yaml",
+        f"a:\n  image: {{repository: quay.io/a/b, tag: v1, digest: 'sha256:{HEX}', useDigest: false}}\n"
+        f"c:\n  image: {{repository: quay.io/a/d, tag: v1, digest: 'sha256:{HEX}', useDigest: true}}\n"
+        f"e:\n  image: {{repository: quay.io/a/operator, tag: v1, genericDigest: 'sha256:{HEX}'}}\n"
+        "g:\n  image: {repository: quay.io/a/h, tag: v1, tagSuffix: ''}\n"
+        "i:\n  image: {repository: quay.io/a/j, tag: v1, tagSuffix: -jmx}\n"
+        "k:\n  image: {name: agent, repository: , tag: v1}\n"
+        "m:\n  image: {name: n/o, tag: v1}\n",
+        ["2 quay.io/a/b:v1", f"4 quay.io/a/d:v1@sha256:{HEX}", "6 ? quay.io/a/operator + v1",
+         "8 quay.io/a/h:v1", "10 ? quay.io/a/j + v1", "12 ? agent + v1", "14 docker.io/n/o:v1"],
+    ),
+    "a custom resource's image with its tag under a key of its own": (
+        "cr.yaml",
+        "apiVersion: a.example.com/v1\nkind: A\nspec:\n  agentImage: a/b\n  agentImageTag: v1\n",
+        ["4 docker.io/a/b:v1"],
+    ),
     "a devfile's image that is built": (
         "devfile.yaml",
         "schemaVersion: 2.2.0\ncomponents:\n- name: run\n  container: {image: quay.io/a/tools:1}\n"
