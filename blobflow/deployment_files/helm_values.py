@@ -52,7 +52,9 @@ def _read_mapping(
     for name, value in node.pairs:
         if isinstance(value, Scalar):
             if name.value == "image":
-                if not in_parts and not value.is_null and "\n" not in value.value.strip():
+                if in_parts or value.is_null or "\n" in value.value.strip():
+                    continue
+                if hub or not read_key_with_tag(findings, node, "image", value, field):
                     _read_image(findings, value, field, hub=hub)
             elif not in_parts and not read_key_with_tag(findings, node, name.value, value, field):
                 read_image_key(findings, name.value, value, field)

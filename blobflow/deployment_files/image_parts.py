@@ -16,7 +16,7 @@ _REPOSITORY = ("repository", "repo", "imageRepository")
 _TAGS = ("tag", "imageTag", "image_tag", "image_version")
 _DIGESTS = ("digest", "sha", "sha256", "imageDigest")
 # `serverImage`, `server_image` or `server-image`.
-_KEY = re.compile(r"(.+?)([_-]?)([Ii]mage)")
+_KEY = re.compile(r"(.*?)([_-]?)([Ii]mage)")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 # What stands beside a repository when it is an image's.
 _COMPANIONS = (*_TAGS, *_DIGESTS, "registry", "pullPolicy", "imagePullPolicy", "image")
@@ -71,7 +71,7 @@ def _why_unclear(mapping: MappingNode, name: Sequence[Scalar]) -> str:
 
 def read_key_with_tag(findings: Findings, mapping: MappingNode, key: str, value: Scalar, field: str) -> bool:
     """An image under a key that says so, whose tag has a key of its own, as `serverImage` beside
-    `serverImageTag` or `serverTag`. Whether it is one, told or not."""
+    `serverImageTag` or `serverTag`, and `image` beside `imageVersion`. Whether it is one, told or not."""
     named = _KEY.fullmatch(key)
     piece = value.piece.strip()
     text = piece.text
@@ -82,6 +82,8 @@ def read_key_with_tag(findings: Findings, mapping: MappingNode, key: str, value:
     base, between = named[1], named[2]
     tag, version = ("Tag", "Version") if named[3] == "Image" else ("tag", "version")
     sure = [f"{key}{between}{tag}", f"{key}{between}{version}", f"{base}{between}{tag}"]
+    if not base:
+        sure = ["imageTag", "imageVersion"]
     for name in (*sure, f"{base}{between}{version}"):
         if isinstance(end := mapping.get(name), Scalar):
             _join_key(findings, piece, end, field, "" if name in sure else name)

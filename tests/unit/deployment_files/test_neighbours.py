@@ -250,6 +250,13 @@ CASES = {
         ["2 quay.io/a/b:v1", f"4 quay.io/a/d:v1@sha256:{HEX}", "6 ? quay.io/a/operator + v1",
          "8 quay.io/a/h:v1", "10 ? quay.io/a/j + v1", "12 ? agent + v1", "14 docker.io/n/o:v1"],
     ),
+    "a chart's image with a version": (
+        "values.yaml",
+        "a: {image: a/b, version: '11'}\nc: {image: a/d, imageVersion: '3'}\n"
+        "e: {image: 'a/f:1', version: '2'}\n"
+        "g: {image: a/h, versions: '2'}\n",
+        ["1 ? a/b", "2 docker.io/a/d:3", "3 docker.io/a/f:1", "4 docker.io/a/h:latest"],
+    ),
     "a custom resource's image with its tag under a key of its own": (
         "cr.yaml",
         "apiVersion: a.example.com/v1\nkind: A\nspec:\n  agentImage: a/b\n  agentImageTag: v1\n",
