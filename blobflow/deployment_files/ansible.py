@@ -44,6 +44,7 @@ _OLD_FORM = re.compile(r"(?:\A|\s)(image|name|tag|source|state)=(\"[^\"]*\"|'[^'
 _DEFAULT = re.compile(r"\{\{[^{}]*\|\s*default\(\s*(['\"])([^'\"]+)\1[^{}]*\)\s*\}\}")
 _VARIABLE = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
 _REASON = "is filled in by Ansible"
+_VERSIONED = "has no tag; the variable with its version may be the one that it gets"
 # What a variable's name ends in when another one has the rest of the image's name.
 _ENDS = (
     ("_repo", "_tag"),
@@ -179,7 +180,11 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
             _read_pair(findings, value, tag, texts)
             done.add(name)
         elif name not in done:
-            if "{{" in value.value and words_of(name)[-1] == "image":
+            version = variables.get(f"{name.removesuffix('_image')}_version")
+            if name.endswith("_image") and version and _is_open(value.value.strip()):
+                likely = likely_text(f"{value.value.strip()}:{version.value.strip()}")
+                findings.leave(value.piece, "ansible variable", _VERSIONED, likely)
+            elif "{{" in value.value and words_of(name)[-1] == "image":
                 made = likely_text(_filled(value.value, texts))
                 findings.name(value.piece, "ansible variable", reason=_REASON, likely=made)
             elif is_likely_image(value.value.strip()):
@@ -190,6 +195,13 @@ def read_variables(findings: Findings, mapping: MappingNode) -> None:
                 for key, inner in nested.pairs:
                     if isinstance(inner, Scalar) and not is_bare(inner.value):
                         read_image_key(findings, key.value, inner, "ansible variable")
+
+
+def _is_open(text: str) -> bool:
+    """Whether a text is an image without a tag or digest."""
+    return (
+        "{" not in text and "@" not in text and ":" not in text.rpartition("/")[2] and is_likely_image(text)
+    )
 
 
 def _read_pair(findings: Findings, name: Scalar, tag: Scalar, texts: dict[str, str]) -> None:

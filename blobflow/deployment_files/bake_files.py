@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from blobflow.deployment_files.dockerfile import read_dockerfile
 from blobflow.deployment_files.findings import Findings
-from blobflow.deployment_files.hcl import TOKEN, attributes_of, behind
+from blobflow.deployment_files.hcl import TOKEN, attributes_of, behind, defaults_of
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.source_text import Piece, SourceText
 from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
@@ -34,11 +34,7 @@ def is_bake_json(name: str) -> bool:
 def read_bake(findings: Findings, source: SourceText) -> None:
     """What the targets of a file in HCL begin with."""
     text, whole = source.text, source.whole()
-    values = {
-        attribute.blocks[0][1]: attribute.value.text
-        for attribute in attributes_of(source)
-        if attribute.name == "default" and attribute.is_text and _is_variable(attribute.blocks)
-    }
+    values = {name: default.text for name, default in defaults_of(attributes_of(source)).items()}
     at = 0
     while token := TOKEN.search(text, at):
         at = token.end()
@@ -48,10 +44,6 @@ def read_bake(findings: Findings, source: SourceText) -> None:
                 read_dockerfile(findings, source.part(token.end(), at), "bake ")
         elif token.lastgroup == "string":
             _read_context(findings, whole.cut(token.start(), token.end()).strip('"'), values)
-
-
-def _is_variable(blocks: tuple[tuple[str, ...], ...]) -> bool:
-    return len(blocks) == 1 and len(blocks[0]) == 2 and blocks[0][0] == "variable"
 
 
 def read_bake_json(findings: Findings, document: MappingNode) -> None:

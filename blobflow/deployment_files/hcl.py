@@ -1,13 +1,14 @@
 """Files in HCL: Nomad's jobs and Terraform's containers. Pure.
 
 Of the language as much is read as it takes to find attributes that are a string, and their blocks.
-What a string takes from elsewhere (`${…}`) can't be told, nor can an attribute that is no string.
+Variables with a default in the same file have that; what else a string takes from elsewhere (`${…}`) can't
+be told, nor can another attribute that is no string.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from blobflow.deployment_files.findings import Findings
@@ -22,7 +23,9 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 # Blocks of Terraform's providers whose `image` is a container's, and resources whose attribute is an image.
-_CONTAINERS = frozenset(("container", "init_container"))
+_CONTAINERS = frozenset(("container", "containers", "init_container"))
+_VARIABLE = re.compile(r"var\.([\w-]+)\Z")
+_INSIDE = re.compile(r"\$\{\s*var\.([\w-]+)\s*\}")
 _RESOURCES = {"docker_image": "name", "docker_container": "image", "docker_registry_image": "name"}
 _MOST_BLOCKS = 100
 # Characters of a value, and of what stands behind it on its line.
@@ -51,13 +54,44 @@ def read_hcl(findings: Findings, source: SourceText, name: str) -> None:
     """What a file of this name has its containers run."""
     is_wanted = _of_terraform if name.endswith(".tf") else _of_nomad
     field = "terraform" if name.endswith(".tf") else "nomad"
-    for attribute in attributes_of(source):
+    attributes = list(attributes_of(source))
+    defaults = defaults_of(attributes)
+    for attribute in attributes:
         if is_wanted(attribute) and not _OF_RESOURCE.match(attribute.value.text):
-            filled = "${" in attribute.value.text or "%{" in attribute.value.text or not attribute.is_text
-            if filled:
-                findings.leave(attribute.value, f"{field} {attribute.name}", _REASON)
-            else:
+            text = attribute.value.text
+            if attribute.is_text and "${" not in text and "%{" not in text:
                 findings.name(attribute.value, f"{field} {attribute.name}")
+            else:
+                _expand(findings, attribute, f"{field} {attribute.name}", defaults)
+
+
+def defaults_of(attributes: Iterable[Attribute]) -> dict[str, Piece]:
+    """The variables of a file that have a text as their default, which holds nothing further."""
+    return {
+        each.blocks[0][1]: each.value
+        for each in attributes
+        if each.name == "default"
+        and each.is_text
+        and _is_variable(each.blocks)
+        and "${" not in each.value.text
+    }
+
+
+def _is_variable(blocks: tuple[tuple[str, ...], ...]) -> bool:
+    return len(blocks) == 1 and len(blocks[0]) == 2 and blocks[0][0] == "variable"
+
+
+def _expand(findings: Findings, attribute: Attribute, field: str, defaults: Mapping[str, Piece]) -> None:
+    """A value with variables, as their defaults make it."""
+    text = attribute.value.text
+    whole = _INSIDE.fullmatch(text) if attribute.is_text else _VARIABLE.match(text)
+    if whole:
+        default = defaults.get(whole[1])
+        findings.expand(attribute.value, default.text if default else None, field, _REASON, default=default)
+        return
+    made = _INSIDE.sub(lambda found: defaults[found[1]].text if found[1] in defaults else found[0], text)
+    known = attribute.is_text and "${" not in made and "%{" not in made
+    findings.expand(attribute.value, made if known else None, field, _REASON)
 
 
 def _of_nomad(attribute: Attribute) -> bool:

@@ -250,6 +250,28 @@ CASES = {
         ["2 quay.io/a/b:v1", f"4 quay.io/a/d:v1@sha256:{HEX}", "6 ? quay.io/a/operator + v1",
          "8 quay.io/a/h:v1", "10 ? quay.io/a/j + v1", "12 ? agent + v1", "14 docker.io/n/o:v1"],
     ),
+    "variables of Nomad and Terraform with defaults in the file": (
+        "main.tf",
+        'variable "img" {\n  default = "quay.io/a/b:1"\n}\nvariable "tag" {\n  default = "2"\n}\n'
+        'variable "open" {}\n'
+        + "".join(
+            f'resource "kubernetes_pod" "p{number}" {{\n  spec {{\n    container {{\n'
+            f"      image = {value}\n    }}\n  }}\n}}\n"
+            for number, value in enumerate(
+                ['var.img', '"${var.img}"', '"a/c:${var.tag}"', '"a/d:${var.open}"', "var.open",
+                 '"a/e:${upper(var.tag)}"']
+            )
+        )
+        + 'resource "google_cloud_run_v2_service" "r" {\n  template {\n    containers {\n'
+        '      image = "a/run:1"\n    }\n  }\n}\n',
+        ["11 quay.io/a/b:1", "18 quay.io/a/b:1", "25 docker.io/a/c:2", "32 ? a/d:${var.open}",
+         "39 ? var.open", "46 ? a/e:${upper(var.tag)}", "53 docker.io/a/run:1"],
+    ),
+    "Ansible's image with a version": (
+        "main.yml",
+        "web_image: a/web\nweb_version: '1.2'\ndb_image: a/db:3\ndb_version: '4'\n",
+        ["1 ? a/web", "3 docker.io/a/db:3"],
+    ),
     "a chart's image with a version": (
         "values.yaml",
         "a: {image: a/b, version: '11'}\nc: {image: a/d, imageVersion: '3'}\n"
