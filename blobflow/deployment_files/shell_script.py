@@ -40,6 +40,7 @@ _SWITCHES = frozenset(
         "tty",
         "sig-proxy",
         "no-hosts",
+        "no-resolve-image",
         "remote",
         "use-api-socket",
     ]
@@ -48,6 +49,7 @@ _SHORT_SWITCHES = frozenset("ditqPDr")
 _WRAPPERS = frozenset(("eval", "-c", "-ec", "-lc", "-euxc", "-exc", "-euc"))
 # `-P ubuntu-latest=IMAGE` of act, which runs workflows in containers.
 _PLATFORM = re.compile(r"[\w.-]+=(\S+)\Z")
+_DRIVER_IMAGE = re.compile(r"(?:\A|,)image=([^,]+)")
 _FIELD = "script"
 _DEPTH = 3
 
@@ -93,16 +95,30 @@ class _Script:
                     return
 
     def _read_engine(self, words: list[Piece]) -> None:
-        rest = _positionals(words)
-        while rest and words[rest[0]].text in ("container", "image", "buildx", "builder"):
+        rest, group = _positionals(words), ""
+        while rest and words[rest[0]].text in ("container", "image", "service", "buildx", "builder"):
+            group = words[rest[0]].text
             rest = [rest[0] + 1 + each for each in _positionals(words[rest[0] + 1 :])]
         if not rest:
             return
         verb, arguments = words[rest[0]].text, words[rest[0] + 1 :]
         if verb in _BUILDS:
             self._note_built(verb, arguments)
+        elif group in ("buildx", "builder"):  # where `create` makes a builder
+            self._read_driver(arguments)
         elif verb in _PULLS and (found := _positionals(arguments)):
             self._name(unquoted(arguments[found[0]]), f"{_FIELD} {verb}")
+
+    def _read_driver(self, words: list[Piece]) -> None:
+        """The image that a builder runs in: `--driver-opt image=NAME,network=host`."""
+        for before, word in itertools.pairwise([words[0], *words] if words else []):
+            option = unquoted(word)
+            if word.text.startswith("--driver-opt="):
+                option = unquoted(word.cut(len("--driver-opt=")))
+            elif before.text != "--driver-opt":
+                continue
+            if found := _DRIVER_IMAGE.search(option.text):
+                self._name(option.cut(*found.span(1)), f"{_FIELD} argument")
 
     def _note_built(self, verb: str, words: list[Piece]) -> None:
         """Names that a script gives to what it builds."""

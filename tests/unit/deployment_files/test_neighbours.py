@@ -267,6 +267,15 @@ CASES = {
         ["11 quay.io/a/b:1", "18 quay.io/a/b:1", "25 docker.io/a/c:2", "32 ? a/d:${var.open}",
          "39 ? var.open", "46 ? a/e:${upper(var.tag)}", "53 docker.io/a/run:1"],
     ),
+    "builders, services and other things that a script creates": (
+        "up.sh",
+        "#!/bin/sh\ndocker buildx create --use --name builder\n"
+        "docker buildx create --driver-opt network=host,image=moby/buildkit:v1 --use other\n"
+        "docker buildx create --driver-opt='image=moby/buildkit:v2' other\n"
+        "docker buildx create\ndocker network create net\ndocker context create there\n"
+        "docker service create --detach --name web nginx:1\n",
+        ["3 docker.io/moby/buildkit:v1", "4 docker.io/moby/buildkit:v2", "8 docker.io/library/nginx:1"],
+    ),
     "Ansible's image with a version": (
         "main.yml",
         "web_image: a/web\nweb_version: '1.2'\ndb_image: a/db:3\ndb_version: '4'\n",
