@@ -267,6 +267,20 @@ CASES = {
         ["11 quay.io/a/b:1", "18 quay.io/a/b:1", "25 docker.io/a/c:2", "32 ? a/d:${var.open}",
          "39 ? var.open", "46 ? a/e:${upper(var.tag)}", "53 docker.io/a/run:1"],
     ),
+    "a service of systemd that runs an engine": (
+        "web.service",
+        "[Unit]\nAfter=docker.service\n[Service]\nExecStartPre=-/usr/bin/docker pull a/b:1\n"
+        "ExecStart=/usr/bin/podman run --rm \\\n  --name web \\\n  quay.io/c/d:2 serve\n"
+        "ExecStop=/usr/bin/docker stop web\nEnvironment=X=docker run e:3\n# ExecStart=docker run f:4\n",
+        ["4 docker.io/a/b:1", "7 quay.io/c/d:2"],
+    ),
+    "a container of Quadlet with an image mounted": (
+        "web.container",
+        "[Container]\nImage=quay.io/a/b:1\nMount=type=image,source=quay.io/a/data:2,destination=/x\n"
+        "Mount=type=bind,source=/srv,destination=/y\nMount=type=image,src=own.image,dst=/z\n"
+        "[Service]\nMount=type=image,source=a/c:3\n",
+        ["2 quay.io/a/b:1", "3 quay.io/a/data:2"],
+    ),
     "builders, services and other things that a script creates": (
         "up.sh",
         "#!/bin/sh\ndocker buildx create --use --name builder\n"
