@@ -27,6 +27,9 @@ NAMES = (
     "docker-bake.hcl",
     "MODULE.bazel",
     "a.container",
+    "a.service",
+    "docker-bake.json",
+    "cloudbuild.yaml",
     "devcontainer.json",
 )
 SIZE = 1 << 14  # of what is repeated; what is quadratic takes minutes for it
@@ -37,7 +40,8 @@ REPEATED = (
     *("- &a x\n- *a\n", "a: |\n  b\n", "{#", "{%", "{% a %}\n", "{image: a/b:1, "),
     *("oci.pull(\n", "/*", "//", '"\\'),
     *("task { config { image = ", 'resource "docker_image" "a" { name = "', "a = <<A\n"),
-    *("[Container]\nImage=a\n", "a=b "),
+    *("[Container]\nImage=a\n", "a=b ", "ExecStart=docker run \\\n", "Mount=type=image,", "aImage: b/c\n"),
+    *("steps: [{name: a/b, image: c, args: []}]\n", 'variable "a" {\n  default = "b"\n}\n', "- image: a\n"),
 )  # fmt: skip
 
 
