@@ -11,7 +11,13 @@ from collections.abc import Mapping
 
 from blobflow.deployment_files.containers import read_environment
 from blobflow.deployment_files.dockerfile import read_dockerfile
-from blobflow.deployment_files.findings import Findings, likely_text
+from blobflow.deployment_files.findings import (
+    Findings,
+    is_likely_image,
+    likely_text,
+    names_an_image,
+    words_of,
+)
 from blobflow.deployment_files.interpolation import Expanded, expand, nothing
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar
@@ -44,11 +50,17 @@ def _pulls_or_builds(node: Node) -> bool:
 
 def read_compose(findings: Findings, document: MappingNode, env: Mapping[str, str]) -> None:
     """What every service of a file pulls. `env`: what the `.env` beside it sets."""
-    reader = _Reader(findings, env)
     services = document.mapping("services") or document
+    reader = _Reader(findings, env, _built(services))
     for name, service in services.items():
         if isinstance(service, MappingNode) and not (services is document and name.value.startswith("x-")):
             reader.read_container_of(service)
+
+
+def _built(services: MappingNode) -> frozenset[str]:
+    """The names that services give to what they build."""
+    built = (each for _, each in services.items() if isinstance(each, MappingNode) and each.get("build"))
+    return frozenset(each.text("image").strip() for each in built)
 
 
 def read_env_file(text: str) -> dict[str, str]:
@@ -67,9 +79,10 @@ def read_env_file(text: str) -> dict[str, str]:
 
 
 class _Reader:
-    def __init__(self, findings: Findings, env: Mapping[str, str]) -> None:
+    def __init__(self, findings: Findings, env: Mapping[str, str], built: frozenset[str]) -> None:
         self._findings = findings
         self._env = env
+        self._built = built
 
     def read_container_of(self, service: MappingNode) -> None:
         # One that is always built is never pulled; else it is, where it can be had.
@@ -105,9 +118,29 @@ class _Reader:
         for piece in pieces:
             if piece.text.startswith(_CONTEXT):
                 self._name(piece.without(_CONTEXT), "compose build context")
+        self._read_arguments(build.get("args"))
         inline = build.scalar("dockerfile_inline")
         if inline and "\n" in inline.value:
             read_dockerfile(self._findings, inline.piece.source, "compose build ")
+
+    def _read_arguments(self, arguments: Node | None) -> None:
+        """Those whose name says that they are an image, which is what builds are from."""
+        given: list[tuple[str, Piece]] = []
+        if isinstance(arguments, MappingNode):
+            given = [
+                (key.value, value.piece) for key, value in arguments.items() if isinstance(value, Scalar)
+            ]
+        elif isinstance(arguments, ListNode):
+            texts = [item for item in arguments.items if isinstance(item, Scalar) and "=" in item.value]
+            ends = [item.value.find("=") for item in texts]
+            given = [
+                (item.value[:end], item.piece.cut(end + 1)) for item, end in zip(texts, ends, strict=True)
+            ]
+        for name, piece in given:
+            text = piece.strip().text
+            is_variable = "$" in text and words_of(name)[-1:] == ["image"]
+            if names_an_image(name) and (is_variable or is_likely_image(text)) and text not in self._built:
+                self._name(piece, "compose build argument")
 
     def _name(self, piece: Piece, field: str) -> None:
         piece = piece.strip()

@@ -281,6 +281,15 @@ CASES = {
         "[Service]\nMount=type=image,source=a/c:3\n",
         ["2 quay.io/a/b:1", "3 quay.io/a/data:2"],
     ),
+    "arguments of Compose's builds": (
+        "compose.yaml",
+        "services:\n  a:\n    image: a/own\n    build:\n      context: .\n      args:\n"
+        "        BASE_IMAGE: altinity/server:1\n        RUNTIME_IMAGE: ${RUNTIME}\n"
+        "        OTHER_IMAGE: local-name\n        IMAGE_TAG: x:1\n        VERSION: a/b:1\n"
+        "        DEFAULT_IMAGE:\n"
+        "  b:\n    build:\n      context: .\n      args: [BASE_IMAGE=a/own, FROM_IMAGE=b/c:2, PLAIN_IMAGE]\n",
+        ["3 docker.io/a/own:latest", "7 docker.io/altinity/server:1", "8 ? ${RUNTIME}", "16 docker.io/b/c:2"],
+    ),
     "builders, services and other things that a script creates": (
         "up.sh",
         "#!/bin/sh\ndocker buildx create --use --name builder\n"
