@@ -335,8 +335,8 @@ class Turns:
         self._order = [each for each in self._order if each != client]
 
 
-# Without a list a program reads, puts, and looks; with one it reads, looks, puts, looks, and a moment later
-# looks again. When all turns are over who is left goes on.
+# Without a list a program reads, puts, looks, and a moment later looks again; with one it looks before it puts,
+# too. When all turns are over who is left goes on.
 @pytest.mark.parametrize(
     ("there", "order"),
     [
@@ -344,6 +344,8 @@ class Turns:
         (False, "ABBABA"),
         (False, "AABBAB"),
         (False, "AAABBB"),
+        (False, "ABAABBAB"),  # the one has put and looked before the other puts what it read nothing of
+        (False, "ABBBAAAB"),
         (True, "ABABABABAB"),
         (True, "ABBBBBAAAA"),  # the one is done between a read and a look of the other
         (True, "AAABBBBBAA"),
@@ -371,6 +373,16 @@ async def test_two_programs_at_once_both_end_in_the_list(there: bool, order: str
         await asyncio.gather(attach("A", IMAGE), attach("B", OTHER))
     entries = {each["digest"] for each in json.loads(repository.put[FALLBACK])["manifests"]}
     assert entries == {IMAGE.digest, OTHER.digest, *([STRANGER.digest] if there else [])}, turns.log
+
+
+async def test_who_put_the_subject_just_now_makes_its_list_without_a_second_look() -> None:
+    repository, tags = Repository(), [FALLBACK, fallback_tag(IMAGE.digest)]
+    async with scripted_server(repository) as server, world() as there:
+        await there.sink(server.host).put(Descriptor(media.OCI_MANIFEST, SUBJECT, len(RAW)), RAW)
+        await there.sink(server.host).attach(SUBJECT, [OTHER])
+        await there.sink(server.host).attach(IMAGE.digest, [OTHER])  # somebody else put this one
+    of = {tag: [each.partition(" ")[0] for each in server.asked() if each.endswith(tag)] for tag in tags}
+    assert of == {tags[0]: ["GET", "PUT", "HEAD"], tags[1]: ["GET", "PUT", "HEAD", "HEAD"]}
 
 
 async def test_a_list_that_others_change_all_the_time_is_given_up_and_said_so() -> None:

@@ -9,9 +9,9 @@ it is short; else each is asked for.
 Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
 the fallback index is read again, merged and put. There is no way to do that at once. Merges of one process
 are done one after the other. Another process may put a list in which ours are not. So what the tag names is
-asked again after each put, and before one that replaces a list; if it is another one, all begins anew. Who
-met others, or replaces a list, asks once more a moment later, for puts that were made before ours. What is
-left is one that arrives later still.
+asked again after each put, and before one that replaces a list; if it is another one, all begins anew. And
+it is asked once more a moment later, for puts that were made before ours; but not of the first list of what
+this process put itself, which nobody else knows yet. What is left is a put that arrives later still.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class RepositoryReferrers:
             expected = (put, _digest(before))
             if _digest(await self._named_by(tag)) not in expected:
                 continue
-            if raw is None and turn == 0:
+            if raw is None and turn == 0 and self._put_here(subject):
                 return
             await asyncio.sleep(SETTLE_SECONDS)
             if _digest(await self._named_by(tag)) in expected:
@@ -130,6 +130,10 @@ class RepositoryReferrers:
         raise Unavailable(
             f"others change the tag {tag} at {self._site}, which lists referrers, all the time; try again"
         )
+
+    def _put_here(self, manifest: Digest) -> bool:
+        """Whether this process put the manifest into this repository."""
+        return self._client.capabilities.caches.pushed.at(self._site.repository, manifest) is not None
 
     async def _put_merged(
         self, content: bytes, raw: bytes | None, subject: Digest, referrers: Sequence[Descriptor]
