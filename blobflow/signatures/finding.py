@@ -17,7 +17,7 @@ import msgspec
 
 from blobflow.content import Referrer, Source, Verifier
 from blobflow.errors import NotFound, UnsupportedContent
-from blobflow.oci import Descriptor, Digest, Manifest, parse_manifest
+from blobflow.oci import UNKNOWN_SIZE, Descriptor, Digest, Manifest, parse_manifest
 from blobflow.oci.artifact import EMPTY_TYPE
 from blobflow.signatures.contract import FoundSignature, SignatureForm
 
@@ -123,8 +123,9 @@ async def find_signatures(
     layers: list[SignatureLayer] = []
     for each in signing_referrers(each for each in referrers if each.subject == subject):
         try:
-            raw = await source.read(each.manifest)
-            manifest = parse_manifest(raw, each.manifest.media_type, digest=each.manifest.digest)
+            # What a list tells of a manifest is a hint, but for the digest.
+            raw = await source.read(msgspec.structs.replace(each.manifest, size=UNKNOWN_SIZE))
+            manifest = parse_manifest(raw, digest=each.manifest.digest)
         except (NotFound, UnsupportedContent):
             continue
         layers += signature_layers(manifest, each)

@@ -131,7 +131,7 @@ LIES = [
         (Fault("HEAD", TAG, times=0, act=SetHeader("Content-Length", "7")),),
         fails=Failure("SizeMismatch", "source", 6, 1),
         heals=False,
-        more="GET-1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2",
+        more="GET+1 HEAD-1 blob-3 | HEAD-1 POST-3 PUT-3 manifest-2 mount-2",
     ),
     Row(
         "a manifest with a longer Content-Length",

@@ -139,6 +139,22 @@ async def test_a_parent_that_lies_about_a_manifest_fails_and_an_honest_one_does_
     assert child.descriptor.digest in errors(report)["2"]
 
 
+@pytest.mark.parametrize("lie", [{"size": 0}, {"size": 1}, {"size": 10**9}, {"mediaType": media.OCI_INDEX}])
+@pytest.mark.parametrize(("liar", "honest"), [("1", "2"), ("2", "1")])
+async def test_of_two_parents_in_one_repository_the_one_that_lies_fails(
+    bench: Tight, lie: dict[str, object], liar: str, honest: str
+) -> None:
+    """Whichever is read first."""
+    image = Image(bench.source, "app")
+    child = image.child("linux/amd64")
+    image.index({**image.item(child, "linux/amd64"), **lie}, tag=liar)
+    image.index(image.item(child, "linux/amd64"), tag=honest)
+    bench.target()
+    report = await bench.run([*wanted(tag="1"), *wanted(tag="2")])
+    assert statuses(report) == {honest: "done", liar: "failed"}
+    assert child.descriptor.digest in errors(report)[liar]
+
+
 @pytest.mark.parametrize("lie", [0, 3, 10**9])
 @pytest.mark.parametrize("liar", ["1", "2"])
 async def test_of_two_images_that_differ_in_how_large_a_blob_is_the_wrong_one_fails(

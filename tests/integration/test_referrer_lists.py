@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from blobflow.content import Referrer
 from blobflow.engine.policy import KEEP_GOING
 from blobflow.engine.results.report import ImageRecord
-from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media
+from blobflow.oci import Descriptor, Digest, Manifest, digest_of, media, parse_manifest
 from blobflow.oci.referrers import (
     artifact_type_of,
     cosign_tags,
@@ -168,6 +169,42 @@ async def test_the_digest_of_a_subject_decides(
     assert record.status == "done", record.error
     assert left_of(record) == {}
     assert stand.arrived([referrer])
+
+
+# What a list may tell wrongly of what it lists.
+LIES: list[dict[str, Any]] = [{"size": 0}, {"size": 1}, {"size": 10**9}, {"media_type": media.OCI_INDEX}]
+
+
+@pytest.mark.parametrize("how", ["api", "tag"])
+@pytest.mark.parametrize("lie", LIES)
+async def test_the_digest_of_a_referrer_decides(
+    store: Store, how: How, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Listing(store, how, monkeypatch)
+    sbom = stand.more.referrer(stand.signed.index, SPDX, stand.more.blob(b"{}", SPDX))
+    own, digest = referrer_descriptor(sbom), stand.signed.index.descriptor.digest
+    stand.lists(msgspec.structs.replace(own, **lie))
+    record = await stand.run()
+    assert record.status == "done", record.error
+    assert left_of(record) == {}
+    assert stand.arrived([sbom, *stand.signed.referrers])
+    held, tags = stand.there.manifests[TARGET], stand.there.tags
+    listed = parse_manifest(held[tags[TARGET, fallback_tag(digest)]][1], media.OCI_INDEX).manifests
+    assert own in listed, "the target's list tells it rightly"
+
+
+@pytest.mark.parametrize("how", ["api", "tag"])
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_list_that_is_wrong_about_an_image_of_the_set_fails_none(
+    store: Store, how: How, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Listing(store, how, monkeypatch)
+    child = stand.signed.children["amd64"]
+    stand.lists(msgspec.structs.replace(referrer_descriptor(child), **lie))
+    record = await stand.run()
+    assert record.status == "done", record.error
+    assert left_of(record) == {child.descriptor.digest: "it is listed, and has no subject itself"}
+    assert stand.arrived([child, *stand.signed.referrers])
 
 
 async def test_what_kind_a_referrer_is_its_manifest_says_and_not_the_list(

@@ -17,9 +17,19 @@ from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from itertools import chain
 
+import msgspec
+
 from blobflow.content import Aside, Site, Source
-from blobflow.errors import DigestMismatch, UnsupportedContent
-from blobflow.oci import MAX_MANIFEST_BYTES, Descriptor, Digest, Manifest, digest_of, parse_manifest
+from blobflow.errors import BlobflowError, DigestMismatch, SizeMismatch, UnsupportedContent
+from blobflow.oci import (
+    MAX_MANIFEST_BYTES,
+    UNKNOWN_SIZE,
+    Descriptor,
+    Digest,
+    Manifest,
+    digest_of,
+    parse_manifest,
+)
 from blobflow.oci.digest import algorithm_of
 from blobflow.oci.platform_choice import without_annotations
 
@@ -102,16 +112,30 @@ class Manifests(MutableMapping[Digest, Manifest]):
         self._roots[site].add(root)
 
     async def read(self, site: Site, source: Source, manifest: Descriptor) -> None:
-        """Read a manifest as soon as the budget allows, and hold it. Raises what the source does,
-        StorageError, and UnsupportedContent, also once the site has named too much: then nothing more is read
-        there."""
+        """Read a manifest as soon as the budget allows, and hold it as what it is: who mentions it with
+        another size or media type is told so by `mentions.check_mention`, and whoever mentions it rightly has
+        it. A wrong size costs a second request.
+
+        Raises what the source does, StorageError, and UnsupportedContent, also once the site has named too
+        much: then nothing more is read there."""
+        try:
+            await self._read(site, source, manifest)
+        except SizeMismatch as error:
+            if not manifest.sized:
+                raise
+            try:
+                await self._read(site, source, msgspec.structs.replace(manifest, size=UNKNOWN_SIZE))
+            except BlobflowError:
+                raise error from None
+
+    async def _read(self, site: Site, source: Source, manifest: Descriptor) -> None:
         way, size = self.manifest_budget.way(site.registry), _size(manifest)
         await way.take(size)
         try:
             if site in self._refused:
                 raise UnsupportedContent(self._refused[site])
             raw = await source.read(manifest)
-            self.take(parse_manifest(raw, manifest.media_type, digest=manifest.digest), site)
+            self.take(_parsed(raw, manifest), site)
         finally:
             way.give_back(size)
 
@@ -203,6 +227,17 @@ def _weight(manifest: Manifest) -> int:
         if child.urls is not None:
             objects += len(child.urls)
     return 2 * len(manifest.raw) + _OBJECT * objects
+
+
+def _parsed(raw: bytes, mention: Descriptor) -> Manifest:
+    """The manifest, as what it calls itself where the mention calls it something else."""
+    try:
+        return parse_manifest(raw, mention.media_type, digest=mention.digest)
+    except UnsupportedContent as error:
+        try:
+            return parse_manifest(raw, digest=mention.digest)
+        except UnsupportedContent:
+            raise error from None
 
 
 def _size(manifest: Descriptor) -> int:

@@ -251,12 +251,30 @@ class _Search:
         if not roots:
             return
         read = await read_graph(roots, self._source_at, self._runner, reader=self._reader)
+        failures = read.failures
+        if belied := self._belied(roots, failures):
+            read = await read_graph(belied, self._source_at, self._runner, reader=self._reader)
+            failures = {reference: failures[reference] for reference in failures.keys() - belied.keys()}
+            failures |= read.failures
         self.graph = msgspec.structs.replace(read.graph, roots=self.graph.roots)
-        for reference, error in read.failures.items():
+        for reference, error in sorted(failures.items()):
             place = (site_of(reference), roots[reference].digest)
             self.unreadable[place] = error
             if not isinstance(error, NotFound | UnsupportedContent):
                 self.failures[place] = error
+
+    def _belied(
+        self, roots: Mapping[Reference, Descriptor], failures: Collection[Reference]
+    ) -> dict[Reference, Descriptor]:
+        """Those that were read and failed, of which a list told another size or media type, as they are."""
+        held = {each: self._reader.manifests.get(roots[each].digest) for each in failures}
+        return {
+            each: manifest.descriptor
+            for each, manifest in held.items()
+            if manifest is not None
+            and (roots[each].size, roots[each].media_type)
+            != (manifest.descriptor.size, manifest.descriptor.media_type)
+        }
 
 
 def _stranger(referrer: Referrer, subject: Descriptor | None) -> str:

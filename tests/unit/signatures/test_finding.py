@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -100,6 +100,16 @@ async def test_what_is_listed_and_refers_to_something_else_is_none() -> None:
     other = there.content.image("arm64")
     there.listing(there.content.signature(other))
     assert await there.find() == []
+
+
+@pytest.mark.parametrize("lie", [{"size": 0}, {"size": 10**9}, {"media_type": media.OCI_INDEX}])
+async def test_the_digest_of_what_is_listed_decides(lie: dict[str, Any]) -> None:
+    there = Repository()
+    made = there.bundle("a bundle")
+    [listed] = there.listed
+    there.listed = [msgspec.structs.replace(listed, manifest=msgspec.structs.replace(listed.manifest, **lie))]
+    [found] = await there.find()
+    assert (found.content, found.manifest) == (b"a bundle", made.descriptor.digest)
 
 
 async def test_what_is_listed_and_gone_is_none() -> None:
