@@ -7,6 +7,7 @@ config. A layer's title is the file's name; a folder is a tar+gzip that says so 
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,8 +50,12 @@ _MAX_NAME, _MAX_PATH = 255, 4096
 
 
 class NamedFile(msgspec.Struct, frozen=True):
-    """A layer that is a file, or with `unpack` a folder in a tar+gzip; `parts`: of its path, as its title
-    says. `unpacked`: the digest of the tar alone; "" where none is told. `executable`: a file to be run."""
+    """A layer that is a file, or with `unpack` a folder in a tar+gzip.
+
+    `parts`: of its path, as its title says; none for a folder "." as `oras push REF .` makes it, which is the
+    one that all is written to. `unpacked`: the digest of the tar alone; "" where none is told. `executable`:
+    a file to be run.
+    """
 
     blob: Descriptor
     parts: tuple[str, ...]
@@ -60,7 +65,7 @@ class NamedFile(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        return "/".join(self.parts)
+        return "/".join(self.parts) or "."
 
 
 def check_media_type(text: str, what: str) -> str:
@@ -146,10 +151,12 @@ def named_files(manifest: Manifest) -> tuple[NamedFile, ...]:
 
 def _named_file(layer: Descriptor) -> NamedFile:
     annotations = layer.annotations or {}
+    unpack = annotations.get(UNPACK) == "true"
+    is_here = unpack and posixpath.normpath(annotations[TITLE]) == "."
     return NamedFile(
         layer,
-        path_parts(annotations[TITLE]),
-        annotations.get(UNPACK) == "true",
+        () if is_here else path_parts(annotations[TITLE]),
+        unpack,
         annotations.get(UNPACKED_DIGEST, ""),
         annotations.get(EXECUTABLE) == "true",
     )

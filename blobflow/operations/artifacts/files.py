@@ -204,4 +204,5 @@ def stays_inside(top: str, name: str, link: str) -> bool:
         return False
     parts = [part for part in link.split("/") if part not in ("", ".")]
     down = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
-    return ".." not in parts[down:] and down < len(name.split("/")) - len(top.split("/"))
+    depth = 0 if top == "." else len(top.split("/"))
+    return ".." not in parts[down:] and down < len(name.split("/")) - depth

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -155,8 +155,13 @@ def files_there(files: Sequence[NamedFile], folder: Path, overwrite: bool) -> fr
         elif stat.S_ISDIR(mode) != each.unpack and (stat.S_ISDIR(mode) or each.unpack):
             kind = "a folder" if stat.S_ISDIR(mode) else "no folder"
             raise UsageError(f"{path} is there already, and {kind}; -o DIR writes elsewhere")
-        elif not overwrite:
+        elif not overwrite and each.parts:
             raise UsageError(f"{path} is there already; --overwrite replaces it, -o DIR writes elsewhere")
+        elif not overwrite and not _is_empty(path):
+            raise UsageError(
+                f"{path} has files, and all of the artifact goes right into it; --overwrite replaces those of"
+                " the same names, -o DIR writes elsewhere"
+            )
     return frozenset(current)
 
 
@@ -166,7 +171,13 @@ def _path(file: NamedFile, folder: Path) -> Path:
         above = folder.joinpath(*file.parts[:length])
         if above.is_symlink():
             raise UnsupportedContent(f"{above} is a link, and {printable(file.title)!r} would be below it")
-    return folder.joinpath(*file.parts)
+    # The folder itself may be a link: whoever named it meant where that leads.
+    return folder.joinpath(*file.parts) if file.parts else folder.resolve()
+
+
+def _is_empty(folder: Path) -> bool:
+    with translate_os_errors("read", folder), os.scandir(folder) as found:
+        return next(found, None) is None
 
 
 def _is_same(path: Path, blob: Descriptor) -> bool:
@@ -203,6 +214,7 @@ def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
             with translate_os_errors("write", made):
                 blob = Path(shutil.copyfile(blob, made / str(number)))
         ready[each] = blob
+    _check_apart(ready)
     for each in files:
         if each.unpack:
             _check_merge(ready[each], _path(each, folder))
@@ -216,6 +228,16 @@ def _place(files: Sequence[NamedFile], scratch: Path, folder: Path) -> None:
                 if each.executable:
                     ready[each].chmod(_EXECUTABLE_MODE)
                 ready[each].replace(target)
+
+
+def _check_apart(ready: Mapping[NamedFile, Path]) -> None:
+    """Raise UnsupportedContent if the layer that is the folder itself has in it what another layer is."""
+    for here in (path for each, path in ready.items() if not each.parts):
+        for each in ready:
+            if each.parts and os.path.lexists(here.joinpath(each.parts[0])):
+                raise UnsupportedContent(
+                    f"two layers have {printable(each.parts[0])!r}: one by its name, and the one called '.'"
+                )
 
 
 def _check_merge(folder: Path, target: Path) -> None:

@@ -77,7 +77,7 @@ def _refused(file: NamedFile, why: str) -> BlobflowError:
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, file: NamedFile, folder: Path) -> None:
     name = os.path.normpath(entry.name)
-    if name != file.title and not name.startswith(f"{file.title}/"):
+    if not _is_below(file.title, name):
         raise _refused(file, f"has {printable(entry.name)!r} in it, which leads out of it")
     target = folder / os.path.relpath(name, file.title)
     _check_way(target, folder, file)
@@ -99,6 +99,13 @@ def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, file: NamedFile, folder
             os.fchmod(made.fileno(), 0o755 if entry.mode & 0o100 else 0o644)
     else:
         raise _refused(file, f"has {printable(entry.name)!r} in it, which is neither file, folder nor link")
+
+
+def _is_below(title: str, name: str) -> bool:
+    """Whether a name, normalized, is that of the folder or of something in it."""
+    if title == ".":
+        return not name.startswith("/") and name.partition("/")[0] != ".."
+    return name == title or name.startswith(f"{title}/")
 
 
 def _check_way(target: Path, folder: Path, file: NamedFile) -> None:

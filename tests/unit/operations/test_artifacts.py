@@ -310,6 +310,71 @@ def test_a_folder_that_leads_elsewhere_is_refused_and_nothing_is_left(
     assert not (folder / "out").exists()
 
 
+# As `oras push REF .` packs the folder that it runs in.
+HERE = (
+    ("dir", ".", ""),
+    ("file", "x", "1"),
+    ("dir", "sub", ""),
+    ("file", "sub/y", "2"),
+    ("link", "l", "sub/y"),
+)
+
+
+@pytest.mark.parametrize("title", [".", "./", "./."])
+def test_a_folder_that_is_called_by_a_dot_is_the_one_that_is_written_to(title: str, folder: Path) -> None:
+    with_folder(packed(*HERE), **{TITLE: title})
+    blobflow("pull", "oci:made:x", "-o", "out")
+    out = folder / "out"
+    assert {each.relative_to(out).as_posix() for each in out.rglob("*")} == {"x", "sub", "sub/y", "l"}
+    assert (out / "l").read_text() == "2"
+    (out / "mine").write_text("mine")
+    (out / "x").write_text("changed")
+    assert "has files" in refused("pull", "oci:made:x", "-o", "out", code=2)
+    assert (out / "x").read_text() == "changed"
+    blobflow("pull", "oci:made:x", "-o", "out", "--overwrite")
+    assert ((out / "x").read_text(), (out / "mine").read_text()) == ("1", "mine")
+    (folder / "empty").mkdir()
+    (folder / "to").symlink_to("empty")
+    blobflow("pull", "oci:made:x", "-o", "to")
+    assert (folder / "empty" / "sub" / "y").read_text() == "2"
+
+
+def beside_here(title: str) -> None:
+    artifact([{"content": packed(*HERE), "notes": {TITLE: ".", UNPACK: "true"}}, *called(title)])
+
+
+def test_beside_a_folder_that_is_called_by_a_dot_there_may_be_others(folder: Path) -> None:
+    beside_here("other/z")
+    done = json.loads(blobflow("pull", "oci:made:x", "-o", "out", "--json").stdout)
+    assert [each["title"] for each in done["files"]] == [".", "other/z"]
+    assert (folder / "out" / "other" / "z").read_text() == "other/z"
+
+
+def test_what_a_folder_that_is_called_by_a_dot_has_no_other_layer_may_be(folder: Path) -> None:
+    beside_here("sub/z")
+    assert "two layers have 'sub'" in refused("pull", "oci:made:x", "-o", "out", code=7)
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ("file", "../x", "no"),
+        ("file", "/x", "no"),
+        ("file", "..", "no"),
+        ("link", "l", "../x"),
+        ("link", "l", "/x"),
+        ("link", "a/l", "../../x"),
+    ],
+)
+def test_out_of_a_folder_that_is_called_by_a_dot_leads_no_way(
+    entry: tuple[str, str, str], folder: Path
+) -> None:
+    with_folder(packed(entry), **{TITLE: "."})
+    assert "which leads out of it" in refused("pull", "oci:made:x", "-o", "out", code=7)
+    assert not (folder / "out").exists()
+
+
 def test_a_folder_has_to_be_the_one_that_was_packed(folder: Path) -> None:
     good = packed(("dir", "d", ""), ("file", "d/x", "1"))
     with_folder(good, **{UNPACKED_DIGEST: digest_of(b"another")})

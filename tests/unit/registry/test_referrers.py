@@ -335,8 +335,8 @@ class Turns:
         self._order = [each for each in self._order if each != client]
 
 
-# Without a list a program reads, puts, looks, and a moment later looks again; with one it also looks before it
-# puts. When all turns are over who is left goes on.
+# Without a list a program reads, puts, looks, and looks again a moment later; with one it looks before its
+# put, too. When all turns are over who is left goes on.
 @pytest.mark.parametrize(
     ("there", "order"),
     [
