@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from blobflow.errors import InvalidDigest, InvalidReference, NotFound, UnsupportedContent, UsageError
 from blobflow.oci import Digest, parse_digest
 from blobflow.oci.reference import DOCKER_HUB, split_name
+from blobflow.oci.referrers import subject_in_tag
 from blobflow.printable import first_of
 
 # Annotations that name an image: image-spec annotations.md, and containerd's.
@@ -174,4 +175,5 @@ def _known(images: Sequence[tuple[Iterable[str], _Image]], place: str) -> str:
     names = list(dict.fromkeys(name for own, _ in images for name in own))
     if not names:
         return f"none of its images has a name, so write {place}:@n"
-    return f"it has {first_of(names, _SHOWN)}"
+    # What hangs on images has names, too, and more of them.
+    return f"it has {first_of([each for each in names if not subject_in_tag(each)] or names, _SHOWN)}"

@@ -17,6 +17,8 @@ TWO_TAGS: Images = [
 ]
 # As docker saves two images of one tag: the short name is the tag alone.
 ONE_TAG: Images = [(("1", "docker.io/library/app:1"), "a"), (("1", "docker.io/library/web:1"), "b")]
+# The tag of the list of what refers to an image.
+LIST = f"sha256-{64 * 'a'}"
 
 
 def chosen(images: Images, name: str) -> str:
@@ -73,6 +75,8 @@ def test_of_images_with_a_name_in_common_each_has_one_that_is_its_own(name: str,
         ([((str(n),), str(n)) for n in range(12)], "", UsageError, r"one of 0, .*7 \(and 4 more\)"),
         ([], "", NotFound, "holds no image"),
         (TWO_TAGS, "2", NotFound, "has no image 2; it has latest, "),
+        ([((LIST,), "l"), ((f"{LIST}.sig",), "s"), (("1",), "a")], "2", NotFound, "no image 2; it has 1$"),
+        ([((f"{LIST}.sig",), "s")], "2", NotFound, rf"no image 2; it has {LIST}\.sig$"),
     ],
 )
 def test_what_can_t_be_told_is_said_with_the_choices(
