@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Referrer
-from blobflow.errors import NotFound, ProtocolViolation, Rejected, Unavailable, UnsupportedContent
+from blobflow.errors import Denied, NotFound, ProtocolViolation, Rejected, Unavailable, UnsupportedContent
 from blobflow.oci import Descriptor, Digest, digest_of, media
 from blobflow.oci.referrers import cosign_tags, fallback_tag, merge_referrers_index
 from blobflow.transports.registry.api import referrers
@@ -197,6 +197,21 @@ async def test_where_tags_are_not_told_or_too_many_each_is_asked_for(listing: An
         assert [each.tag for each in await find(server)] == [SIG]
         assert sum("/manifests/" in each for each in server.asked()) == 4
         assert sum("/tags/list" in each for each in server.asked()) <= referrers.TAG_PAGES
+
+
+@pytest.mark.parametrize("tag", [SIG, FALLBACK])
+async def test_a_tag_that_is_told_and_denied_is_an_error_and_one_that_went_is_not(tag: str) -> None:
+    def denied() -> web.Response:
+        return web.json_response({"errors": [{"code": "DENIED"}]}, status=403)
+
+    async with scripted_server(Repository(None, {tag: denied})) as server:
+        with pytest.raises(Denied):
+            await find(server)
+    async with scripted_server(Repository(None, {tag: absent})) as server:
+        assert await find(server) == []
+    not_told = Repository(None, {tag: denied}, lambda _: denied())
+    async with scripted_server(not_told) as server:  # Artifactory answers so for what is not there
+        assert await find(server) == []
 
 
 async def test_pages_are_followed() -> None:

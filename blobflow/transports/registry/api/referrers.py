@@ -178,16 +178,19 @@ class RepositoryReferrers:
         return [Referrer(each, subject, "tag") for each in index.manifests] if index is not None else []
 
     async def _named(self, tag: str, ask: Callable[[str], Awaitable[_Named]]) -> _Named | None:
-        """What a tag names, as `ask` finds it; None if there is no such tag, or nothing that we may see."""
+        """What a tag names, as `ask` finds it; None if there is no such tag. Where the tags are not told, one
+        that is denied is none: Artifactory answers 403 for a tag that it does not have."""
         tags = await self._tags()
         if tags is not None and tag not in tags:
             return None
         try:
             return await ask(tag)
+        except NotFound:
+            return None
         except RegistryError as error:
-            if error.retryable:
+            if error.retryable or tags is not None:
                 raise
-            return None  # Artifactory answers 403 for a tag that it does not have
+            return None
 
     async def _tags(self) -> frozenset[str] | None:
         """The repository's tags; None if they are too many, or not told."""
