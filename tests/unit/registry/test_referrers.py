@@ -199,6 +199,52 @@ async def test_where_tags_are_not_told_or_too_many_each_is_asked_for(listing: An
         assert sum("/tags/list" in each for each in server.asked()) <= referrers.TAG_PAGES
 
 
+@pytest.mark.parametrize(
+    ("listing", "asked"),
+    [
+        (lambda _: web.json_response({"name": "app", "tags": ["1"]}), 0),
+        (lambda _: web.json_response({"name": "app", "tags": ["2"]}), 4),  # what a cache holds
+        (lambda _: web.json_response({"name": "app", "tags": None}), 4),
+        (lambda _: web.Response(status=404, text="404 page not found"), 4),
+        (lambda _: absent("NAME_UNKNOWN"), 4),
+    ],
+    ids=["whole", "another", "none", "no endpoint", "unknown"],
+)
+async def test_a_list_without_a_tag_that_is_there_says_nothing_of_others(
+    listing: Answering, asked: int
+) -> None:
+    tags = dict.fromkeys((SIG, "1"), lambda: manifest(RAW, IMAGE.media_type))
+    async with scripted_server(Repository(None, tags, listing)) as server, world() as there:
+        source = there.source(server.host)
+        await source.resolve("1")
+        assert [each.tag for each in await source.referrers(SUBJECT)] == [SIG] * bool(asked)
+        await source.referrers(IMAGE.digest)
+    assert sum("/tags/list" in each for each in server.asked()) == 1
+    assert sum("/manifests/sha256-" in each for each in server.asked()) == 2 * asked
+
+
+async def test_a_repository_without_tags_has_none_and_without_a_list_maybe_some() -> None:
+    tags = {SIG: lambda: manifest(RAW, IMAGE.media_type)}
+    async with scripted_server(Repository(None, tags, lambda _: absent("NAME_UNKNOWN"))) as server:
+        assert await find(server) == []
+    async with scripted_server(Repository(None, tags, lambda _: web.Response(status=404))) as server:
+        assert [each.tag for each in await find(server)] == [SIG]
+
+
+async def test_tags_are_asked_for_again_once_there_is_one_that_they_lack() -> None:
+    repository = Repository(None, {"1": lambda: manifest(RAW, IMAGE.media_type)})
+    async with scripted_server(repository) as server, world() as there:
+        source = there.source(server.host)
+        await source.resolve("1")
+        assert await source.referrers(SUBJECT) == []
+        repository.tags |= dict.fromkeys(("2", SIG), repository.tags["1"])
+        await source.resolve("2")
+        assert [each.tag for each in await source.referrers(SUBJECT)] == [SIG]
+        await source.resolve("2")
+        await source.referrers(SUBJECT)
+    assert sum("/tags/list" in each for each in server.asked()) == 2
+
+
 @pytest.mark.parametrize("tag", [SIG, FALLBACK])
 async def test_a_tag_that_is_told_and_denied_is_an_error_and_one_that_went_is_not(tag: str) -> None:
     def denied() -> web.Response:

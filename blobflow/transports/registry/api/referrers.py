@@ -4,7 +4,8 @@
 
 Where it keeps none, clients keep an index under the fallback tag ("Referrers Tag Schema"), and cosign has
 tags of its own everywhere. Which of those tags there are, the list of a repository's tags says at once, where
-it is short; else each is asked for.
+it is short, and whole: caches list what they hold, so one that lacks a tag which was resolved says nothing.
+Else each is asked for.
 
 Putting: a registry that takes note of a manifest's subject says so (OCI-Subject, [end-7]). Where it did not,
 the fallback index is read again, merged and put. There is no way to do that at once. Merges of one process
@@ -85,6 +86,11 @@ class RepositoryReferrers:
         self._scopes = scopes
         self._manifests = manifests
         self._host = client.capabilities.referrers
+
+    def saw(self, name: str) -> None:
+        """Take in that there is a tag of this name, if it is none of a digest."""
+        if ":" not in name:
+            self._host.seen.put(self._site.repository, (asyncio.get_running_loop().time(), name))
 
     async def find(self, subject: Digest) -> list[Referrer]:
         """See `Refers.referrers`."""
@@ -193,10 +199,12 @@ class RepositoryReferrers:
             return None
 
     async def _tags(self) -> frozenset[str] | None:
-        """The repository's tags; None if they are too many, or not told."""
+        """The repository's tags; None if they are too many, or not told, or not all."""
         name = self._site.repository
         told, tags = self._host.tags.get(name) or (-math.inf, None)
-        if asyncio.get_running_loop().time() - told < TAGS_SECONDS:
+        seen, tag = self._host.seen.get(name) or (-math.inf, "")
+        is_old = tags is not None and tag not in tags and told < seen
+        if asyncio.get_running_loop().time() - told < TAGS_SECONDS and not is_old:
             return tags
         return await self._host.listing.of(name, self._list_tags)
 
@@ -204,11 +212,14 @@ class RepositoryReferrers:
         tags: frozenset[str] | None
         try:
             tags = frozenset(await list_tags(self._client, self._site, self._scopes, pages=TAG_PAGES))
-        except NotFound:
-            tags = frozenset()
+        except NotFound as error:
+            tags = frozenset() if error.code in _ABOUT_THE_NAME else None
         except RegistryError as error:
             if error.retryable:
                 raise
+            tags = None
+        _, seen = self._host.seen.get(self._site.repository) or (0.0, "")
+        if tags is not None and seen and seen not in tags:
             tags = None
         self._host.tags.put(self._site.repository, (asyncio.get_running_loop().time(), tags))
         return tags

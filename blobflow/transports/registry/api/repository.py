@@ -128,7 +128,9 @@ class Repository:
 
         Artifactory answers 403 for a manifest that it does not have; where we write, the tags then tell.
         """
-        return await self._find(name, expected=not self._writes and not self._fail_fast)
+        found = await self._find(name, expected=not self._writes and not self._fail_fast)
+        self._referrers.saw(name)
+        return found
 
     async def find(self, name: str) -> Descriptor:
         """As `resolve`, of what may well not be there: that it is not costs no second request."""

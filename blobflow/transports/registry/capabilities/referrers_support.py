@@ -14,12 +14,16 @@ from blobflow.single_flight import SingleFlight
 _REPOSITORIES = 10_000
 _TAGS_BYTES = 32 * 1024 * 1024
 _TAGS_SECONDS = 60.0
+# Seconds for which a tag that was resolved is held against lists of tags: in a large set names are resolved
+# long before what hangs on their images is looked up.
+_SEEN_SECONDS = 3600.0
 
 
 class ReferrersSupport:
     """What is known of one host: whether it lists referrers (`tried`: somebody asked), of which of them it
     took note, and the tags of its repositories with when they were told (seconds of the loop), and those that
-    are being told (`listing`). One for all its repositories."""
+    are being told (`listing`); `seen`: the tag of each that was resolved last, and when. One for all its
+    repositories."""
 
     def __init__(self) -> None:
         self.lists: bool | None = None
@@ -31,6 +35,9 @@ class ReferrersSupport:
             room=_TAGS_BYTES,
             seconds=_TAGS_SECONDS,
             weigh=lambda name, told: 300 + _weight(told[1]),
+        )
+        self.seen: BoundedCache[str, tuple[float, str]] = BoundedCache(
+            entries=_REPOSITORIES, seconds=_SEEN_SECONDS
         )
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._noted: set[tuple[str, Digest]] = set()
