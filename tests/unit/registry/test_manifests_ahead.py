@@ -30,7 +30,7 @@ class Repository:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.endswith("/tags/list"):
-            return web.json_response({"name": "app", "tags": [SIG]})
+            return web.json_response({"name": "app", "tags": ["1", SIG]})
         if "/manifests/" not in request.path:
             return web.Response(status=404, text="404 page not found")
         headers = {"Content-Type": media.OCI_MANIFEST, **self.headers}
