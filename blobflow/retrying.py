@@ -22,6 +22,10 @@ from blobflow.waits import HostWaits, OpenWait, WaitKind
 
 T = TypeVar("T")
 
+# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user. A
+# caller with clients of its own waits less.
+MAX_RETRY_AFTER_SECONDS = 300.0
+
 
 class Rule(msgspec.Struct, frozen=True):
     """`attempts` in all; delays in seconds: `first`, doubled each time, at most `most`."""

@@ -288,6 +288,19 @@ NOW = [
     ),
     Row("429 for a blob", (Fault("GET", BLOB, act=Busy(30)),), waits=30, more="blob+1 |"),
     Row(
+        "429 for a blob with more than anyone waits",
+        (Fault("GET", BLOB, times=0, act=Busy(86400)),),
+        fails=Failure("Throttled", "source", 5, 1),
+        heals=False,
+        more="HEAD-1 | HEAD-1 PUT-1 cancel+1 manifest-2",
+    ),
+    Row(
+        "429 for an upload with more than anyone waits",
+        target=(Fault("PUT", COMMIT, act=Busy(86400)),),
+        fails=Failure("Throttled", "target", 5, 1),
+        more="HEAD-1 | HEAD-1 manifest-2",
+    ),
+    Row(
         "429 for an upload",
         target=(Fault("PUT", COMMIT, act=Busy(30)),),
         waits=30,

@@ -14,6 +14,7 @@ Requests without a body are retried inside the transport. A blob's bytes are ret
       tried to connect more than once                    costs the others neither permits nor time
     any other error that says it is retryable          ATTEMPTS in a row without FRUITFUL bytes more that the
                                                          target confirms
+    a registry that wants more time than anyone waits  1: how much it wants is said in the error
     a digest that did not match                        2: a flipped bit heals, a wrong blob does not
     anything else                                      1
 
@@ -34,7 +35,7 @@ from blobflow.errors import (
     Throttled,
     Unavailable,
 )
-from blobflow.retrying import Rule, Table, rule_for
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS, Rule, Table, rule_for
 
 # Fruitless attempts in a row, and the delays between them. A restarted registry or a reset connection is
 # back in less than the first delay.
@@ -88,7 +89,8 @@ def delay_before_retry(
 ) -> float | None:
     """Seconds to wait after a failure; None: give up. `tries` includes the one that failed.
 
-    Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After.
+    Exponential with jitter (`random` gives 0 ≤ r < 1), but never less than the registry's Retry-After; one of
+    more than MAX_RETRY_AFTER_SECONDS is not waited for.
     `times`: how often in a row it is tried again without having moved anything, in place of what RULES say
     (a digest that did not match is not read more often for it).
     """
@@ -99,8 +101,10 @@ def delay_before_retry(
         return None
     if tries.made >= MOST or tries.alike >= ALIKE:
         return None
-    asked = error.retry_after if isinstance(error, Throttled | Unavailable) else None
-    return max(asked or 0.0, rule.delay(tries.fruitless, random()))
+    asked = (error.retry_after if isinstance(error, Throttled | Unavailable) else None) or 0.0
+    if asked > MAX_RETRY_AFTER_SECONDS:
+        return None
+    return max(asked, rule.delay(tries.fruitless, random()))
 
 
 def _attempts(error: BlobflowError, times: int | None) -> int:

@@ -18,12 +18,12 @@ import msgspec
 from blobflow.content import Allowance, BlobStream, Journal, NullJournal, Site, Sleep, Source
 from blobflow.events import Meter, Observer, ignore
 from blobflow.oci import Descriptor, Digest
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.api.cache_probe import probe_cache
 from blobflow.transports.registry.api.deletion import delete_blob
 from blobflow.transports.registry.api.repository import Repository
 from blobflow.transports.registry.api.tags import list_repositories
 from blobflow.transports.registry.capabilities.profiles import profile_of
-from blobflow.transports.registry.http.backoff import MAX_RETRY_AFTER_SECONDS
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.rate_limit import rate_limit_of

@@ -29,6 +29,7 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS
 
 SIZE = 60_000_000
 
@@ -125,6 +126,17 @@ def test_delays_grow_have_jitter_and_an_end() -> None:
 def test_the_registrys_retry_after_is_kept(error: BlobflowError) -> None:
     assert delay_before_retry(error, Tries(1, 1), lambda: 0.0) == 7.5
     assert LONGEST_DELAY > 7.5
+
+
+@pytest.mark.parametrize("kind", [Throttled, Unavailable])
+def test_who_wants_more_time_than_anyone_waits_gets_no_other_attempt(
+    kind: type[Throttled] | type[Unavailable],
+) -> None:
+    longest = kind("x", retry_after=MAX_RETRY_AFTER_SECONDS)
+    assert delay_before_retry(longest, Tries(1, 1), lambda: 0.0) == MAX_RETRY_AFTER_SECONDS
+    for times in (None, 3):
+        longer = kind("x", retry_after=MAX_RETRY_AFTER_SECONDS + 1)
+        assert delay_before_retry(longer, Tries(1, 1), lambda: 0.0, times) is None
 
 
 @pytest.mark.parametrize(

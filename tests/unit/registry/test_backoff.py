@@ -17,9 +17,8 @@ from blobflow.errors import (
     Unavailable,
     UntrustedPeer,
 )
-from blobflow.retrying import Failure
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS, Failure
 from blobflow.transports.registry.http.backoff import (
-    MAX_RETRY_AFTER_SECONDS,
     POLICIES,
     Backoff,
     concerns_host,

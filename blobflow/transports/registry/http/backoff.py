@@ -20,7 +20,7 @@ from blobflow.errors import (
     TimedOut,
     Unavailable,
 )
-from blobflow.retrying import Failure, Rule, Table, begin_wait, rule_for
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS, Failure, Rule, Table, begin_wait, rule_for
 from blobflow.waits import HostWaits
 
 # Seconds for which nothing is sent to the host after a 429 that does not say how long.
@@ -41,10 +41,6 @@ POLICIES: Table = (
     (ConnectionLost, Rule(attempts=4, first=0.25, most=5.0)),
     (NetworkError, Rule(attempts=3, first=0.5, most=5.0)),
 )
-
-# Who asks for more than this (seconds) gets no retry: the error and the registry's wish go to the user. A
-# caller with clients of its own waits less.
-MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 def retry_after_of(error: BlobflowError) -> float | None:

@@ -23,7 +23,7 @@ from blobflow.content import Allowance, Journal, NullJournal, Sleep
 from blobflow.errors import ConnectionLost, NetworkError, ProtocolViolation, RegistryError, Rejected, TimedOut
 from blobflow.events import Event, HostMeter, Observer, Retrying
 from blobflow.permits import Permit, PermitKind
-from blobflow.retrying import Failure, begin_wait, retrying
+from blobflow.retrying import MAX_RETRY_AFTER_SECONDS, Failure, begin_wait, retrying
 from blobflow.transports.registry.capabilities.host_capabilities import HostCapabilities
 from blobflow.transports.registry.http import backoff
 from blobflow.transports.registry.http.aiohttp_client import (
@@ -77,7 +77,7 @@ class HostClient:
         user_agent: str,
         reading: RateLimit | None = None,
         writing: RateLimit | None = None,
-        longest_wait: float = backoff.MAX_RETRY_AFTER_SECONDS,
+        longest_wait: float = MAX_RETRY_AFTER_SECONDS,
         journal: Journal | None = None,
         read_ahead: ReadAhead | None = None,
     ) -> None:
@@ -205,7 +205,7 @@ class HostClient:
         except (NetworkError, RegistryError) as error:
             if backoff.concerns_host(error):
                 wish = backoff.retry_after_of(error) or backoff.DEFAULT_RETRY_AFTER
-                held = min(wish, backoff.MAX_RETRY_AFTER_SECONDS)
+                held = min(wish, MAX_RETRY_AFTER_SECONDS)
                 self._dispatcher.backoff.hold(Failure(error, 0, held))
             raise body.error or error from None
         except TimeoutError:
