@@ -42,6 +42,7 @@ from tools.registry.faulty import (
     SetHeader,
     Status,
     Truncate,
+    Unsized,
     journalling,
 )
 
@@ -89,6 +90,7 @@ async def test_a_near_line_is_read_by_one_stream(tmp_path: Path) -> None:
 ANSWERS = {
     "the whole blob": Fault("GET", "/blobs/", nth=2, times=0, act=Ignore("Range")),
     "416": Fault("GET", "/blobs/", nth=2, act=Status(416)),
+    "403": Fault("GET", "/blobs/", nth=2, act=Status(403)),
     "another ETag": Fault("GET", "/blobs/", nth=2, act=SetHeader("ETag", '"other"')),
     "another digest": Fault(
         "GET", "/blobs/", nth=2, act=SetHeader("Docker-Content-Digest", f"sha256:{'0' * 64}")
@@ -118,7 +120,7 @@ async def test_a_first_range_that_is_answered_otherwise_costs_a_request_and_no_b
         assert support.may_be_asked(far.blob.digest, now + REFUSED_SECONDS)
 
 
-@pytest.mark.parametrize("reason", ANSWERS)
+@pytest.mark.parametrize("reason", ANSWERS.keys() - {"403"})
 @lapsing
 async def test_a_later_range_that_is_answered_otherwise_leaves_the_rest_to_one_stream(
     tmp_path: Path, reason: str
@@ -131,6 +133,44 @@ async def test_a_later_range_that_is_answered_otherwise_leaves_the_rest_to_one_s
         assert max(stop for _, stop in far.ranges) == len(CONTENT)
         # What was ahead is read twice, which is no more than may be held.
         assert far.meter.bytes_read <= len(CONTENT) + 14 * RANGE
+
+
+@pytest.mark.parametrize("reason", ["another range", "another size", "the whole blob"])
+@lapsing
+async def test_where_all_later_ranges_are_answered_otherwise_the_rest_is_taken_from_the_whole(
+    tmp_path: Path, reason: str
+) -> None:
+    fault = msgspec.structs.replace(ANSWERS[reason], nth=12, times=0)
+    async with far_source(tmp_path, [fault]) as far:
+        assert await far.read() == CONTENT
+        ranges = far.meter.hosts[far.registry.host].ranges
+        assert ranges.blobs == 1 and dict(ranges.fallbacks) == {reason: 1}
+        assert far.meter.bytes_read <= 2 * len(CONTENT) + 14 * RANGE
+        assert "Range" not in far.gets[-1].asked or reason == "the whole blob"
+
+
+# Answers in chunks, which say by their Content-Range alone how long they are
+
+
+@lapsing
+async def test_ranges_without_a_content_length_are_as_good(tmp_path: Path) -> None:
+    async with far_source(tmp_path, [Fault("GET", "/blobs/", times=0, act=Unsized())]) as far:
+        assert await far.read() == CONTENT
+        assert disjoint(far.ranges) and far.lanes == 8
+        assert not far.meter.hosts[far.registry.host].ranges.fallbacks
+
+
+@pytest.mark.parametrize("nth", [2, 12])
+@pytest.mark.parametrize("longer", [1, 2 * RANGE])
+@lapsing
+async def test_a_range_that_does_not_end_where_it_said_is_no_range(
+    tmp_path: Path, nth: int, longer: int
+) -> None:
+    async with far_source(tmp_path, [Fault("GET", "/blobs/", nth=nth, times=0, act=Unsized(longer))]) as far:
+        assert await far.read() == CONTENT
+        assert dict(far.meter.hosts[far.registry.host].ranges.fallbacks) == {"another length": 1}
+        assert len(far.gets) <= nth + MORE
+        assert far.meter.bytes_read <= len(CONTENT) + 14 * RANGE + 8 * longer
 
 
 @lapsing

@@ -15,7 +15,18 @@ from blobflow.server import SocketBodyTransport
 from blobflow.server.http.bodies import read_span
 from blobflow.server.http.ranges import ByteRange
 from tools.registry.fault_state import Pacing
-from tools.registry.faults import Act, AnyAct, Corrupt, DropHeader, Reset, SetHeader, Slow, Stall, Truncate
+from tools.registry.faults import (
+    Act,
+    AnyAct,
+    Corrupt,
+    DropHeader,
+    Reset,
+    SetHeader,
+    Slow,
+    Stall,
+    Truncate,
+    Unsized,
+)
 from tools.registry.journal import LiveExchange
 
 # Pieces of a paced body, a second.
@@ -150,6 +161,11 @@ async def send_chunks(struck: Struck, response: web.StreamResponse, chunks: Asyn
         # asyncio's TLS never goes on below a mark of 0.
         secure = request.transport.get_extra_info("sslcontext") is not None
         request.transport.set_write_buffer_limits(high=1 if secure else 0)
+    unsized = next((act for act in struck.acts if isinstance(act, Unsized)), None)
+    if unsized is not None:
+        struck.note(unsized)
+        response.content_length = None
+        response.enable_chunked_encoding()
     await response.prepare(request)
     faulty = struck.on_body(inward=False)
     async for chunk in chunks:
@@ -160,6 +176,8 @@ async def send_chunks(struck: Struck, response: web.StreamResponse, chunks: Asyn
         async for piece in struck.carry(chunk):
             struck.live.sent += len(piece)
             await response.write(piece)
+    if unsized is not None and unsized.longer:
+        await response.write(bytes(unsized.longer))
 
 
 async def answer_small(struck: Struck, response: web.Response) -> web.StreamResponse:

@@ -179,6 +179,12 @@ class SetHeader(Act, frozen=True):
     value: str
 
 
+class Unsized(Act, frozen=True):
+    """A body has no Content-Length but comes in chunks, and is so many bytes longer than it should be."""
+
+    longer: int = 0
+
+
 class RefuseMount(Act, frozen=True):
     """A mount is answered with this status; 202 opens a session, as the spec has it. `absent`: only one of a
     blob that is not at its origin."""
@@ -219,6 +225,7 @@ AnyAct = (
     | MovingLocation
     | DropHeader
     | SetHeader
+    | Unsized
     | RefuseMount
     | MountReferenced
     | MountAnywhere

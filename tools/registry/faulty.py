@@ -66,6 +66,7 @@ from tools.registry.faults import (
     Stall,
     Status,
     Truncate,
+    Unsized,
     parse_fault,
 )
 from tools.registry.journal import Exchange, Journal, target
@@ -101,6 +102,7 @@ __all__ = [
     "Stall",
     "Status",
     "Truncate",
+    "Unsized",
     "journalling",
     "parse_fault",
 ]

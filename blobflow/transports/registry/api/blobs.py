@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from blobflow.content import BlobStream, PartStream, Site, is_small, no_bytes
-from blobflow.errors import IntegrityError, ProtocolViolation, SizeMismatch, StalePartial
+from blobflow.errors import IntegrityError, SizeMismatch, StalePartial
 from blobflow.oci import Descriptor
 from blobflow.permits import Permit
 from blobflow.transports.registry.api.lookups import Lookups
@@ -157,8 +157,11 @@ class RegistryBlob:
     def _begins_at(
         self, response: aiohttp.ClientResponse, offset: int, stop: int, *, coded: bool
     ) -> int | None:
-        """Where in the blob the response's body begins; None if nowhere of use (416, or a part of a `coded`
-        body). Raises SizeMismatch or DigestMismatch where it tells of another blob."""
+        """Where in the blob the response's body begins; None if nowhere of use (416, a part of a `coded`
+        body, another range than the one that was asked for).
+
+        Raises SizeMismatch or DigestMismatch where it tells of another blob.
+        """
         blob = self._blob
         what = f"blob {blob.digest} at {self._site}"
         length = response.content_length
@@ -170,11 +173,10 @@ class RegistryBlob:
         if coded:
             return None
         told = parse_content_range(response.headers.get("Content-Range"))
-        if told is not None and told.total is not None and told.total != blob.size:
-            raise SizeMismatch(what, expected=blob.size, actual=told.total)
         if response.status == 416:
+            if told is not None and told.total not in (None, blob.size):
+                raise SizeMismatch(what, expected=blob.size, actual=told.total)
             return None
-        first, last = (told.first, told.last) if told is not None else (None, None)
-        if first is None or last is None or first > offset or last + 1 < stop:
-            raise ProtocolViolation(f"{self._client.host} served other bytes of {what} than asked for")
-        return first
+        if told is None or told.first is None or told.last is None or told.total not in (None, blob.size):
+            return None
+        return told.first if told.first <= offset and told.last + 1 >= stop else None

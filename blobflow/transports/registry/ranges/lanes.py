@@ -14,7 +14,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from blobflow.errors import BlobflowError
+from blobflow.errors import BlobflowError, NetworkError, RegistryError
 from blobflow.events import RangeRead
 from blobflow.oci import Descriptor
 from blobflow.permits import Permit, PermitKind
@@ -29,7 +29,7 @@ class RangeLanes:
     """Fetches the `segments` of a blob. `finished` is called when the last byte has come. `known`: see
     `RangeSupport.begin`.
 
-    `answered`: a range was answered as it has to be. `refusal`: one was not, and why.
+    `answered`: a range was answered as it has to be. `reason`: in a few words, why one was not.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RangeLanes:
         known: int = 0,
     ) -> None:
         self.answered = False
-        self.refusal: RangesRefused | None = None
+        self.reason = "no answer"
         self._client = client
         self._support = client.capabilities.ranges
         self._blob = blob
@@ -177,10 +177,12 @@ class RangeLanes:
                 self._support.flows()
             try:
                 async for chunk in download:
+                    if len(chunk) > segment.stop - segment.at:  # it told its length by Content-Range alone
+                        raise RangesRefused("another length")
                     self._segments.received(segment, bytes(chunk))
                     while not self._segments.may_come(segment):
                         await self._segments.changed()
-            except BlobflowError as error:
+            except NetworkError as error:
                 return error
         return None
 
@@ -188,8 +190,12 @@ class RangeLanes:
         """Nothing is begun after a segment that failed, and what was is given up."""
         self._failed = True
         if isinstance(error, RangesRefused):
-            self.refusal = error
+            self.reason = error.reason
             self._support.refused(self._client.now())
+        elif isinstance(error, RegistryError) and error.status:
+            self.reason = str(error.status)
+            if not (error.retryable or self.answered):  # the same bytes came without a Range
+                self._support.refused(self._client.now())
         for lane, segment in self._fetching.items():
             if segment.start > failed.start:
                 self._lanes[lane].cancel()

@@ -191,7 +191,7 @@ class RangedStream:
         lanes.check()
         beyond = self._position - self._segments.border
         if lanes.has_failed:
-            await self._fall_back(lanes, lanes.refusal.reason if lanes.refusal else "no answer")
+            await self._fall_back(lanes, lanes.reason)
         elif lanes.is_idle and not lanes.answered:
             await self._give_way(lanes)
         elif beyond >= 0 and not lanes.answered:
