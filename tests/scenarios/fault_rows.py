@@ -47,7 +47,7 @@ from blobflow.transports.registry.capabilities import profiles
 from blobflow.transports.registry.http import upload_body
 from blobflow.transports.registry.ranges import line as range_line
 from blobflow.transports.registry.ranges import stream as range_stream
-from blobflow.transports.registry.uploads import pusher, sender
+from blobflow.transports.registry.uploads import pusher, sender, sessions
 from blobflow.transports.store import Store
 from blobflow.transports.store import downloads as partials
 from tests.fakes.registry import Clock
@@ -349,6 +349,7 @@ def _on_its_clock(clock: Clock | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _IN_MIB = (
+    (sessions, "LEAST_CHUNK"),
     (retry, "FRUITFUL"),
     (profiles, "CHUNKED_FROM"),
     (profiles, "WORTHWHILE_CHUNK_BYTES"),

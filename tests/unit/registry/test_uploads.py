@@ -25,6 +25,7 @@ from blobflow.errors import (
 from blobflow.transports.registry import Profile
 from blobflow.transports.registry.capabilities.profiles import UploadMethod
 from blobflow.transports.registry.http import host_client, upload_body
+from blobflow.transports.registry.uploads.sessions import LEAST_CHUNK
 from tests.fakes.registry import Bytes, blob_of, body_that, scripted_server, world
 from tools.registry.faulty import Corrupt, Fault, ForgetSession, Reset, Stall, Status, journalling
 
@@ -424,6 +425,22 @@ async def test_a_declared_chunk_size_is_kept_to_and_bounded(tmp_path: Path) -> N
     async with scripted_server(handler) as server, world(profile=only("chunked", chunk=1000)) as w:
         await w.sink(server.host).push(BLOB, Bytes(CONTENT))
     assert [len(each.body) for each in server.seen if each.method == PATCH] == [400_000, 400_000, 224_000]
+
+
+@pytest.mark.parametrize(
+    ("most", "chunks"),
+    [(400_000, [400_000, 400_000, 224_000]), (1, [LEAST_CHUNK] * 15 + [BLOB.size - 15 * LEAST_CHUNK])],
+)
+async def test_the_largest_chunk_that_is_taken_is_believed_as_long_as_blobs_get_through_by_it(
+    most: int, chunks: list[int]
+) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        headers = {"Location": "/up", "OCI-Chunk-Max-Length": str(most)}
+        return web.Response(status=201 if request.method == PUT else 202, headers=headers)
+
+    async with scripted_server(handler) as server, world() as w:
+        await w.sink(server.host).push(BLOB, Bytes(CONTENT))
+    assert [len(each.body) for each in server.seen if each.method == PATCH] == chunks
 
 
 async def test_more_pushes_than_connections_wait_for_each_other(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ CANCEL_SECONDS = 5.0
 MAX_ABANDONED = 100
 # A chunk may be this large at most, whatever OCI-Chunk-Min-Length asks for.
 MAX_CHUNK = 1024 * 1024 * 1024
+# And as large as this in any case, whatever OCI-Chunk-Max-Length says: by less no blob ever gets through.
+LEAST_CHUNK = 64 * 1024
 # Fewer bytes at the registry are sent again sooner than asked about.
 RESUMED_FROM = 1024 * 1024
 # A blob from this size on has its session in the journal while it is sent: two short writes, against the
@@ -119,6 +121,7 @@ class UploadSessions:
         floor = min(parse_length(response.headers.get("OCI-Chunk-Min-Length")) or 0, MAX_CHUNK)
         # A proposal to the spec, which Cloudflare's serverless registry follows.
         ceiling = min(parse_length(response.headers.get("OCI-Chunk-Max-Length")) or MAX_CHUNK, MAX_CHUNK)
+        ceiling = max(ceiling, LEAST_CHUNK, floor)
         found = self._resolve(repository, response)
         session = UploadSession(
             repository,
@@ -126,7 +129,7 @@ class UploadSessions:
             self.locations.choose(found),
             origin=origin,
             chunk_floor=floor,
-            chunk_ceiling=max(ceiling, floor),
+            chunk_ceiling=ceiling,
         )
         session.location_advice = found.advice
         session.second_meaning = self.locations.second_meaning
