@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from urllib.parse import quote
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
@@ -62,6 +63,8 @@ _METADATA_NAMES = frozenset(
 _LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 _USERINFO = LazyPattern("//[^/]*@")
+_SENDABLE = LazyPattern(r"[!-~]*")
+_PRINTABLE = "".join(map(chr, range(ord("!"), ord("~") + 1)))
 # Hosts as they are on the wire: what is outside of this, two readers of a URL could read differently.
 _HOST = LazyPattern(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?")
 
@@ -90,7 +93,8 @@ def may_visit(address: Address, *, home_is_public: bool) -> bool:
 
 
 def follow_location(home: URL, at: URL, location: str, description: str) -> URL:
-    """The URL that a Location or realm, met at URL `at`, leads to; its bytes are kept as they are.
+    """The URL that a Location or realm, met at URL `at`, leads to; its bytes are kept as they are, but for
+    those that no URL may have (RFC 3986, 2): they are escaped.
 
     An http Location at the https registry's own host is what a registry behind a TLS proxy says: it is taken
     to mean its own origin. Raises ProtocolViolation for what the origin rule forbids.
@@ -114,7 +118,16 @@ def follow_location(home: URL, at: URL, location: str, description: str) -> URL:
         tail = location[location.index("://") + 3 :] if "://" in location else ""
         path = tail[tail.find("/") :] if "/" in tail else "/"
         url = URL(f"{home.origin()}{path}", encoded=True)
-    return url.with_fragment(None) if "#" in location else url
+    return escaped(url.with_fragment(None) if "#" in location else url)
+
+
+def escaped(url: URL) -> URL:
+    """A URL without spaces, control characters and bytes beyond ASCII, which can't be sent, or only as they
+    came: each is escaped. What is escaped already stays as it is."""
+    text = str(url)
+    if _SENDABLE.fullmatch(text):
+        return url
+    return URL(quote(text.encode("utf-8", "surrogateescape"), safe=_PRINTABLE), encoded=True)
 
 
 class GuardedResolver(AbstractResolver):

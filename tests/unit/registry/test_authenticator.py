@@ -160,6 +160,14 @@ def test_a_login_says_in_which_ways_a_token_is_asked_for(
     assert "secret" not in repr(asked) and "idtok" not in repr(asked)
 
 
+def test_a_service_of_bytes_that_are_no_text_is_given_back_as_it_came() -> None:
+    service = b"caf\xe9".decode("utf-8", "surrogateescape")  # as headers are read
+    login = Credentials("joe", "secret", identity_token="idtok")
+    form, basic = token_requests(URL("https://auth.example/token"), service, [], login)
+    assert form.form is not None and b"service=caf%E9&" in form.form
+    assert basic.url.raw_query_string == "service=caf%E9"
+
+
 async def test_a_registry_that_wants_basic_gets_the_login_with_each_request() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Authorization") == BASIC:

@@ -80,6 +80,22 @@ def test_a_location_that_the_rule_forbids_is_refused(location: str) -> None:
     assert "secret" not in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("location", "sent"),
+    [
+        ("/up/1?state=a b", "/up/1?state=a%20b"),
+        ("/up/\u00e9?state=\u4e2d", "/up/%C3%A9?state=%E4%B8%AD"),
+        ("/up/1?state=\udce9\udcff", "/up/1?state=%E9%FF"),  # as aiohttp reads bytes that are no UTF-8
+        ("/up/1?state=%zz%2B%", "/up/1?state=%zz%2B%"),
+        ("/up/1?state=\"<>[]{}|^`'", "/up/1?state=\"<>[]{}|^`'"),
+    ],
+)
+def test_what_no_address_can_have_is_escaped_and_all_else_is_as_it_came(location: str, sent: str) -> None:
+    for given in (location, f"https://cdn.example{location}"):
+        url = follow_location(HOME, AT, given, "an upload")
+        assert str(url).removeprefix(str(url.origin())) == sent
+
+
 def test_a_plain_http_registry_may_lead_to_http_and_https() -> None:
     home = origin_of("127.0.0.1:5000", "http")
     for location in ("http://127.0.0.1:9000/x", "https://cdn.example/x"):

@@ -42,6 +42,13 @@ def test_a_session_under_another_name_of_the_registry_is_gone_on_with_where_it_w
     assert "%3D" not in where.advice
 
 
+def test_what_no_address_can_have_is_escaped_whichever_meaning_a_location_has() -> None:
+    where = found("https://r.example", "http://registry:5000/v2/team/app/blobs/uploads/1?s=a b\udce9")
+    assert [str(url) for url in where.urls] == [f"https://r.example{OPENED}1?s=a%20b%E9"]
+    where = found("https://r.example", "1?s=a b\udce9")
+    assert [str(url) for url in where.urls] == [f"https://r.example{OPENED}1?s=a%20b%E9"]
+
+
 @pytest.mark.parametrize(
     "location",
     [

@@ -122,7 +122,9 @@ def token_url(realm: URL, service: str | None, scopes: Sequence[str]) -> URL:
     pairs = [("service", service)] if service is not None else []
     pairs += [("scope", scope) for scope in scopes]
     text = str(realm)
-    text += ("&" if "?" in text else "?") + urlencode(pairs, quote_via=quote, safe="")
+    text += ("&" if "?" in text else "?") + urlencode(
+        pairs, quote_via=quote, safe="", errors="surrogateescape"
+    )
     return URL(text, encoded=True)
 
 
@@ -135,4 +137,4 @@ def oauth2_form(service: str, scopes: Sequence[str], refresh_token: str) -> byte
         "scope": " ".join(scopes),
         "refresh_token": refresh_token,
     }
-    return urlencode(fields).encode()
+    return urlencode(fields, errors="surrogateescape").encode()

@@ -21,7 +21,7 @@ from yarl import URL
 from blobflow.errors import ProtocolViolation
 from blobflow.lazy_pattern import LazyPattern
 from blobflow.printable import one_line
-from blobflow.transports.registry.origins import follow_location, name_of
+from blobflow.transports.registry.origins import escaped, follow_location, name_of
 
 _UPLOADS = "/blobs/uploads/"
 _SESSION = LazyPattern(r"/v2/(?P<name>[^?#]+)/blobs/uploads/(?P<id>[^/?#]+)/?\Z")
@@ -102,7 +102,7 @@ def _at_own_origin(at: URL, location: str) -> URL | None:
     here = base.partition("/v2/")[2]
     if not (f"/{here}".endswith(f"/{found['name']}") or f"/{found['name']}".endswith(f"/{here}")):
         return None
-    return URL(f"{at.origin()}{base}{_UPLOADS}{found['id']}{mark}{query}", encoded=True)
+    return escaped(URL(f"{at.origin()}{base}{_UPLOADS}{found['id']}{mark}{query}", encoded=True))
 
 
 def _odd(home: URL, at: URL, location: str) -> str:
