@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Self
 
 from blobflow.content import BlobReader, BlobStream, Chunk, Site, Sleep, SourceAt, Tap, tapped
-from blobflow.errors import BlobflowError, Throttled, TimedOut
+from blobflow.errors import BlobflowError, IntegrityError, StalePartial, Throttled, TimedOut
 from blobflow.oci import Descriptor
 from blobflow.retrying import Attempts
+from blobflow.server.errors import ApiError
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.transports.store import Store, StoreCache
 
@@ -66,8 +68,9 @@ class IncomingBlobs:
             self._followers.discard(left)
             left.set_result(None)
 
-    async def read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk, None]:
-        """The upstream's bytes from `offset`, through its breaks."""
+    async def read(self, upstream: Site, blob: Descriptor, offset: int) -> AsyncGenerator[Chunk | None, None]:
+        """The upstream's bytes from `offset`, through its breaks. After the last of them comes None, while
+        the upstream can still hear (`athrow`) what is wrong with them."""
         retries = _ReadRetries(offset, self._attempts)
         attempts = Attempts(retries, lambda failure: self._sleep(failure.delay))
         async with self._breaker.guard(upstream, "blob", blob.digest):
@@ -80,7 +83,10 @@ class IncomingBlobs:
                             retries.offset += len(chunk)
                             self._count(upstream, len(chunk))
                             yield chunk
+                        yield None
                     return
+                except (IntegrityError, StalePartial):  # found by the source, or by who has read all of it
+                    raise
                 except BlobflowError as error:
                     failure = error
                 await attempts.failed(failure)
@@ -94,8 +100,36 @@ class _Upstream:
         self._site = upstream
         self._blob = blob
 
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[BlobStream]:
-        return aclosing(self._incoming.read(self._site, self._blob, offset))
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
+        async with aclosing(self._incoming.read(self._site, self._blob, offset)) as chunks:
+            try:
+                yield _UpToNone(chunks)
+            except (IntegrityError, StalePartial) as error:
+                with suppress(BlobflowError, ApiError):  # it hears of it, and the error is the reader's
+                    await chunks.athrow(error)
+                raise
+
+
+class _UpToNone:
+    """A `BlobStream` of the chunks before the first None."""
+
+    def __init__(self, chunks: AsyncGenerator[Chunk | None, None]) -> None:
+        self._chunks = chunks
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        chunk = None if self._ended else await anext(self._chunks)
+        if chunk is None:
+            self._ended = True
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
 
 
 class _Fast(Tap):

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from blobflow.content import BlobStream, Chunk, Site
-from blobflow.errors import ConnectionLost, Throttled
+from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, Throttled
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.server.errors import ApiError
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker
 from blobflow.server.pullthrough.incoming import MAX_ATTEMPTS, SLOW_SECONDS, IncomingBlobs
-from blobflow.transports.store import Store
+from blobflow.transports.store import Store, partials
 from tests.fakes.registry import Clock
 
 CONTENT = bytes(range(256)) * 4000
@@ -33,7 +33,9 @@ class Upstream:
         self.size = size
         self.seconds = seconds
         self.errors = errors
+        self.content = CONTENT
         self.opened: list[int] = []
+        self.heard: list[type[BaseException]] = []
 
     @asynccontextmanager
     async def open(
@@ -42,12 +44,16 @@ class Upstream:
         self.opened.append(offset)
         if self.errors:
             raise self.errors.pop(0)
-        yield self._chunks(offset)
+        try:
+            yield self._chunks(offset)
+        except BaseException as error:
+            self.heard.append(type(error))
+            raise
 
     async def _chunks(self, offset: int) -> AsyncGenerator[Chunk, None]:
-        for at in range(offset, len(CONTENT), self.size):
+        for at in range(offset, len(self.content), self.size):
             self.clock.now += self.seconds
-            yield memoryview(CONTENT)[at : at + self.size]
+            yield memoryview(self.content)[at : at + self.size]
 
 
 class World:
@@ -112,6 +118,33 @@ async def test_a_read_that_breaks_goes_on_and_in_the_end_gives_up(store: Store) 
     with pytest.raises(ApiError):
         await other.read()
     assert len(other.upstream.opened) == MAX_ATTEMPTS
+
+
+async def test_an_upstream_hears_that_its_bytes_were_others_and_is_not_asked_for_them_again(
+    store: Store,
+) -> None:
+    """So it can bring them in another way the next time: by one stream in place of ranges."""
+    world = World(store)
+    world.upstream.content = CONTENT[:-1] + b"x"
+    with pytest.raises(DigestMismatch):
+        await world.read()
+    assert (world.upstream.heard, world.upstream.opened) == ([DigestMismatch], [0])
+    world.upstream.content = CONTENT
+    assert await world.read() == CONTENT
+
+
+async def test_an_upstream_hears_that_what_goes_before_its_bytes_was_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partials, "KEPT_FROM", 1)
+    left = store.partials.begin(BLOB.digest)
+    left.write(bytes(100_000))
+    left.suspend()
+    world = World(store)
+    with pytest.raises(StalePartial):
+        await world.read()
+    assert (world.upstream.heard, world.upstream.opened) == ([StalePartial], [100_000])
+    assert await world.read() == CONTENT
 
 
 @pytest.mark.parametrize("times", [0, 1, 9])
