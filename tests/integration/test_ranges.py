@@ -40,6 +40,7 @@ from tools.registry.faulty import (
     RedirectTo,
     Reset,
     SetHeader,
+    Stall,
     Status,
     Truncate,
     Unsized,
@@ -147,6 +148,19 @@ async def test_where_all_later_ranges_are_answered_otherwise_the_rest_is_taken_f
         assert ranges.blobs == 1 and dict(ranges.fallbacks) == {reason: 1}
         assert far.meter.bytes_read <= 2 * len(CONTENT) + 14 * RANGE
         assert "Range" not in far.gets[-1].asked or reason == "the whole blob"
+
+
+@pytest.mark.parametrize("act", [Truncate(after=10), Stall(after=10)], ids=["cut", "silent"])
+@lapsing
+async def test_the_first_stream_is_not_left_for_ranges_that_bring_next_to_nothing(
+    tmp_path: Path, act: Truncate | Stall
+) -> None:
+    async with far_source(tmp_path, [Fault("GET", "/blobs/", nth=2, times=0, act=act)]) as far:
+        assert await far.read() == CONTENT
+        ranges = far.meter.hosts[far.registry.host].ranges
+        assert ranges.blobs == 0 and ranges.fallbacks.total() == 1
+        assert len(far.gets) <= 2 * MORE
+        assert far.meter.bytes_read <= len(CONTENT) + 10 * len(far.gets)
 
 
 # Answers in chunks, which say by their Content-Range alone how long they are

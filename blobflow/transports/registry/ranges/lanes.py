@@ -29,7 +29,8 @@ class RangeLanes:
     """Fetches the `segments` of a blob. `finished` is called when the last byte has come. `known`: see
     `RangeSupport.begin`.
 
-    `answered`: a range was answered as it has to be. `reason`: in a few words, why one was not.
+    `answered`: a range was answered as it has to be. `proven`: and `proof` bytes of it have come, or all of a
+    shorter one, so that what else brings the blob may be left. `reason`: in a few words, why one was not.
     """
 
     def __init__(
@@ -40,8 +41,12 @@ class RangeLanes:
         segments: Segments,
         finished: Callable[[], None],
         known: int = 0,
+        *,
+        proof: int = 0,
     ) -> None:
         self.answered = False
+        self.proven = False
+        self._proof = proof
         self.reason = "no answer"
         self._client = client
         self._support = client.capabilities.ranges
@@ -180,6 +185,7 @@ class RangeLanes:
                     if len(chunk) > segment.stop - segment.at:  # it told its length by Content-Range alone
                         raise RangesRefused("another length")
                     self._segments.received(segment, bytes(chunk))
+                    self.proven = self.proven or segment.is_whole or segment.at - segment.start >= self._proof
                     while not self._segments.may_come(segment):
                         await self._segments.changed()
             except NetworkError as error:

@@ -6,10 +6,10 @@
 
 A reading begins as any other: one request, one stream, its `head`. While that goes it is looked at (`line`);
 what is found worth it gets ranges ahead of it (`lanes`), from a border on that it will come to. The head is
-only left there, and only once a range was answered as it has to be: by 206, with the same ETag, the same
-size, of just these bytes. If one is answered by anything else, that answer is closed unread, the host gets no
-more such requests for a while, and the head goes on: nothing is read twice. An answer that goes wrong later
-costs what was ahead of it: the rest is read by one stream.
+only left there, and only once a range was answered as it has to be, by 206, with the same ETag, the same
+size, of just these bytes, and some of these came. If one is answered by anything else, that answer is closed
+unread, the host gets no more such requests for a while, and the head goes on: nothing is read twice. An
+answer that goes wrong later costs what was ahead of it: the rest is read by one stream.
 
 The bytes are passed on in order, and not verified, as by every `Source`. Those of a blob that came wrong are
 read by one stream the next time.
@@ -44,6 +44,8 @@ MIB = 1024 * 1024
 LEAST_RANGE = MIB
 MOST_RANGE = 8 * MIB
 RANGE_SECONDS = 0.5
+# The head is left once this part of the shortest range has come: it may be the only way to the blob.
+PROOF = 4
 # The first range is one of them ahead of the head; so many times as far, where it is answered too late.
 MOST_LEAD = 16
 # Where it is known how long answers take, what the head brings in so many of them is enough: a connection,
@@ -172,7 +174,15 @@ class RangedStream:
             return
         segments = Segments(self._position + lead, self._stop, size, client.read_ahead)
         known = client.limiter.reads_at_best(seen.rate)
-        lanes = RangeLanes(client, self._blob, self._requests, segments, self._permit.release, known)
+        lanes = RangeLanes(
+            client,
+            self._blob,
+            self._requests,
+            segments,
+            self._permit.release,
+            known,
+            proof=LEAST_RANGE // PROOF,
+        )
         if lanes.grow():
             self._lanes, self._segments = lanes, segments
         else:
@@ -194,7 +204,7 @@ class RangedStream:
             await self._fall_back(lanes, lanes.reason)
         elif lanes.is_idle and not lanes.answered:
             await self._give_way(lanes)
-        elif beyond >= 0 and not lanes.answered:
+        elif beyond >= 0 and not lanes.proven:
             await self._was_late(lanes)
         elif beyond >= 0:
             self._position -= beyond
@@ -216,7 +226,7 @@ class RangedStream:
         await lanes.close()
 
     async def _was_late(self, lanes: RangeLanes) -> None:
-        """The head came to the border before a range was answered: the next one is farther ahead."""
+        """The head came to the border before enough of a range: the next one is farther ahead."""
         self._lead *= 4
         if self._lead > MOST_LEAD:
             await self._fall_back(lanes, "no answer in time")
