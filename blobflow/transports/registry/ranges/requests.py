@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from blobflow.errors import BlobflowError, RegistryError
+from blobflow.errors import BlobflowError, NetworkError, RegistryError
 from blobflow.oci import Descriptor
 from blobflow.permits import Permit
 from blobflow.transports.registry.http.content_encoding import codings_of
@@ -21,8 +21,9 @@ from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.messages import Request
 
 # With these an address that the registry gave is no longer valid: signatures end (403 at S3 and GCS), and
-# what was moved is gone.
-_LAPSED = frozenset({400, 401, 403, 404, 410})
+# what was moved is gone. Or the host there fails, or is no more (as is known without any status), and the
+# registry has another one by now.
+_LAPSED = frozenset({400, 401, 403, 404, 410, 500, 502, 503, 504})
 
 
 class RangesRefused(BlobflowError):
@@ -76,10 +77,11 @@ class RangeRequests:
             there = msgspec.structs.replace(request, url=address)
             try:
                 return (await stack.enter_async_context(self._client.stream(there)))[0]
-            except RegistryError as error:
-                if error.status not in _LAPSED:
+            except (NetworkError, RegistryError) as error:
+                if isinstance(error, RegistryError) and error.status not in _LAPSED:
                     raise
-                self._address = None
+                if self._address is address:  # and nobody has found another meanwhile
+                    self._address = None
         return (await stack.enter_async_context(self._client.stream(request)))[0]
 
     def _note_address(self, response: aiohttp.ClientResponse) -> None:
