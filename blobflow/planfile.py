@@ -20,6 +20,7 @@ from blobflow.engine.plan.planned import Planned
 from blobflow.engine.saved.plan import SavedPlan, check_saved_plan, to_saved_plan
 from blobflow.errors import DamagedFile, ForeignFile, InvalidConfig, UsageError
 from blobflow.oci import digest_of
+from blobflow.printable import printable
 
 PLAN_VERSION = 2
 # Bytes. A step with its needs is about 370, and an image of four platforms some 30 steps at the most, so that
@@ -49,10 +50,15 @@ def save_plan(
     """The plan as a file's content, for `load_plan`. Pairs that failed to plan are not in it.
 
     `compress`: the run's, where sources are docker archives. `policy_files`: see `to_saved_plan`. Raises
-    UsageError for one that is too large.
+    UsageError for one that is too large, or names a file whose name can't be kept.
     """
     saved = to_saved_plan(planned, compress=compress, policy_files=policy_files)
-    plan = msgspec.json.encode(saved)
+    try:
+        plan = msgspec.json.encode(saved)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"a plan file can't keep the name {printable(error.object)}, which is not UTF-8; rename that"
+        ) from None
     content = b'{"version":%d,"sum":"%s",\n"plan":{\n%s}}\n' % (
         PLAN_VERSION,
         digest_of(plan).encode(),

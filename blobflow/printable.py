@@ -10,6 +10,7 @@ which keeps every character.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from blobflow.lazy_pattern import LazyPattern
 
@@ -62,6 +63,19 @@ def one_line(text: str, limit: int = MAX_QUOTE) -> str:
 
 def _shown(char: str) -> str:
     return char if is_printable(char) else char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def encodable(value: Any) -> Any:
+    """A value of JSON's types, in which halves of surrogate pairs are written as `printable` shows them: the
+    name of a file need not be UTF-8, and JSON in UTF-8 has to be."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {encodable(key): encodable(each) for key, each in value.items()}
+        case list() | tuple():
+            return [encodable(each) for each in value]
+    return value
 
 
 def first_of(words: Sequence[str], most: int) -> str:

@@ -19,6 +19,7 @@ from blobflow.cli.runtime.files import write_atomic
 from blobflow.errors import StorageError, UsageError
 from blobflow.oci import Reference
 from blobflow.oci.index_draft import IndexDraft
+from blobflow.printable import printable
 from blobflow.variables import xdg_folder
 
 VERSION = 1
@@ -90,8 +91,16 @@ class IndexDrafts:
             os.close(handle)
 
     def keep(self, draft: IndexDraft) -> None:
-        """Stage a draft in place of what was staged under its target. Inside `changing`."""
-        write_atomic(self._path(draft.target), msgspec.json.encode(_Staged(VERSION, draft)), mode=_FILE_MODE)
+        """Stage a draft in place of what was staged under its target. Inside `changing`. Raises UsageError for
+        one with a name that can't be kept, StorageError."""
+        try:
+            content = msgspec.json.encode(_Staged(VERSION, draft))
+        except UnicodeEncodeError as error:
+            name = printable(error.object)
+            raise UsageError(
+                f"what is staged can't keep the name {name}, which is not UTF-8; rename that, or --push at once"
+            ) from None
+        write_atomic(self._path(draft.target), content, mode=_FILE_MODE)
 
     def drop(self, target: Reference) -> bool:
         """Forget what is staged under a target; whether there was anything. Raises StorageError."""
@@ -106,7 +115,8 @@ class IndexDrafts:
 
     def _path(self, target: Reference) -> Path:
         """Names may have any characters and length (paths of layouts); a hash has none of that."""
-        return self._folder / f"{sha256(str(target).encode()).hexdigest()}.json"
+        name = str(target).encode(errors="surrogateescape")
+        return self._folder / f"{sha256(name).hexdigest()}.json"
 
 
 def open_index_drafts() -> IndexDrafts:

@@ -412,6 +412,15 @@ def test_a_place_may_have_what_no_registry_may() -> None:
     assert saved.pairs == (pair,)
 
 
+def test_a_place_whose_name_is_not_utf_8_is_refused_and_not_kept_under_another_name() -> None:
+    made = planned(PlatformChoice())
+    pair = msgspec.structs.replace(made.pairs[0], target=Reference("oci-archive:a\udcff.tar", "", "app:1"))
+    shape = made.desired_images[made.pairs[0]]
+    plan = make_plan([pair], made.graph, made.inventory, {pair: shape})
+    with pytest.raises(UsageError, match=r"can't keep the name oci-archive:a\\udcff\.tar, .* not UTF-8"):
+        save_plan(msgspec.structs.replace(made, pairs=(pair,), plan=plan, desired_images={pair: shape}))
+
+
 def test_a_shape_is_nothing_that_a_plan_needs() -> None:
     """What is saved of a pair that is whole already: no step, and what its tag should name."""
     made = planned(PlatformChoice())

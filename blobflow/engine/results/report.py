@@ -11,6 +11,7 @@ import msgspec
 
 from blobflow.engine.pairs import Pair
 from blobflow.errors import BlobflowError, Side
+from blobflow.printable import encodable
 from blobflow.signatures.contract import Verdict
 
 Status = Literal["done", "present", "failed", "skipped"]
@@ -252,5 +253,9 @@ def sides_of(pairs: Iterable[Pair]) -> dict[str, tuple[Side, ...]]:
 
 
 def encode_report(report: Report) -> bytes:
-    """The report as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    """The report as indented JSON, whatever the names of its files are made of."""
+    try:
+        content = msgspec.json.encode(report)
+    except UnicodeEncodeError:
+        content = msgspec.json.encode(encodable(msgspec.to_builtins(report)))
+    return msgspec.json.format(content, indent=2) + b"\n"

@@ -6,11 +6,12 @@ import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.errors import StorageError, UsageError
-from blobflow.oci import Descriptor, Platform, digest_of, media, parse_reference
+from blobflow.oci import Descriptor, Platform, Reference, digest_of, media, parse_reference
 from blobflow.oci.index_draft import DraftImage, IndexDraft
 
 TARGET = parse_reference("127.0.0.1:5000/app:1")
@@ -53,6 +54,17 @@ def test_folder_and_files_are_the_users_alone(staging: IndexDrafts, tmp_path: Pa
     folder = tmp_path / "state" / "blobflow" / "indexes"
     assert {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)} == {0o700}
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:5000", "oci:lay\udcff"])
+def test_a_name_that_is_not_utf_8_is_refused_and_nothing_is_staged(
+    host: str, staging: IndexDrafts, tmp_path: Path
+) -> None:
+    source = msgspec.structs.replace(member(1), image=Reference("oci:lay\udcff", "", "1"))
+    target = Reference(host, "app", "1")
+    with staging.changing(), pytest.raises(UsageError, match=r"can't keep the name oci:lay\\udcff"):
+        staging.keep(IndexDraft(target, (source,)))
+    assert (staging.find(target), files(tmp_path)) == (None, [])
 
 
 def test_amendments_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

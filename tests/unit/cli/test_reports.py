@@ -255,6 +255,25 @@ def test_junit_holds_whatever_names_are_made_of() -> None:
     assert first.startswith("a.example/]]><b>&\"'\\x00\\x1b[31m\\ufffe\\u202e\\ud800 é 漢 😀 -> ")
 
 
+def test_json_holds_whatever_names_are_made_of_and_is_read_again() -> None:
+    """The name of a file need not be UTF-8 (`os.fsdecode` makes halves of surrogate pairs of the rest)."""
+    told = report(image(NASTY, "failed", error=NASTY), notes=("dir\udcff/l.txt",))
+    content = encode_report(told)
+    kept = load_report(content, "nasty.json")
+    assert kept.notes == ("dir\\udcff/l.txt",)
+    assert kept.images[0].error == NASTY.replace("\ud800", "\\ud800")
+    assert (kept.run, kept.totals) == (told.run, told.totals)
+    assert "é 漢 😀" in content.decode()
+
+
+def test_a_run_over_a_list_whose_name_is_not_utf_8_is_reported(place: Place) -> None:
+    images = place.folder / "l\udcff.txt"
+    images.write_text(NAMES[0])
+    out = place.folder / "r\udcff.json"
+    blobflow("sync", *place.set(images), "--report", str(out), "-q")
+    assert "l\\udcff.txt" in " ".join(load_report(out.read_bytes(), "r.json").run.command)
+
+
 # Other forms, later
 
 
