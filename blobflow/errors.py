@@ -9,6 +9,7 @@
           ForeignFile          7   a file that is no saved plan, as one that is no archive
           DamagedFile          8   a saved plan that was cut or edited, as an archive that was
       RunIncomplete            3   a run over a set ended with failures (each is in its report)
+        RunCutShort              a run was told to end before it had what its result is made of
       NetworkError             4   retryable: no whole answer came
         ConnectFailed
           UntrustedPeer            not retryable: the same certificate would come again
@@ -125,6 +126,11 @@ class RunIncomplete(BlobflowError):
     """A run over a set ended, and not everything arrived."""
 
     exit_code = 3
+
+
+class RunCutShort(RunIncomplete):
+    """A run was wound down before everything was there that what it makes consists of, so there is nothing.
+    On the command line a signal did that, and the command ends as interrupted."""
 
 
 class NetworkError(BlobflowError):

@@ -91,14 +91,16 @@ class IndexDrafts:
             os.close(handle)
 
     def keep(self, draft: IndexDraft) -> None:
-        """Stage a draft in place of what was staged under its target. Inside `changing`. Raises UsageError for
-        one with a name that can't be kept, StorageError."""
+        """Stage a draft in place of what was staged under its target. Inside `changing`.
+
+        Raises UsageError for one with a name that can't be kept; StorageError.
+        """
         try:
             content = msgspec.json.encode(_Staged(VERSION, draft))
         except UnicodeEncodeError as error:
-            name = printable(error.object)
             raise UsageError(
-                f"what is staged can't keep the name {name}, which is not UTF-8; rename that, or --push at once"
+                f"what is staged can't keep the name {printable(error.object)}, which is not UTF-8; rename that,"
+                " or --push at once"
             ) from None
         write_atomic(self._path(draft.target), content, mode=_FILE_MODE)
 

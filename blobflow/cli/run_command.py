@@ -26,7 +26,7 @@ from blobflow.cli.signature_policies import with_signatures
 from blobflow.engine.execution import Run as Flow
 from blobflow.engine.execution import run_of_pairs
 from blobflow.engine.results.report import Report, TagRecord, with_unresolved
-from blobflow.errors import BlobflowError, RunIncomplete, StorageError, UsageError, own_copy
+from blobflow.errors import BlobflowError, RunCutShort, RunIncomplete, StorageError, UsageError, own_copy
 from blobflow.events import Meter, Observer, RunStarted
 from blobflow.oci.local_reference import STREAM, path_of, transport_of
 
@@ -225,6 +225,8 @@ async def _run_recorded(
 
             async with Client(used, observer=timeline, meter=meter, engine=run.engine) as client:
                 recorder.note(await work(client, recorder))
+        except RunCutShort as error:
+            ended = None if SHUTDOWN.get().requested else error
         except (BlobflowError, asyncio.CancelledError) as error:
             ended = error
     report = recorder.report(ended)

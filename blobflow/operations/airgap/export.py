@@ -17,7 +17,7 @@ from blobflow.content import NullJournal, Sink, Site
 from blobflow.engine.execution import Run
 from blobflow.engine.pairs import Pair
 from blobflow.engine.sources.configs import find_platform, may_name_platform, read_diff_ids
-from blobflow.errors import BlobflowError, NoSuchPlatform, NotFound, UnsupportedContent
+from blobflow.errors import BlobflowError, NoSuchPlatform, RunCutShort, UnsupportedContent
 from blobflow.events import PhaseStarted
 from blobflow.oci import Descriptor, Manifest, Platform, Reference, parse_manifest
 from blobflow.oci.platform_choice import PlatformChoice, attested_digest, declared_platform
@@ -115,7 +115,7 @@ async def _kept(
     begin: StartRun,
 ) -> AsyncIterator[list[Root]]:
     """The chosen platforms of an image, held in the store. Raises the image's own error if it has failed, and
-    NoSuchPlatform also if it may lack them."""
+    NoSuchPlatform also if it may lack them, RunCutShort."""
     cache_dir = None if client.settings.cache == "off" else client.settings.cache_dir
     async with client.using(cache="all", cache_dir=cache_dir) as keeping, keeping.services() as services:
         store = (await keeping.open()).store
@@ -136,7 +136,7 @@ async def _kept(
                     raise NoSuchPlatform(f"{source}: {image.reason}", side="source")
             images = [image for image in report.images if image.status in ("done", "present")]
             if not images:
-                raise NotFound(f"{source} was not read: the run ended before")
+                raise RunCutShort(f"{source} was not read: the run ended before")
             with _told_to(run):
                 kept.check()
                 client.observer(PhaseStarted("export", 1))

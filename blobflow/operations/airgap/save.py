@@ -12,7 +12,7 @@ from blobflow.client import Client
 from blobflow.content import Sink, Site, Source
 from blobflow.engine.pairs import Pair
 from blobflow.engine.services import Services
-from blobflow.errors import BlobflowError, StorageError, UnsupportedContent, UsageError, error_side
+from blobflow.errors import BlobflowError, RunCutShort, UnsupportedContent, UsageError, error_side
 from blobflow.events import PhaseStarted
 from blobflow.oci import Digest
 from blobflow.oci.artifact import named_files
@@ -116,7 +116,7 @@ async def _fill(
         failures.update(await services.complete())
         try:
             if run.cut_short:
-                raise StorageError(f"{site} is not written: the run ended before all images were there")
+                raise RunCutShort(f"{site} is not written: the run ended before all images were there")
             if sink.named or not pairs:
                 await put_bundled_files(files, sink)
             await sink.complete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,7 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from blobflow.cli import cli
-from blobflow.cli.runtime.event_loop import run_loop
+from blobflow.cli.runtime.event_loop import SHUTDOWN, run_loop
+from blobflow.engine.transfer.runner import Transfer
 from tests.deadlines import HANGS_AFTER
 from tests.scenarios.command_line import NAMES, SAMPLE, Place, blobflow, place, serving, source
 
@@ -309,6 +311,38 @@ def demo(tmp_path: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("verb", ["copy", "export tar", "export local", "save", "save --file"])
+def test_sigterm_that_leaves_an_image_unread_is_an_interruption_whatever_was_to_become_of_it(
+    verb: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the failure of who looks for what the run would have brought."""
+    transfer = Transfer.run
+
+    async def wound_down(self: Transfer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)  # the handler tells the loop
+        assert SHUTDOWN.get().winding_down
+        await transfer(self)
+
+    monkeypatch.setattr(Transfer, "run", wound_down)
+    out, image = place.folder / "out", f"{place.source}/{NAMES[0]}"
+    report = place.folder / "report.json"
+    words = {
+        "copy": ("copy", image, f"{place.target}/m/one:1"),
+        "export tar": ("export", image, "-o", f"type=tar,dest={out}"),
+        "export local": ("export", image, "-o", f"type=local,dest={out}"),
+        "save": ("save", "--from", place.source, "--images", str(place.list), "-o", str(out)),
+        "save --file": (
+            *("save", "--from", place.source, "--images", str(place.list), "-o", str(out)),
+            *("--file", str(place.list)),
+        ),
+    }[verb]
+    done = blobflow(*words, "--report", str(report), code=130)
+    assert done.stderr.splitlines()[-1] == "blobflow: interrupted"
+    assert not out.exists()
+    assert {each["status"] for each in json.loads(report.read_text())["images"]} == {"skipped"}
 
 
 def test_the_demo_mirrors_a_set_and_then_moves_nothing(tmp_path: Path) -> None:
