@@ -99,8 +99,8 @@ class IndexDrafts:
             content = msgspec.json.encode(_Staged(VERSION, draft))
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"what is staged can't keep the name {printable(error.object)}, which is not UTF-8; rename that,"
-                " or --push at once"
+                f"what is staged can't keep the name {printable(error.object)}, which is not UTF-8;"
+                " rename that, or --push at once"
             ) from None
         write_atomic(self._path(draft.target), content, mode=_FILE_MODE)
 

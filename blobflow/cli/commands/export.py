@@ -11,7 +11,7 @@ import msgspec
 
 from blobflow.cli.inputs.buildx_output import ExportOutput, parse_output
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, connection_options
-from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.option_group import OnceOption, hide_options, show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import missing_platform_option
 from blobflow.cli.options.run import RunOptions, run_options
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
+    cls=OnceOption,
+    instead="export once for each",
     required=True,
     metavar="type=TYPE[,dest=PATH|name=REF][,platform=…]",
     help="oci, docker: an archive; tar, local: the root file system; registry; cacheonly.",

@@ -14,7 +14,7 @@ from blobflow.cli.options.bundle import BundleOptions, bundle_options
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, target_connection_options
 from blobflow.cli.options.engine import EngineOptions, engine_options
 from blobflow.cli.options.images import any_host_option
-from blobflow.cli.options.option_group import hide_options, show_first, was_typed
+from blobflow.cli.options.option_group import OnceOption, hide_options, show_first, was_typed
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.run_command import RunRecorder, run_command
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--images",
+    cls=OnceOption,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="LIST",
     help="Only these: one repository:tag a line; # comments; - is stdin.",

@@ -18,7 +18,7 @@ from blobflow.cli.options.images import (
     custom_resources_option,
     images_from_option,
 )
-from blobflow.cli.options.option_group import option_group, show_first
+from blobflow.cli.options.option_group import OnceOption, option_group, show_first
 from blobflow.cli.options.param_types import Seconds, byte_rate
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.platforms import PlatformOptions, missing_platform_option
@@ -55,12 +55,14 @@ _selection_options = option_group(
     click.option(
         "--from",
         "source",
+        cls=OnceOption,
         type=PLACE,
         metavar="HOST[/prefix]",
         help="Where the images of the list come from.",
     ),
     click.option(
         "--images",
+        cls=OnceOption,
         type=_FILE,
         metavar="LIST",
         help="One repository:tag or repository@digest a line; - is stdin.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import OnceOption, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, byte_size
 
 
@@ -72,6 +72,7 @@ saved_bundle_options = option_group(
     click.option(
         "-o",
         "--output",
+        cls=OnceOption,
         metavar="FILE",
         required=True,
         help="The bundle, as bundle.tar; - is standard output.",

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import OnceOption, option_group
 from blobflow.cli.options.param_types import FILE
 from blobflow.cli.options.places import PLACE
 
@@ -39,6 +39,8 @@ spec_format_option = click.option(
 
 images_option = click.option(
     "--images",
+    cls=OnceOption,
+    instead="put both lists together, and give them as --images -",
     type=FILE,
     metavar="LIST",
     help="One repository:tag or repository@digest a line; # comments; - is stdin.",
@@ -79,6 +81,8 @@ selection_options = option_group(
     click.option(
         "--from",
         "source",
+        cls=OnceOption,
+        instead="a list without --from, or a spec, has images of several registries",
         type=PLACE,
         metavar="HOST[/prefix]",
         help="Where the images of the list are; or HOST/REPOSITORY, and no list: all of its tags. Without it "
@@ -113,6 +117,8 @@ saved_selection_options = option_group(
     click.option(
         "--from",
         "source",
+        cls=OnceOption,
+        instead="a list without --from, or a spec, has images of several registries",
         type=PLACE,
         metavar="HOST[/prefix]",
         help="Where the images of the list are. [default: each line's own host, or docker.io]",

@@ -52,6 +52,25 @@ class AliasedOption(click.Option):
             self.opts = every
 
 
+class OnceOption(click.Option):
+    """An option that says what is read or written: of two that differ click leaves the first out in silence.
+    `instead`: what to do who means both."""
+
+    def __init__(self, *args: Any, instead: str = "give one", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._instead = instead
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=self.nargs)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        if isinstance(value, list):
+            if len(set(value)) > 1:  # not quoted: a URL may have a login in it
+                raise click.UsageError(f"{self.opts[-1]} is given more than once; {self._instead}", ctx)
+            value = value[0]
+        return super().process_value(ctx, value)
+
+
 class TruthOption(AliasedOption):
     """True or false: `--x`, `--x=false`, `--x false`, as Go's tools and ours have it. None if not given."""
 

@@ -247,6 +247,35 @@ def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
         parsed(*argv)
 
 
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (("sync", "--to", "t.example", "--images", "a", "--images=b"), "--images"),
+        (
+            ("plan", "--to", "t.example", "--images", "a", "--from", "a.example", "--from", "b.example"),
+            "--from",
+        ),
+        (("save", "--images", "a", "--images", "b", "-o", "x"), "--images"),
+        (("save", "--images", "a", "-o", "x", "--output", "y"), "--output"),
+        (("load", "a.tar", "--to", "t.example", "--images", "a", "--images", "b"), "--images"),
+        (("warm", "--edge", "t.example", "--images", "a", "--images", "b"), "--images"),
+        (("export", "a.example/x", "-o", "type=tar,dest=x", "-o", "type=cacheonly"), "--output"),
+    ],
+)
+def test_what_would_leave_the_first_of_two_out_in_silence_is_a_usage_error(
+    argv: tuple[str, ...], option: str
+) -> None:
+    done = CliRunner().invoke(cli.cli, argv)
+    assert done.exit_code == 2
+    assert f"{option} is given more than once; " in done.stderr
+
+
+def test_the_same_twice_is_once(tmp_path: Path) -> None:
+    words = ("sync", "--to", "t.example", "--images", str(tmp_path / "no"), "--images", str(tmp_path / "no"))
+    done = CliRunner().invoke(cli.cli, words)
+    assert (done.exit_code, "can't read" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_bad_host_is_a_usage_error_too() -> None:
     with pytest.raises(UsageError, match="'r/x' is not a registry host"):
         parsed("--plain-http", "http://r/x")
