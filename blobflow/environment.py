@@ -231,7 +231,15 @@ def _hosts(given: Variables, config: Path | None) -> dict[str, HostSettings]:
         hosts = read_config(file)
     if given.tls_verify is not None:
         hosts = {host: msgspec.structs.replace(each, verify=None) for host, each in hosts.items()}
-    return hosts
+    return without_http(hosts, given.tls)
+
+
+def without_http(hosts: Mapping[str, HostSettings], encrypted: Collection[str]) -> dict[str, HostSettings]:
+    """The hosts' settings where some were said to speak TLS by what goes before these settings."""
+    return {
+        host: msgspec.structs.replace(each, http=None) if each.http and host in encrypted else each
+        for host, each in hosts.items()
+    }
 
 
 def _by_host(logins: Iterable[Login]) -> dict[str, Credentials]:

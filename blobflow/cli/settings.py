@@ -55,12 +55,12 @@ def connection_settings(
 
     Raises UsageError and InvalidConfig for what can't be used, as far as that shows before any request.
     """
-    from blobflow.environment import Login, SideAccess, settings_from, with_sides
+    from blobflow.environment import Login, SideAccess, settings_from, with_sides, without_http
     from blobflow.variables import Variables
 
     given = Variables(**{name: getattr(connection, name) for name in Variables.__struct_fields__})
     settings = settings_from(environ, given)
-    defaults = dict(host_defaults or {})
+    defaults = without_http(host_defaults or {}, given.tls)
     if connection.tls_verify is not None:
         defaults = {host: msgspec.structs.replace(own, verify=None) for host, own in defaults.items()}
     configured = settings.hosts if connections else _without_connections(settings.hosts)

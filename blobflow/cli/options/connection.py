@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import AliasedOption, Option, TruthOption, option_group
+from blobflow.cli.options.option_group import AliasedOption, Option, TruthOption, option_group, was_typed
 from blobflow.cli.options.output import OUTPUT_OPTIONS, OutputOptions
 from blobflow.cli.options.param_types import FILE
 from blobflow.cli.options.places import PLACE, schemes_given
@@ -87,10 +87,10 @@ def _make_connection_options(
 
     said, schemes = read_variables(os.environ), schemes_given()
     verify = False if insecure else tls_verify
-    encrypted = frozenset(map(check_host, tls)) or said.tls
+    plain, encrypted = frozenset(map(check_host, plain_http)), frozenset(map(check_host, tls))
     return ConnectionOptions(
-        plain_http=(frozenset(map(check_host, plain_http)) or said.plain_http) | schemes.http,
-        tls=encrypted | schemes.https,
+        plain_http=(plain or said.plain_http - encrypted - schemes.https) | schemes.http,
+        tls=(encrypted or said.tls - plain - schemes.http) | schemes.https,
         tls_verify=said.tls_verify if verify is None else verify,
         config=config or said.config,
         ca=ca or said.ca,
@@ -107,9 +107,13 @@ def _make_connection_options(
 
 
 def _side_options(side: Side, said: dict[str, Any]) -> SideOptions:
-    """What was said of a side. Raises UsageError for half a login."""
+    """What was said of a side; of its login by options, or else by the environment. Raises UsageError for
+    half a login."""
     username, password = said.get(f"{side}_username"), said.get(f"{side}_password")
     creds: Credentials | None = said.get(f"{side}_creds")
+    others = (f"{side}_{each}" for each in ("username", "password", "authfile", "no_creds"))
+    if not was_typed(f"{side}_creds") and any(map(was_typed, others)):
+        creds = None
     if username is not None or password is not None:
         from blobflow.cli.options.credentials import join_login
 

@@ -91,6 +91,71 @@ def test_flags_count_before_the_environment_and_that_before_the_file(
     assert settings("--concurrency", "5").concurrency == 5
 
 
+TLS, PLAIN = ("BLOBFLOW_TLS", "r.example q.example"), ("BLOBFLOW_PLAIN_HTTP", "r.example q.example")
+
+
+@pytest.mark.parametrize(
+    ("argv", "variable", "http", "scheme"),
+    [
+        ((), TLS, None, "https"),
+        ((), PLAIN, None, "http"),
+        (("--plain-http", "r.example"), TLS, None, "http"),
+        (("--tls", "r.example"), PLAIN, None, "https"),
+        (("http://r.example/x",), TLS, None, "http"),
+        (("https://r.example/x",), PLAIN, None, "https"),
+        (("--tls", "r.example"), None, True, "https"),
+        (("https://r.example/x",), None, True, "https"),
+        ((), TLS, True, "https"),
+        (("--plain-http", "r.example"), None, False, "http"),
+        (("http://r.example/x",), None, False, "http"),
+        ((), PLAIN, False, "http"),
+        (("--plain-http", "r.example"), TLS, False, "http"),
+        (("--tls", "r.example"), PLAIN, True, "https"),
+    ],
+)
+def test_so_does_what_says_whether_a_host_speaks_tls(
+    argv: tuple[str, ...],
+    variable: tuple[str, str] | None,
+    http: bool | None,
+    scheme: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv(*variable)
+    if http is not None:
+        configured(home, f'[registry."r.example"]\nhttp = {str(http).lower()}\nconnections = 3')
+    made = told_by(*argv)
+    reached = host_access("r.example", made, logins_of(made))
+    assert (reached.scheme, reached.connections) == (scheme, 8 if http is None else 3)
+    assert reached.tls_optional is False
+
+
+def test_what_the_environment_says_of_other_hosts_stays_beside_a_scheme(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*TLS)
+    assert told_by("http://r.example/x").https == {"q.example"}
+
+
+@pytest.mark.parametrize("option", ["--no-creds", "--authfile", "--username"])
+def test_a_login_of_the_environment_gives_way_to_an_option(
+    option: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOBFLOW_SOURCE_CREDS", "env:hush")
+    monkeypatch.setenv("BLOBFLOW_TARGET_CREDS", "joe:hush:hush")
+    (home / "auth.json").write_text("{}")
+    argv = {
+        "--no-creds": ("--src-no-creds",),
+        "--authfile": ("--src-authfile", str(home / "auth.json")),
+        "--username": ("--src-username", "joe", "--src-password", "hush:hush"),
+    }[option]
+    made = settings(*argv)
+    given = made.hosts["s.example"].credentials
+    assert (given == JOE) if option == "--username" else callable(given)
+    assert made.hosts["t.example"].credentials == JOE, "the other side's stays"
+
+
 def test_certificates_and_proxies_are_taken_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority(home / "ca")
     client = authority.issue("client")
@@ -435,9 +500,8 @@ def test_a_login_in_a_url_is_refused_and_not_quoted(home: Path, login: str, rest
     assert "hush" not in str(raised.value)
 
 
-def test_a_scheme_that_contradicts_the_configuration_is_told(home: Path) -> None:
-    configured(home, '[registry."r.example"]\nhttp = true')
-    made = told_by("https://r.example/x")
+def test_settings_and_options_that_say_both_are_told(home: Path) -> None:
+    made = Settings(https=frozenset({"r.example"}), hosts={"r.example": HostSettings(http=True)})
     with pytest.raises(UsageError, match=r"r\.example is to be spoken to by TLS, and its settings"):
         host_access("r.example", made, logins_of(made))
     made = told_by("--plain-http", "q.example", "https://q.example/x")
