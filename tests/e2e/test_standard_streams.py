@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.layouts import Layout
 from tools.checkout import TOP
 from tools.ports import reserve_port, takes_connections
 from tools.processes import BLOBFLOW, environment
@@ -66,6 +67,22 @@ def test_a_registry_whose_log_is_on_a_full_disk_answers_as_any(tmp_path: Path) -
     finally:
         server.terminate()
         assert server.wait(60) == 0
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("place", ["oci-archive:-", "docker-archive:-"])
+def test_an_archive_that_nothing_takes_has_not_arrived(place: str, streams: str, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.tag(layout.image("amd64"), "app:1")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", *BLOBFLOW, "copy", f"oci:{tmp_path}/layout:app:1", place],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+        env=environment(tmp_path),
+        check=False,
+    )
+    assert (done.returncode, "can't write standard output" in done.stderr) == (8, True), done.stderr
 
 
 def test_a_closed_stream_is_no_place_for_files(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 What goes to stderr is for people and for who collects it. Where it can't be written (a full disk, a reader
 that went away) it is lost, and the command goes on and has the exit code that it would have had. A stream
 that was closed before the start (`2>&-`) is opened to nowhere: else the next file or socket would get its
-number, and the lines that are meant for the stream.
+number, and the lines that are meant for the stream. An archive that is written to a closed stdout is not lost
+like lines: it fails, as there is nothing that has it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ def prepare_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number, which is this one
+            # What writes to the descriptor of stdout is an archive; lines have a file of their own.
+            access = os.O_RDONLY if fd == _STDOUT else os.O_RDWR
+            os.set_inheritable(os.open(os.devnull, access), True)  # the lowest number, which is this one
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(_STDIN, closefd=False)))
     if sys.stdout is None:
-        sys.stdout = _text(io.FileIO(_STDOUT, "w", closefd=False))
+        sys.stdout = _text(io.FileIO(os.devnull, "w"))
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(LossyFile(_STDERR, "w", closefd=False), errors="backslashreplace")
 
