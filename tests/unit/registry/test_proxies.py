@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -15,8 +16,18 @@ from yarl import URL
 from blobflow.content import Site
 from blobflow.errors import BlobflowError, ConnectFailed, InvalidConfig, ProxyRefused
 from blobflow.transports.registry import DIRECT, HostAccess, Proxies, Registries
-from blobflow.transports.registry.http.proxies import check_proxy, from_variables, single_proxy, without_login
+from blobflow.transports.registry.http.aiohttp_errors import translate_error
+from blobflow.transports.registry.http.proxies import (
+    check_proxy,
+    from_variables,
+    name_of_proxy,
+    single_proxy,
+    without_login,
+)
 from tests.fakes.registry import Clock, blob_of, scripted_server
+
+# A connection to the proxy, as aiohttp's errors have it.
+KEY = aiohttp.client_reqrep.ConnectionKey("p", 3128, False, True, None, None, None)
 
 BLOB = blob_of(b"content")
 BOTH = {"HTTP_PROXY": "http://plain.corp:3128", "HTTPS_PROXY": "tls.corp:3129"}
@@ -211,7 +222,43 @@ async def test_a_tunnel_that_is_refused_is_told(
 async def test_a_proxy_that_is_not_there_is_named_as_the_proxy() -> None:
     async with registries(single_proxy("http://joe:hush@127.0.0.1:1", "x")) as made:
         with pytest.raises(
-            ConnectFailed, match=r"can't reach the proxy 127\.0\.0\.1 of r\.example"
+            ConnectFailed, match=r"can't reach the proxy 127\.0\.0\.1:1 of r\.example"
         ) as raised:
             await made.sink(Site("r.example", "app")).has(BLOB)
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")),
+            "can't reach the proxy p:3128 of r.example: Name or service not known; check the proxy's name",
+        ),
+        (
+            aiohttp.ConnectionTimeoutError(),
+            "can't connect to r.example: no answer from the proxy p:3128, or through it; check the proxy",
+        ),
+        (
+            aiohttp.ClientProxyConnectionError(KEY, ConnectionRefusedError(111, "no")),
+            "can't reach the proxy p:3128 of r.example: Connection refused",
+        ),
+    ],
+    ids=["unknown", "silent", "closed"],
+)
+def test_what_a_proxy_lacks_is_not_said_of_the_host_behind_it(error: Exception, words: str) -> None:
+    said = translate_error(error, "r.example", "a blob", proxy=name_of_proxy("http://joe:hush@p:3128"))
+    assert str(said) == words
+
+
+@pytest.mark.parametrize(
+    ("proxy", "name"),
+    [
+        ("", ""),
+        ("http://[::1]:3128", "[::1]:3128"),
+        ("http://p.corp", "p.corp"),
+        ("https://p.corp", "p.corp"),
+    ],
+)
+def test_the_name_of_a_proxy(proxy: str, name: str) -> None:
+    assert name_of_proxy(proxy) == name

@@ -52,14 +52,15 @@ def translate_error(
     expected: int | None = None,
     late: bool = False,
     certificate: PeerCertificate | None = None,
+    proxy: str = "",
 ) -> BlobflowError:
     """The error that `error`, raised while `host` was asked for `description`, means.
 
     `received` of `expected` bytes of a body had come (None: unknown). `late`: the response had begun, but its
-    head did not end. `certificate`: the peer's, as far as it was found out.
+    head did not end. `certificate`: the peer's, as far as it was found out. `proxy`: who was to pass it on.
     """
     if (
-        failure := _connect_error(error, host, certificate)
+        failure := _connect_error(error, host, certificate, proxy)
         or _timeout_error(error, host, description, late=late)
     ) is not None:
         return failure
@@ -74,9 +75,18 @@ def translate_error(
     )
 
 
-def _connect_error(error: Exception, host: str, certificate: PeerCertificate | None) -> BlobflowError | None:
+def _connect_error(
+    error: Exception, host: str, certificate: PeerCertificate | None, proxy: str
+) -> BlobflowError | None:
     """What kept us from a connection, or a TLS session, with the host or its proxy."""
     match error:
+        case aiohttp.ConnectionTimeoutError() if proxy:
+            return ConnectFailed(
+                f"can't connect to {host}: no answer from the proxy {proxy}, or through it; check the proxy"
+            )
+        case aiohttp.ClientConnectorDNSError() if proxy:  # a proxy looks the host's name up itself
+            reason = _reason(error.os_error)
+            return ConnectFailed(f"can't reach the proxy {proxy} of {host}: {reason}; check the proxy's name")
         case aiohttp.ConnectionTimeoutError():
             return ConnectFailed(f"can't connect to {host}: no answer; check the host and the network")
         case aiohttp.ClientConnectorCertificateError():
@@ -98,7 +108,8 @@ def _connect_error(error: Exception, host: str, certificate: PeerCertificate | N
                 " if it speaks plain HTTP, say so with --plain-http"
             )
         case aiohttp.ClientProxyConnectionError():
-            return ConnectFailed(f"can't reach the proxy {error.host} of {host}: {_reason(error.os_error)}")
+            there = proxy or error.host
+            return ConnectFailed(f"can't reach the proxy {there} of {host}: {_reason(error.os_error)}")
         case aiohttp.ClientConnectorDNSError():
             return ConnectFailed(f"can't connect to {host}: {_reason(error.os_error)}; check the host's name")
         case aiohttp.ClientConnectorError():

@@ -34,6 +34,7 @@ from blobflow.transports.registry.http.errors import error_of
 from blobflow.transports.registry.http.headers import parse_warning
 from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.http.messages import Request, Response
+from blobflow.transports.registry.http.proxies import name_of_proxy
 from blobflow.transports.registry.http.rate_limit import Throttle
 from blobflow.transports.registry.http.scheme_detection import detect_scheme
 from blobflow.transports.registry.http.tls_diagnosis import PeerCertificate, read_certificate, speaks_tls
@@ -117,6 +118,7 @@ class ConnectionPool:
         if isinstance(body, UploadBody):
             body.watched_by(wait)
         current = CURRENT_WAIT.set(wait)
+        proxy = self._access.proxies.of(url)
         try:
             async with limit:
                 response = await self._client.request(
@@ -125,21 +127,12 @@ class ConnectionPool:
                     headers=headers,
                     data=UploadPayload(body) if isinstance(body, UploadBody) else body,
                     allow_redirects=False,
-                    proxy=self._access.proxies.of(url) or None,
+                    proxy=proxy or None,
                     ssl=ssl_for(self._access, url),
                     timeout=timeout,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            certificate = await self._certificate_of(url, error)
-            failure = translate_error(
-                error,
-                self.name(url),
-                request.description,
-                late=limit.expired(),
-                certificate=certificate,
-            )
-            if isinstance(failure, ConnectFailed):
-                failure.elsewhere = not self.is_home(url)
+            failure = await self._failure_of(error, url, proxy, request, late=limit.expired())
             raise failure from None
         finally:
             CURRENT_WAIT.reset(current)
@@ -195,6 +188,22 @@ class ConnectionPool:
             body,
             request.transient_codes,
         )
+
+    async def _failure_of(
+        self, error: Exception, url: URL, proxy: str, request: Request, *, late: bool
+    ) -> BlobflowError:
+        """Why a request to `url` got no answer; `proxy` was to pass it on, "" for none."""
+        failure = translate_error(
+            error,
+            self.name(url),
+            request.description,
+            late=late,
+            certificate=await self._certificate_of(url, error),
+            proxy=name_of_proxy(proxy),
+        )
+        if isinstance(failure, ConnectFailed):
+            failure.elsewhere = not self.is_home(url)
+        return failure
 
     async def _certificate_of(self, url: URL, error: Exception) -> PeerCertificate | None:
         """What the host's own certificate says, if that was not trusted, for the sentence about it.

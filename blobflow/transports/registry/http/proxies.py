@@ -51,6 +51,11 @@ class Proxies(msgspec.Struct, frozen=True):
 DIRECT = Proxies()
 
 
+def name_of_proxy(proxy: str) -> str:
+    """`host:port` of a proxy's URL, for messages; "" of none."""
+    return (URL(proxy).host_port_subcomponent or "") if proxy else ""
+
+
 def single_proxy(proxy: str, name: str) -> Proxies:
     """Everything through one proxy ("" for none), loopback hosts too. Raises InvalidConfig as
     `check_proxy`."""
