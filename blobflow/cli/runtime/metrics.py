@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from blobflow.cli.runtime.files import write_atomic
 from blobflow.engine.results.report import ImageRecord, Report
 from blobflow.errors import InvalidConfig, UsageError
+from blobflow.printable import encodable
 
 # done: every image is where it should be. incomplete: some are not. failed: an error ended the run.
 # interrupted: a signal did.
@@ -61,15 +62,15 @@ def with_run(state: MetricsState, report: Report, end: RunResult, now: float) ->
     """
     totals = report.totals
     whole = end in ("done", "incomplete")
-    known = {(image.source, image.target) for image in report.images}
-    unread = [image.source.rstrip("/") for image in report.images if _is_repository(image)]
+    known = {_labels(image) for image in report.images}
+    unread = [_labels(image)[0].rstrip("/") for image in report.images if _is_repository(image)]
     arrived = {
         image: at
         for image, at in state.arrived.items()
         if not whole or image in known or any(_is_below(image[0], repository) for repository in unread)
     }
     for image in report.images:
-        key = image.source, image.target
+        key = _labels(image)
         if image.reason:  # it is not to be there, and nobody is to be told that it never came
             arrived.pop(key, None)
             continue
@@ -88,6 +89,11 @@ def with_run(state: MetricsState, report: Report, end: RunResult, now: float) ->
         audited=state.audited + totals.audited,
         incomplete=state.incomplete + totals.incomplete,
     )
+
+
+def _labels(image: ImageRecord) -> Image:
+    """An image's source and target as the format has them, in UTF-8: a layout's name need not be that."""
+    return encodable(image.source), encodable(image.target)
 
 
 def _is_repository(image: ImageRecord) -> bool:
@@ -212,7 +218,7 @@ def age_families(state: MetricsState, now: float) -> Iterator[Metric]:
 def _load_state(file: Path) -> MetricsState:
     """The state that an earlier process wrote. Raises InvalidConfig."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     except OSError as error:
         raise InvalidConfig(f"can't read {file}: {error.strerror or error}") from None

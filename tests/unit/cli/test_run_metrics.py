@@ -206,3 +206,18 @@ def test_names_that_labels_must_escape_come_back_as_they_were(tmp_path: Path) ->
     record = ImageRecord('oci:a "quoted" \\ path\n', "b.example/x:1", DIGEST, DIGEST, (), "done")
     RunMetrics(file).record_run(Report(Totals(1), (record,)), "done")
     assert list(RunMetrics(file).state.arrived) == [(record.source, record.target)]
+
+
+def test_a_place_whose_name_is_not_utf_8_is_counted_from_run_to_run(tmp_path: Path) -> None:
+    file = tmp_path / "m.prom"
+    lost = report(a="failed", b="done")
+    images = [msgspec.structs.replace(each, source=f"oci:lay\udcff:{each.source}") for each in lost.images]
+    for now in (1000.0, 2000.0):
+        metrics = RunMetrics(file, clock=lambda at=now: at)  # type: ignore[misc]
+        metrics.record_run(msgspec.structs.replace(lost, images=tuple(images)), "incomplete")
+    found = samples(file.read_text())
+    name = "blobflow_image_last_success_timestamp_seconds"
+    assert {key[1]: value for key, value in found.items() if key[0] == name} == {
+        "oci:lay\\udcff:a.example/a:1": 0.0,
+        "oci:lay\\udcff:a.example/b:1": 2000.0,
+    }
