@@ -257,6 +257,8 @@ def test_a_login_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "creds"
     file.write_text("joe:hush:hush\r\nmore\n")
     assert parse_login(f"@{file}", "--x") == JOE
+    file.write_bytes(b"\xef\xbb\xbfjoe:hush:hush")
+    assert parse_login(f"@{file}", "--x") == JOE, "as editors of Windows write it"
     file.write_text("hush")
     with pytest.raises(UsageError, match="--x: the file's first line is not USER:PASSWORD") as raised:
         parse_login(f"@{file}", "--x")

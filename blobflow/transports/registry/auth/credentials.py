@@ -109,7 +109,7 @@ def parse_login(text: str, named: str, ask: Callable[[str], str] | None = None) 
 
 def _first_line(file: Path, named: str) -> str:
     try:
-        with file.open() as lines:
+        with file.open(encoding="utf-8-sig") as lines:  # an editor of Windows may have begun it with a mark
             return lines.readline(_MAX_LINE).rstrip("\r\n")
     except OSError as error:
         raise UsageError(f"{named}: can't read {file}: {error.strerror}") from None
