@@ -24,7 +24,10 @@ def copy_pairs(source: str, targets: Sequence[str]) -> list[Pair]:
     for text in targets:
         goal = parse_reference(text)
         if goal.digest and goal.digest != origin.digest:
-            raise UsageError(f"{text[:300]!r} has a digest; content decides the digest, give a tag instead")
+            raise UsageError(
+                f"{text[:300]!r} has a digest that the source's name does not; content decides the digest:"
+                " give the source by it as well, or the target a tag"
+            )
         if goal.transport and goal.tag.startswith("@"):
             raise UsageError(f"{text[:300]!r} numbers an image; give the one that is written a name")
         named = goal.tag if goal.transport else split_name(text.removeprefix("docker://"))[2]
