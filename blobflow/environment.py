@@ -186,6 +186,16 @@ def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
     return docker / "config.json"
 
 
+def login_files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, ...]:
+    """The files that logins are looked for in, there or not: `given` alone if there is one."""
+    variable = environ.get("REGISTRY_AUTH_FILE")
+    if given is not None or variable:
+        return (given or Path(variable or ""),)
+    docker, _ = places_of(environ)
+    others = auth_files(environ, xdg_folder(environ, "XDG_CONFIG_HOME", ".config"))
+    return (*((docker / "config.json",) if docker else ()), *others)
+
+
 def certificate_folders(environ: Mapping[str, str], config: Path | None) -> Iterable[Path]:
     """The folders of client and CA certificates; the containers tools ask the home for it, and not XDG.
     `config`: XDG's folder of configurations."""

@@ -336,6 +336,27 @@ def test_logout_says_what_it_dropped(home: Path) -> None:
     assert json.loads(file.read_text()) == {"auths": {}}
 
 
+def test_logout_says_which_logins_for_the_host_are_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+    kept, mark = {"auth": "am9lOmh1c2g="}, "still has a login for"
+    docker, podman = home / ".docker" / "config.json", home / "run" / "containers" / "auth.json"
+    other = home / ".config" / "containers" / "auth.json"
+    for file in (docker, podman, other):
+        file.parent.mkdir(parents=True)
+    docker.write_text(json.dumps({"auths": {"r.example": kept, "r.example/team": kept, "s.example": kept}}))
+    podman.write_text(json.dumps({"auths": {"https://r.example/v2/": kept, "r.example": {}}}))
+    other.write_text("not JSON")
+    done = door("logout", "r.example")
+    assert (done.exit_code, done.stdout) == (0, "logged out of r.example\n")
+    assert done.stderr.splitlines() == [
+        f"warning: {docker} {mark} r.example/team",
+        f"warning: {podman} {mark} https://r.example/v2/",
+    ]
+    assert door("logout", "s.example").stderr == ""
+    assert door("logout", "--authfile", str(podman), "r.example").stderr == ""
+    assert json.loads(podman.read_text()) == {"auths": {}}
+
+
 # what is said of one side, in our words and skopeo's
 
 

@@ -163,6 +163,12 @@ async def erase_login(file: Path, host: str, run: Runner = run_program) -> bool:
     return known
 
 
+def logins_in(file: Path, host: str) -> tuple[str, ...]:
+    """The keys of the entries in `file` that are logins for `host`, or a part of it. Raises InvalidConfig."""
+    config = read_file(file) or DockerConfig()
+    return tuple(key for key, entry in config.auths.items() if entry and host_and_path(key)[0] == host)
+
+
 def _document(file: Path) -> dict[str, Any]:
     """The whole file, which `read_file` has found to be docker's, with what we don't know of."""
     raw = (_read(file) or b"").removeprefix(codecs.BOM_UTF8)
