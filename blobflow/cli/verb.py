@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from blobflow.cli import help_all_option, shows_all
-from blobflow.cli.options.option_group import TruthOption, shelf_of
+from blobflow.cli.options.option_group import LabelOption, TruthOption, shelf_of
 
 _EXAMPLES = "\b\n"  # click's mark of a paragraph that stays as it is: in help texts these are the examples
 
@@ -29,6 +29,8 @@ class Verb(click.Command):
             self.params.append(help_all_option("Show every option and exit."))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not (ctx.resilient_parsing or isinstance(self, click.Group)):
+            _refuse_empty_values(self.params, args, ctx)
         return super().parse_args(ctx, _join_truths(self.params, args))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -86,6 +88,30 @@ def _write_section(title: str, records: Sequence[tuple[str, str]], formatter: cl
     if records:
         with formatter.section(title):
             formatter.write_dl(records, col_max=28)
+
+
+def _refuse_empty_values(parameters: Sequence[click.Parameter], args: list[str], ctx: click.Context) -> None:
+    """Raise UsageError for `--option ""` and `--option=`, as a variable of the shell that is not set leaves
+    them: what is meant is not known, and click reads it as the folder `.`, as false, or as nothing at all.
+    """
+    names = {
+        name: each
+        for each in parameters
+        if isinstance(each, click.Option)
+        and not (each.is_flag or each.count or isinstance(each, LabelOption))
+        for name in each.opts
+    }
+    before = ""
+    for word in args:
+        if word == "--":
+            return
+        option, equals, value = word.partition("=")
+        named = option if equals and not value else "" if word else before
+        if named in names:
+            raise click.UsageError(
+                f"{named} has an empty value; give it one, or leave it out (is a shell variable unset?)", ctx
+            )
+        before = word
 
 
 def _join_truths(parameters: Sequence[click.Parameter], args: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 from blobflow.cli.index_drafts import IndexDrafts, open_index_drafts
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
-from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.option_group import LabelOption, show_first
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, compress_option
 from blobflow.cli.output.stdio import print_lines, write_stdout
@@ -194,10 +194,12 @@ def _gather_members(
 @verb.command("annotate", short_help="Say more of an image of a staged index.")
 @click.argument("target", type=PLACE, metavar="TARGET")
 @click.argument("image", type=PLACE, metavar="REF")
-@click.option("--os", default="", help="Its operating system, as linux or windows.")
-@click.option("--arch", default="", help="Its architecture, as amd64 or arm64.")
-@click.option("--variant", default="", help="The variant of that, as v7.")
-@click.option("--os-version", default="", metavar="VERSION", help="As 10.0.17763.1, of Windows.")
+@click.option("--os", cls=LabelOption, default="", help="Its operating system, as linux or windows.")
+@click.option("--arch", cls=LabelOption, default="", help="Its architecture, as amd64 or arm64.")
+@click.option("--variant", cls=LabelOption, default="", help="The variant of that, as v7.")
+@click.option(
+    "--os-version", cls=LabelOption, default="", metavar="VERSION", help="As 10.0.17763.1, of Windows."
+)
 @click.option("--os-features", multiple=True, metavar="FEATURE,...", help="As win32k. They are added.")
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @_force_option

@@ -71,6 +71,11 @@ class OnceOption(click.Option):
         return super().process_value(ctx, value)
 
 
+class LabelOption(click.Option):
+    """A text by which nothing is said if it is empty: scripts for `docker manifest annotate` pass
+    `--variant "$VARIANT"` for images with a variant and without."""
+
+
 class TruthOption(AliasedOption):
     """True or false: `--x`, `--x=false`, `--x false`, as Go's tools and ours have it. None if not given."""
 

@@ -270,6 +270,50 @@ def test_what_would_leave_the_first_of_two_out_in_silence_is_a_usage_error(
     assert f"{option} is given more than once; " in done.stderr
 
 
+PAIR = ("s.example/a:1", "t.example/a:1")
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (("copy", *PAIR, "--tls-verify", ""), "--tls-verify"),
+        (("copy", *PAIR, "--tls-verify="), "--tls-verify"),
+        (("copy", "--src-tls-verify=", *PAIR), "--src-tls-verify"),
+        (("copy", *PAIR, "--policy", ""), "--policy"),
+        (("copy", *PAIR, "--report", ""), "--report"),
+        (("copy", *PAIR, "--digestfile="), "--digestfile"),
+        (("copy", *PAIR, "--backup", ""), "--backup"),
+        (("sync", "--from", "", "--to", "t.example", "--images", "a"), "--from"),
+        (("sync", "--to", "t.example", "--images-from="), "--images-from"),
+        (("load", "a.tar", "--files-to", ""), "--files-to"),
+        (("digest", "s.example/a:1", "--platform", ""), "--platform"),
+        (("export", "s.example/a:1", "-o", ""), "-o"),
+        (("cache", "ls", "--cache-dir", ""), "--cache-dir"),
+    ],
+)
+def test_an_empty_value_is_a_variable_that_was_not_set_and_no_way_to_say_no(
+    argv: tuple[str, ...], option: str
+) -> None:
+    """click reads it as false, as the folder that it is started in, or as nothing."""
+    done = CliRunner().invoke(cli.cli, argv)
+    assert done.exit_code == 2
+    assert f"{option} has an empty value; give it one, or leave it out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("index", "annotate", "t.example/a:1", "t.example/a:1-amd64", "--arch", "amd64", "--variant", ""),
+        ("attach", "oci:a", "--artifact-type", "x/y", "-a", "key="),
+        ("copy", "--quiet", "", "t.example/a:1"),
+        ("digest", "--", ""),
+    ],
+)
+def test_what_may_be_empty_and_what_is_no_value_has_errors_of_its_own(argv: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli.cli, argv)
+    assert (done.exit_code, "empty value" in done.stderr) == (2, False), done.stderr
+
+
 def test_the_same_twice_is_once(tmp_path: Path) -> None:
     words = ("sync", "--to", "t.example", "--images", str(tmp_path / "no"), "--images", str(tmp_path / "no"))
     done = CliRunner().invoke(cli.cli, words)
