@@ -76,16 +76,25 @@ class LabelOption(click.Option):
     `--variant "$VARIANT"` for images with a variant and without."""
 
 
+class _Truth(click.types.BoolParamType):
+    """click's, but for blanks: these are no way to say false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        if isinstance(value, str) and not value.strip():
+            self.fail("a blank is neither true nor false", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class TruthOption(AliasedOption):
     """True or false: `--x`, `--x=false`, `--x false`, as Go's tools and ours have it. None if not given."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
-        super().__init__(*args, type=click.BOOL, metavar="[=false]", **attributes)
+        super().__init__(*args, type=_Truth(), metavar="[=false]", **attributes)
 
     def is_value(self, word: str) -> bool:
         """Whether a word after the option's name is its value, and not the next argument."""
         try:
-            click.BOOL.convert(word, self, None)
+            self.type.convert(word, self, None)
         except click.UsageError:
             return False
         return True

@@ -300,6 +300,12 @@ def test_an_empty_value_is_a_variable_that_was_not_set_and_no_way_to_say_no(
     assert f"{option} has an empty value; give it one, or leave it out" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--tls-verify= "], ["--tls-verify", " "], ["--tls-verify", "\t"]])
+def test_a_blank_does_not_turn_verification_off(words: list[str]) -> None:
+    done = CliRunner().invoke(cli.cli, ["digest", *words, "s.example/a:1"])
+    assert done.exit_code == 2, done.output
+
+
 @pytest.mark.parametrize(
     "argv",
     [
