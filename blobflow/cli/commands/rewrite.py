@@ -10,7 +10,7 @@ import click
 
 from blobflow.cli.options.connection import ConnectionOptions, target_connection_options
 from blobflow.cli.options.images import custom_resources_option
-from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.option_group import OnceOption, show_first
 from blobflow.cli.options.param_types import FILE, FOLDER
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines, write_stdout
@@ -34,7 +34,13 @@ _PARTED = "{} has further names (hard links), which keep what they had"
 @show_first("mirror", "spec", "digest", "lock", "in_place", "output", "kustomize", "strict", "quiet")
 @click.argument("files", type=click.Path(), metavar="FILE|DIR|-...", nargs=-1, required=True)
 @click.option(
-    "--to", "mirror", type=PLACE, metavar="HOST[/prefix]", help="The mirror: where `sync --to` brought them."
+    "--to",
+    "mirror",
+    cls=OnceOption,
+    instead="files name an image once",
+    type=PLACE,
+    metavar="HOST[/prefix]",
+    help="The mirror: where `sync --to` brought them.",
 )
 @click.option(
     "--from",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import AliasedOption, Option, option_group
+from blobflow.cli.options.option_group import AliasedOption, OnceOption, Option, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_rate, byte_size
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ run_options = option_group(
     ),
     click.option(
         "--policy",
+        cls=OnceOption,
+        instead="one policy has the requirements of both",
         type=FILE,
         metavar="FILE",
         help="Copy only what this signature policy accepts: containers' policy.json, as skopeo and podman "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import OnceOption, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER, Seconds, byte_size
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import max_size_option
@@ -79,6 +79,8 @@ serve_options = option_group(
     ),
     click.option(
         "--access",
+        cls=OnceOption,
+        instead="one file has the rules of both",
         type=FILE,
         metavar="FILE",
         help="Who may pull, push and delete what (TOML; see `blobflow help access`).",
@@ -140,6 +142,8 @@ serve_options = option_group(
     ),
     click.option(
         "--policy",
+        cls=OnceOption,
+        instead="one policy has the requirements of both",
         type=FILE,
         metavar="FILE",
         help="Give out only what this signature policy accepts of the upstreams. It is containers' "

@@ -260,6 +260,10 @@ def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
         (("load", "a.tar", "--to", "t.example", "--images", "a", "--images", "b"), "--images"),
         (("warm", "--edge", "t.example", "--images", "a", "--images", "b"), "--images"),
         (("export", "a.example/x", "-o", "type=tar,dest=x", "-o", "type=cacheonly"), "--output"),
+        (("copy", "a.example/x", "b.example/x", "--policy", "a", "--policy", "b"), "--policy"),
+        (("serve", "--policy", "a", "--policy", "b"), "--policy"),
+        (("serve", "--access", "a", "--access", "b"), "--access"),
+        (("rewrite", "x.yaml", "--to", "a.example", "--to", "b.example"), "--to"),
     ],
 )
 def test_what_would_leave_the_first_of_two_out_in_silence_is_a_usage_error(

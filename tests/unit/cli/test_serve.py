@@ -54,7 +54,7 @@ def test_the_options_reach_the_registry(htpasswd: Path, tmp_path: Path) -> None:
         *(
             ("--public-url", url, "write https://HOST[:PORT][/PREFIX]")
             for url in (
-                "",
+                " ",
                 "registry.example",
                 "https://",
                 "ftp://x",
