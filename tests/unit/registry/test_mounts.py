@@ -6,9 +6,10 @@ import pytest
 from aiohttp import web
 
 from blobflow.content import Mounts, Site
-from blobflow.errors import InvalidConfig
+from blobflow.errors import InvalidConfig, Throttled, Unavailable
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.capabilities.profiles import Profile, profile_of
+from blobflow.transports.registry.http.backoff import attempts_of
 from tests.fakes.registry import Bytes, ScriptedServer, blob_of, scripted_server, world
 
 CONTENT = b"content"
@@ -62,6 +63,37 @@ async def test_an_origin_that_may_not_be_read_fails_no_push_and_is_not_named_a_t
         assert reader.opened == [0]
         assert not await sink.mount(BLOB, Site(server.host, "open/project"))
         assert "open/project" in posts(server)[-1], "another origin is another question"
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_mounts_that_only_fail_are_uploads_and_are_not_tried_for_ever(status: int) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        if "mount" in request.query:
+            return web.Response(status=status)
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/up"})
+        return web.Response(status=201 if request.method == "PUT" else 404)
+
+    async with scripted_server(handler) as server, world(profile=Profile("spec")) as w:
+        sink, origin = w.sink(server.host, "app"), Site(server.host, "origin")
+        for _ in range(2):
+            assert not await sink.mount(BLOB, origin)
+        asked = len(posts(server))
+        assert asked == 2 * attempts_of(Unavailable("")), "a storm that passes costs no upload"
+        for _ in range(50):
+            assert not await w.sink(server.host, "app").mount(BLOB, origin)
+        assert len(posts(server)) == asked
+        await sink.push(BLOB, Bytes(CONTENT))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_registry_that_wants_time_is_not_taken_for_one_whose_mounts_fail(status: int) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    async with scripted_server(handler) as server, world(profile=Profile("spec")) as w:
+        with pytest.raises((Throttled, Unavailable)):
+            await w.sink(server.host, "app").mount(BLOB, Site(server.host, "origin"))
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,12 @@ from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.limiter import HostLimiter
 from blobflow.transports.registry.http.messages import Request, Response
 from blobflow.transports.registry.uploads.pusher import BlobPusher
-from blobflow.transports.registry.uploads.requests import mount_scopes, push_scopes
+from blobflow.transports.registry.uploads.requests import mount, push_scopes
 
-# Mounts from one repository into another that were denied in a row, after which none is asked for.
+# Mounts from one repository into another that were denied or failed in a row, after which none is asked for.
 _DENIED_MOUNTS = 2
+# What a registry whose mounts are broken answers them, or a proxy that had no patience: uploads may work.
+_BROKEN_MOUNT = frozenset({500, 502, 504})
 
 
 class Repository:
@@ -238,28 +240,20 @@ class Repository:
     async def mount(self, blob: Descriptor, origin: Site) -> bool:
         """See `Sink.mount`. Harbor answers 401 for an unknown origin, others 400, 403, 404 or 405.
 
-        What may not be read costs a token as well: an origin that was denied twice is not named again.
+        What may not be read costs a token, what fails many tries: after two of either it is not named again.
         """
         if origin.registry != self._site.registry or not self._profile.mounts:
             return False
         name, refused = self._site.repository, self._client.capabilities.refused_origins
         if refused[name, origin.repository] >= _DENIED_MOUNTS:
             return False
-        request = Request(
-            "POST",
-            URL(f"{self._root}/blobs/uploads/?mount={blob.digest}&from={origin.repository}", encoded=True),
-            f"mount of blob {blob.digest} from {origin.repository} into {name}",
-            scopes=mount_scopes(name, origin.repository),
-            body=b"",
-            ok=(201, 202),
-            permit=self._permit,
-        )
+        request = mount(name, blob.digest, origin.repository, self._permit)
         try:
             mounted = await self._uploads.mount(request, name, blob.digest)
         except RegistryError as error:
-            if error.retryable:
+            if error.retryable and error.status not in _BROKEN_MOUNT:
                 raise
-            if isinstance(error, Unauthorized | Denied):
+            if error.retryable or isinstance(error, Unauthorized | Denied):
                 refused[name, origin.repository] += 1
             return False
         if mounted:

@@ -6,6 +6,7 @@ from yarl import URL
 
 from blobflow.oci import Descriptor, Digest
 from blobflow.oci.digest import algorithm_of
+from blobflow.permits import Permit
 from blobflow.transports.registry.http.messages import Request
 from blobflow.transports.registry.uploads.methods import BodyRequest
 
@@ -29,6 +30,19 @@ def exists(repository: str, digest: Digest) -> Request:
         URL(f"/v2/{repository}/blobs/{digest}", encoded=True),
         f"blob {digest} of {repository}",
         scopes=push_scopes(repository),
+    )
+
+
+def mount(repository: str, digest: Digest, origin: str, permit: Permit | None) -> Request:
+    """Take a blob over from the repository `origin` of the same registry [end-11]."""
+    return Request(
+        "POST",
+        URL(f"/v2/{repository}/blobs/uploads/?mount={digest}&from={origin}", encoded=True),
+        f"mount of blob {digest} from {origin} into {repository}",
+        scopes=mount_scopes(repository, origin),
+        body=b"",
+        ok=(201, 202),
+        permit=permit,
     )
 
 
