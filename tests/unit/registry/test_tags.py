@@ -72,6 +72,9 @@ async def test_a_list_goes_on_at_the_registry_that_it_began_at(origin: str) -> N
         ['</prev>; rel="prev", </v2/app/tags/list?n=2&last=b>; rel="next"'],
         ['</prev>; rel="prev"', '</v2/app/tags/list?n=2&last=b>; rel="next"'],
         ['</prev>; rel="prev"; rel="next",, </v2/app/tags/list?n=2&last=b>; crossorigin; rel="next"'],
+        ['/v2/app/tags/list?n=2&last=b; rel="next"'],
+        ["/v2/app/tags/list?n=2&last=b;rel=next"],
+        ["</prev>; rel=prev, /v2/app/tags/list?n=2&last=b ; rel=next"],
     ],
 )
 def test_the_next_page_is_found(values: list[str]) -> None:
@@ -88,7 +91,9 @@ def test_the_next_page_is_found(values: list[str]) -> None:
         ["</a>"],
         ['<>; rel="next"'],
         ['</a; rel="next"'],
-        ['/a; rel="next"'],
+        ['/a; rel="prev"'],
+        ["/a"],
+        ["/a, rel=next"],
         ['</a>; rel="nextish"'],
         [", " * 5000 + '</a>; rel="next"'],
         ['</x>; rel="prev", ' * 20 + '</a>; rel="next"'],

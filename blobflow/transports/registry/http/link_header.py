@@ -20,7 +20,8 @@ from blobflow.transports.registry.origins import follow_location
 _MAX_HEADER = 8192
 _MAX_LINKS = 16
 
-_TARGET = LazyPattern(r"<([^<>]*)>")
+# A target; some write it without the brackets, and a page that is not gone on to is names that are missing.
+_TARGET = LazyPattern(r"<([^<>]*)>|([^ \t<>;,\"]+)(?=[ \t]*;)")
 # A parameter: its value a token, a quoted string, or absent. URLs without quotes are seen in the wild.
 _PARAM = LazyPattern(
     r"""[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)"""
@@ -42,8 +43,8 @@ def next_link(values: Iterable[str]) -> str | None:
             if target is None:
                 break
             relations, at = _relations(text, target.end())
-            if "next" in relations and target[1]:
-                return target[1]
+            if "next" in relations and (found := target[1] or target[2]):
+                return found
     return None
 
 
