@@ -48,6 +48,34 @@ def test_locations_are_followed_with_their_bytes_kept(location: str, url: str) -
     assert str(follow_location(HOME, AT, location, "an upload")) == url
 
 
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ('https://cdn.example/a b?f=x y&d="z"', 'https://cdn.example/a%20b?f=x%20y&d="z"'),
+        ("up 1?f=x\u00a0y", "https://r.example/v2/app/blobs/uploads/up%201?f=x%C2%A0y"),
+        ("https://cdn.example/\u00fc?n=\u65e5", "https://cdn.example/%C3%BC?n=%E6%97%A5"),
+        ("https://cdn.example/\udcfc", "https://cdn.example/%FC"),
+        ("https://cdn.example/x%20y%2f%zz", "https://cdn.example/x%20y%2f%zz"),
+        ("https://cdn.example/x\x7f\x01", "https://cdn.example/x%7F%01"),
+    ],
+)
+def test_what_no_request_line_can_hold_is_escaped_and_nothing_else(location: str, url: str) -> None:
+    assert str(follow_location(HOME, AT, location, "a blob")) == url
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://cdn exa.mple/x",
+        "https://cdn.example /x",
+        "https://\u00fc.example/x",
+    ],
+)
+def test_a_host_is_never_mended(location: str) -> None:
+    with pytest.raises(ProtocolViolation, match="unusable address"):
+        follow_location(HOME, AT, location, "a blob")
+
+
 def test_a_tls_proxy_s_http_location_keeps_the_registry_s_own_port() -> None:
     home = origin_of("r.example:5443", "https")
     assert (

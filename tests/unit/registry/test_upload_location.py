@@ -64,6 +64,11 @@ def test_a_location_at_the_registry_itself_has_one_meaning(location: str) -> Non
     )
 
 
+def test_what_no_request_line_can_hold_gives_a_location_no_second_meaning() -> None:
+    where = found("https://r.example", f"{OPENED}1?name=a b")
+    assert [str(url) for url in where.urls] == [f"https://r.example{OPENED}1?name=a%20b"]
+
+
 @pytest.mark.parametrize(
     "location",
     [
