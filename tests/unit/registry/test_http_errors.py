@@ -202,6 +202,24 @@ def test_a_count_of_bytes_is_a_count_or_nothing(value: str | None, number: int |
     assert parse_length(value) == number
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"details": "incorrect username or password"}, "incorrect username or password"),
+        ({"error": "invalid_scope", "error_description": "no such\nproject"}, "no such project"),
+        ({"error": "Invalid username"}, "Invalid username"),
+        ({"timestamp": 1, "status": 404, "error": "Not Found", "message": "no repository"}, "no repository"),
+        ({"message": "403 Forbidden", "errors": []}, "403 Forbidden"),
+        ({"errors": None, "detail": "Too many requests"}, "Too many requests"),
+        ({"message": None, "error": {"code": 403, "message": "Permission denied"}}, "Permission denied"),
+        ({"errors": [{"code": "DENIED", "message": "mine"}], "message": "other"}, "mine"),
+        ({"message": {"a": 1}, "detail": ["b"], "token": "secret"}, ""),
+    ],
+)
+def test_the_words_of_error_bodies_of_other_forms_are_told(body: dict[str, object], words: str) -> None:
+    assert parse_error_body(json.dumps(body).encode()).text == words
+
+
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_no_error_body_upsets_the_reader(body: bytes, content_type: str) -> None:
     words = parse_error_body(body, content_type)

@@ -8,6 +8,7 @@ lost its control characters, since it may be printed on a terminal.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -37,7 +38,19 @@ class _Error(msgspec.Struct):
 
 
 class _Errors(msgspec.Struct):
+    """`errors`; and what token servers (OAuth2's RFC 6749, 5.2), Docker Hub and others say instead."""
+
     errors: list[_Error] = []
+    error_description: Any = None
+    message: Any = None
+    details: Any = None
+    detail: Any = None
+    error: Any = None
+
+    def other_words(self) -> str:
+        nested = self.error.get("message") if isinstance(self.error, dict) else self.error
+        places = (self.error_description, self.message, self.details, self.detail, nested)
+        return next((words for words in places if isinstance(words, str) and words), "")
 
 
 _decoder = msgspec.json.Decoder(_Errors)
@@ -56,16 +69,18 @@ class ErrorBody(msgspec.Struct, frozen=True):
 def parse_error_body(body: bytes, content_type: str = "") -> ErrorBody:
     """Read an error body, of whatever form."""
     try:
-        errors = decode(body, _decoder).errors
+        found = decode(body, _decoder)
     except (msgspec.DecodeError, ValueError, RecursionError):
         html = "html" in content_type or body.lstrip()[:1] == b"<"
         words = "" if html else body.decode("utf-8", "replace")
         code, text = _parse_truncated(words)
         lacks = code in MISSING_CODES or bool(_SAYS_MISSING.search(words))
         return ErrorBody(code, one_line(text), _digests_in(words), lacks)
+    errors = found.errors
     if not errors:
         words = body.decode("utf-8", "replace")
-        return ErrorBody(digests=_digests_in(words), lacks=bool(_SAYS_MISSING.search(words)))
+        lacks = bool(_SAYS_MISSING.search(words))
+        return ErrorBody("", one_line(found.other_words()), _digests_in(words), lacks)
     first = errors[0]
     told = " ".join(f"{bytes(each.detail).decode('utf-8', 'replace')} {each.message}" for each in errors)
     lacks = any(each.code in MISSING_CODES for each in errors) or bool(_SAYS_MISSING.search(told))
