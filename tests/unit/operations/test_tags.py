@@ -119,6 +119,33 @@ async def test_a_tag_goes_or_the_registry_cant_do_that(status: int, code: str, g
         assert server.asked() == ["DELETE /v2/app/manifests/1"]
 
 
+def lacking_the_endpoint(*, holds: bool) -> Handler:
+    """A registry that has no DELETE at all, and says so as of any unknown address."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        is_there = holds and request.method in ("HEAD", "GET")
+        return web.Response(status=200 if is_there else 404, text="404 page not found")
+
+    return answer
+
+
+@pytest.mark.parametrize("holds", [True, False])
+async def test_a_404_that_names_nothing_unknown_is_looked_into(holds: bool) -> None:
+    async with scripted_server(lacking_the_endpoint(holds=holds)) as server, world() as w:
+        place: Deletes = w.registries.repository(Site(server.host, "app"))
+        assert await place.untag("1") is not holds
+        assert [each.partition("?")[0] for each in server.asked()] == [
+            "DELETE /v2/app/manifests/1",
+            "HEAD /v2/app/manifests/1",
+        ]
+
+
+async def test_a_manifest_that_stays_after_a_404_is_told() -> None:
+    async with scripted_server(lacking_the_endpoint(holds=True)) as server, world() as w:
+        with pytest.raises(Rejected, match="with 404, and still has it; it has to be switched on there"):
+            await w.sink(server.host).delete(digest_of(b"x"))
+
+
 @pytest.mark.parametrize(
     ("status", "error", "sentence"),
     [

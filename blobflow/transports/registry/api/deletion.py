@@ -6,7 +6,8 @@
 
 distribution 2.8.2 answers the first with 400 (DIGEST_INVALID), others with 405 (UNSUPPORTED): they know no
 removal of a tag by itself. The second has to be switched on in distribution, which answers 405 until it is.
-What is gone already is gone: a lost answer makes the second try a 404.
+What is gone already is gone: a lost answer makes the second try a 404. But a 404 is also what a registry says
+that has no such endpoint; so one that does not name what is unknown is looked into.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from yarl import URL
 from blobflow.content import Site
 from blobflow.errors import Denied, NotFound, Rejected, Unauthorized
 from blobflow.oci import Digest
+from blobflow.transports.registry.api.lookups import Lookups
 from blobflow.transports.registry.http.host_client import HostClient
 from blobflow.transports.registry.http.messages import Request
 
-_UNSUPPORTED = frozenset({400, 405, 501})
+# A 404 is here only where what it is about is still there.
+_UNSUPPORTED = frozenset({400, 404, 405, 501})
+_SAYS_GONE = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
 
 
 async def delete_tag(client: HostClient, site: Site, tag: str) -> bool:
@@ -38,7 +42,7 @@ async def delete_manifest(client: HostClient, site: Site, digest: Digest) -> Non
     try:
         await _delete(client, site, digest, f"removal of manifest {site.repository}@{digest}")
     except Rejected as error:
-        if error.status != 405:
+        if error.status not in (404, 405):
             raise
         raise Rejected(
             f"{error.message}; it has to be switched on there",
@@ -58,8 +62,22 @@ async def _delete(client: HostClient, site: Site, name: str, description: str) -
     )
     try:
         await client.send(request)
-    except NotFound:
-        return
+    except NotFound as error:
+        if error.code not in _SAYS_GONE and await _is_there(client, site, name):
+            raise Rejected(
+                f"{client.host} answered {description} with 404, and still has it", status=404
+            ) from None
+
+
+async def _is_there(client: HostClient, site: Site, name: str) -> bool:
+    """Whether the registry has a manifest, past all caches; False where it does not tell."""
+    scopes = (f"repository:{site.repository}:pull",)
+    lookups = Lookups(client, site, scopes, target=True, writes=False, fail_fast=False)
+    try:
+        await lookups.send(lookups.manifest("HEAD", name), name, past=True)
+    except (NotFound, Rejected, Denied, Unauthorized):
+        return False
+    return True
 
 
 async def delete_blob(client: HostClient, site: Site, blob: Digest) -> bool:
