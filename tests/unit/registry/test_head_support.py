@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -20,6 +21,8 @@ LAYER = b"a layer"
 BLOB = blob_of(LAYER)
 IMAGE, RAW = image_of(blob_of(b"{}"), BLOB)
 REFUSALS = [400, 403, 404, 405, 501]
+# What a TLS handshake begins with: after an answer that is none, a host is asked whether it speaks TLS.
+TLS_HANDSHAKE = b"\x16"
 
 
 def registry(
@@ -240,3 +243,30 @@ async def test_what_get_says_is_what_is_told() -> None:
     async with scripted_server(handler) as server, world() as w:
         with pytest.raises(RegistryError, match="gone since"):
             await w.source(server.host).resolve(Digest(IMAGE.digest))
+
+
+async def test_a_body_behind_the_answer_to_a_head_is_why_get_is_sent() -> None:
+    """Hand-made servers send one; it came as the next answer, which it is not."""
+    asked: list[str] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (first := await reader.readexactly(1)) != TLS_HANDSHAKE:
+                head = first + await reader.readuntil(b"\r\n\r\n")
+                asked.append(head.split()[0].decode())
+                answer = (
+                    f"HTTP/1.1 200 OK\r\nContent-Type: {IMAGE.media_type}\r\nContent-Length: {len(RAW)}\r\n"
+                    f"Docker-Content-Digest: {IMAGE.digest}\r\n\r\n"
+                )
+                writer.write(answer.encode() + RAW)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server, world() as w:
+        host = "{}:{}".format(*server.sockets[0].getsockname())
+        for name in ("1", "2"):
+            assert await w.source(host).resolve(name) == IMAGE
+    assert asked == ["HEAD", "GET", "GET"]

@@ -5,6 +5,9 @@ and some registries with 404, of what GET then gives. So a refused HEAD is follo
 that is remembered: where GET answered, HEAD is not sent any more; where it was refused too, that refusal is
 taken at its word in this repository; and where a HEAD ever found something, all are.
 
+A body behind the answer to a HEAD, as hand-made servers send it, makes an answer that is no HTTP; GET is sent
+then, too.
+
 A 404 is what ordinary registries say of what is not there, mostly at targets. It is doubted only where the
 thing has to exist: at a source that is asked for it by name, or where it was put before.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from blobflow.bounded_cache import BoundedCache
 from blobflow.content import Journal
-from blobflow.errors import RegistryError
+from blobflow.errors import ProtocolViolation, RegistryError
 
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 501})
 # Repositories for which something is remembered: a pull-through server is asked for any number.
@@ -52,7 +55,11 @@ class HeadSupport:
     ) -> bool:
         """Whether a GET may answer what HEAD was refused with. `expected`: the thing has to exist; `put`: it
         was put by us."""
-        if error.method != "HEAD" or error.status not in _REFUSALS:
+        if error.method != "HEAD":
+            return False
+        if isinstance(error, ProtocolViolation):
+            return True  # whether it is met depends on how the bytes come
+        if error.status not in _REFUSALS:
             return False
         if put:
             return True

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import aiohttp
 from yarl import URL
 
-from blobflow.errors import BlobflowError, ConnectFailed, RegistryError, UntrustedPeer
+from blobflow.errors import BlobflowError, ConnectFailed, ProtocolViolation, RegistryError, UntrustedPeer
 from blobflow.events import HostMeter, Observer, Traced, Warned
 from blobflow.oci.reference import is_loopback
 from blobflow.transports.registry.http.aiohttp_client import (
@@ -203,6 +203,8 @@ class ConnectionPool:
         )
         if isinstance(failure, ConnectFailed):
             failure.elsewhere = not self.is_home(url)
+        elif isinstance(failure, ProtocolViolation):
+            failure.method = request.method
         return failure
 
     async def _certificate_of(self, url: URL, error: Exception) -> PeerCertificate | None:
