@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from blobflow.content import BlobReader, BlobStream, Counter, Referrer, Site, Verifier, tapped
@@ -101,13 +101,25 @@ class OciLayout:
             pass
         with translate_os_errors("look at", self._folder):
             is_file = self._folder.exists() and not self._folder.is_dir()
-        said = f"there is no OCI layout at {self._folder}: it has no index.json"
+        said = f"there is no OCI layout at {self._folder}: it has no index.json{self._other_form()}"
         if is_file:
             said = f"{self._folder} is a file, not an OCI layout; an archive is oci-archive:{self._folder}"
         kind = UnsupportedContent if is_file or not _is_free(self._visible()) else NoSuchFile
         error = kind(said)
         error.about_file = True
         raise error
+
+    def _other_form(self) -> str:
+        """What a folder is by its manifest.json, and how a layout comes of it; "" if that tells nothing."""
+        with suppress(FileNotFoundError, UnsupportedContent, StorageError):
+            match read_small(self._folder / "manifest.json").lstrip()[:1]:
+                case b"{":
+                    made = f"`skopeo copy dir:{self._folder} oci:LAYOUT` makes a layout of it"
+                    return f"; it is a folder of skopeo's dir: (docker-dir for podman); {made}"
+                case b"[":
+                    made = f"`tar -C {self._folder} -cf FILE .` makes a docker-archive: of it"
+                    return f"; it is an unpacked archive of docker; {made}"
+        return ""
 
     def _visible(self) -> list[str]:
         """What is in the folder; nothing if it isn't there. Raises StorageError."""

@@ -225,3 +225,25 @@ async def test_entries_that_say_little_hide_no_other(tmp_path: Path) -> None:
     assert (await layout.resolve("2")).digest == (await layout.resolve("3")).digest == OTHER.digest
     assert await layout.resolve("1") == IMAGE
     assert (await layout.referrers(IMAGE.digest)) == []
+
+
+@pytest.mark.parametrize(
+    ("manifest_json", "words"),
+    [
+        (
+            '{"schemaVersion": 2}',
+            "it is a folder of skopeo's dir: (docker-dir for podman); `skopeo copy dir:",
+        ),
+        (' [{"Config": "c.json"}]', "it is an unpacked archive of docker; `tar -C "),
+        ("junk", "it has no index.json"),
+        ("", "it has no index.json"),
+    ],
+)
+async def test_a_folder_of_another_form_is_called_what_it_is(
+    tmp_path: Path, manifest_json: str, words: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(manifest_json)
+    with pytest.raises(UnsupportedContent) as caught:
+        await layout_at(tmp_path).resolve("")
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
