@@ -121,6 +121,20 @@ async def test_a_run_after_one_that_carried_them_asks_nothing_more(bench: Bench)
         assert [each.method for each in (*bench.source.journal, *bench.target.journal)] == ["HEAD", "HEAD"]
 
 
+async def test_a_registry_that_wants_them_is_told_with_the_option(bench: Bench) -> None:
+    detail = {"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown", "detail": digest_of(HELD)}
+    refusal = Status(404, body=json.dumps({"errors": [detail]}), headers={"Content-Type": "application/json"})
+    bench.target.faults.add(Fault("PUT", "/manifests/", times=0, act=refusal))
+    (image,) = (await bench.mirror(Policy())).images
+    assert digest_of(HELD) in image.error
+    assert image.error.endswith(
+        "foreign layers are left out; --foreign-layers brings those that the source has"
+    )
+    assert not bench.has(HELD)
+    (image,) = (await bench.mirror(WITH)).images
+    assert "--foreign-layers" not in image.error
+
+
 async def test_a_source_that_denies_a_foreign_layer_does_not_hold_it(bench: Bench) -> None:
     bench.source.faults.add(Fault("GET", digest_of(HELD), times=0, act=Status(403)))
     report = await bench.mirror(WITH)

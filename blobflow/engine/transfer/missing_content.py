@@ -99,6 +99,10 @@ class MissingContent:
                 if not lacked - brought or found is None:
                     if lacked and lacked <= brought:
                         error.message += "; that was brought just now, and it still does not find it"
+                    elif self._leaves_out(manifest, lacked):
+                        error.message += (
+                            "; foreign layers are left out; --foreign-layers brings those that the source has"
+                        )
                     raise
                 refusal = error
             fresh = [found[digest] for digest in sorted(lacked - brought)]
@@ -114,6 +118,13 @@ class MissingContent:
                 self._mentions[site, each.digest] = each, wanted
                 await self._brought.get((site, each.digest))
             brought |= lacked
+
+    def _leaves_out(self, manifest: Descriptor, lacked: set[Digest]) -> bool:
+        """Whether a manifest's foreign layers, which are not carried, are among what its target lacks."""
+        parent = self._manifest(manifest.digest)
+        return parent is not None and any(
+            layer.digest in lacked and layer.digest not in parent.carried for layer in parent.foreign
+        )
 
     async def _bring(self, key: tuple[Site, Digest]) -> None:
         site, digest = key
