@@ -114,6 +114,21 @@ async def test_a_push_that_is_sent_round_in_circles_ends(rung: UploadMethod, siz
         assert len(server.seen) < 50
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_a_push_to_what_redirects_pages_names_the_place_to_push_to(status: int) -> None:
+    """As nginx's `return 301 https://$host$request_uri` does: reads go there, and nothing else can."""
+
+    async def front(request: web.BaseRequest) -> web.StreamResponse:
+        await body_of(request)
+        return web.Response(status=status, headers={"Location": f"https://r.example{request.path_qs}"})
+
+    async with scripted_server(front, reads=False) as server, world() as w:
+        words = f"with {status}, .*; name https://r.example in place of http://{server.host}"
+        with pytest.raises(ProtocolViolation, match=words):
+            await w.sink(server.host).push(blob_of(CONTENT), Bytes(CONTENT))
+        assert len(server.seen) == 1
+
+
 async def test_where_a_push_was_sent_is_not_deleted_as_if_it_were_a_session() -> None:
     """A redirect to a blob's own address, at which the push then fails."""
     held = f"/v2/app/blobs/{digest_of(b'held')}"

@@ -157,9 +157,10 @@ class Dispatcher:
             if response.status not in _REDIRECTS or location is None:
                 return response
             await discard(response)
+            there = follow_location(self.home, url, location, request.description)
             if request.method not in _SAFE_METHODS and response.status not in _METHOD_PRESERVING:
-                break
-            url = follow_location(self.home, url, location, request.description)
+                raise self._for_pages(request, url, response.status, there)
+            url = there
         raise self.nowhere(request, url)
 
     async def _authorized(self, request: Request, url: URL) -> aiohttp.ClientResponse:
@@ -233,6 +234,16 @@ class Dispatcher:
         if self._requests is not None:
             await self._requests.wait(1)
             await self.backoff.wait()
+
+    def _for_pages(self, request: Request, url: URL, status: int, there: URL) -> ProtocolViolation:
+        """The error of a redirect that is followed by GET alone, whatever was asked."""
+        if there.origin() == url.origin():
+            return self.nowhere(request, url)
+        return RequestRedirected(
+            f"{self._host} redirects {request.description} to {there.origin()} with {status}, which only"
+            f" reads can follow; name {there.origin()} in place of {url.origin()}",
+            url=str(url),
+        )
 
     def nowhere(self, request: Request, url: URL) -> ProtocolViolation:
         """The error of a request that was redirected too often, or whose body is spent."""
