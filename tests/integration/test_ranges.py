@@ -122,7 +122,7 @@ async def test_a_first_range_that_is_answered_otherwise_costs_a_request_and_no_b
         assert support.may_be_asked(far.blob.digest, now + REFUSED_SECONDS)
 
 
-@pytest.mark.parametrize("reason", ANSWERS.keys() - {"403"})
+@pytest.mark.parametrize("reason", [each for each in ANSWERS if each != "403"])
 @lapsing
 async def test_a_later_range_that_is_answered_otherwise_leaves_the_rest_to_one_stream(
     tmp_path: Path, reason: str
