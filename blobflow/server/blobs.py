@@ -15,6 +15,7 @@ from blobflow.events import Warned
 from blobflow.oci import Digest
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
+from blobflow.server.held_elsewhere import may_have
 from blobflow.server.http.conditional import matches_etag
 from blobflow.server.http.ranges import ByteRange, RangeNotSatisfiable, parse_range
 from blobflow.server.pullthrough.eviction import retry_if_evicted
@@ -55,10 +56,15 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
     is_get = context.request.method == "GET"
     if isinstance(found, Absent) or registry.content.blobs.size_of(digest) is None:
         blob = await registry.pullthrough.find_blob(
-            route.repository, route.upstream, digest, confirm=not is_get
+            route.repository,
+            route.upstream,
+            digest,
+            confirm=not is_get,
+            may_have=lambda: may_have(context, digest),
         )
         if blob is not None and registry.content.blobs.size_of(digest) is None:
-            return Incoming(registry.pullthrough, route.repository, route.upstream, blob)
+            anywhere = context.permissions.everywhere("pull")
+            return Incoming(registry.pullthrough, route.repository, route.upstream, blob, anywhere)
         found = find_held_blob(registry, route.repository, digest)
     if is_get and isinstance(found, Held):
         registry.pullthrough.count_hit(route.upstream)

@@ -8,7 +8,6 @@ Nothing is visible in the repository before the bytes have hashed to the digest 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from urllib.parse import parse_qs
 
@@ -19,6 +18,7 @@ from blobflow.oci import Digest
 from blobflow.oci.digest import ALGORITHMS
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError
+from blobflow.server.held_elsewhere import find_repository
 from blobflow.server.http.client_network import network_of
 from blobflow.server.http.ranges import parse_chunk_range, upload_range
 from blobflow.server.routes import is_repository, parse_digest_parameter
@@ -28,8 +28,6 @@ from blobflow.transports.store import promises
 # The query of an upload's Location. It says nothing, and may be left out; but there are clients that
 # complete an upload by appending `&digest=`, as other registries' Locations have a query.
 _QUERY = "state=open"
-# Repositories that are looked at in one go for one that a blob may be mounted from.
-_REPOSITORIES_BATCH = 500
 
 
 async def start_upload(context: RequestContext) -> web.StreamResponse:
@@ -104,7 +102,9 @@ async def _mount(context: RequestContext) -> Digest | None:
         return None
     origin = query.get("from", "")
     if not origin and context.registry.options.unreleased:
-        origin = await _find_repository_with(context, digest)
+        origin = await find_repository(
+            context, digest, lambda name: is_repository(name) and _may_mount_from(context, name)
+        )
     if not is_repository(origin) or not _may_mount_from(context, origin):
         return None
     return digest if await promises.mount_blob(store, context.repository, digest, origin) else None
@@ -112,18 +112,6 @@ async def _mount(context: RequestContext) -> Digest | None:
 
 def _may_mount_from(context: RequestContext, name: str) -> bool:
     return context.permissions.may_pull(name) and context.registry.shows(name)
-
-
-async def _find_repository_with(context: RequestContext, digest: Digest) -> str:
-    """The first repository that holds the blob and may be pulled from; "" if there is none."""
-    after = ""
-    while names := context.registry.store.repositories.repositories_with(digest, after, _REPOSITORIES_BATCH):
-        for name in names:
-            if is_repository(name) and _may_mount_from(context, name):
-                return name
-        after = names[-1]
-        await asyncio.sleep(0)
-    return ""
 
 
 def _named_digest(request: web.BaseRequest) -> Digest:

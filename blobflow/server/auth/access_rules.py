@@ -163,6 +163,13 @@ class Permissions:
             self._known[key] = found
         return found
 
+    def everywhere(self, action: Action) -> bool:
+        """Whether the action is allowed for every name."""
+        return self._rules is None or any(
+            action in rule.actions and any(each.text == "**" for each in rule.repositories)
+            for rule in self._rules
+        )
+
     def may_pull(self, repository: str) -> bool:
         return self.may("pull", repository)
 

@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from blobflow.bounded_cache import BoundedCache
 from blobflow.content import BlobReader, Refers, Site, Sleep, Source, SourceAt
@@ -56,13 +56,6 @@ _MAX_ANSWERS = 20_000
 CacheOutcome = Literal["hit", "miss", "stale", "failed", "refused"]
 
 _NOT_THERE = (NotFound, IntegrityError, UnsupportedContent)
-
-
-@runtime_checkable
-class _HasBlobs(Protocol):
-    """A source that can say whether it has a blob: see `Sink.has`."""
-
-    async def has(self, content: Descriptor) -> bool: ...
 
 
 class PullThroughCache:
@@ -347,19 +340,29 @@ class PullThroughCache:
     # Blobs
 
     async def find_blob(
-        self, repository: str, upstream: Site, digest: Digest, *, confirm: bool = False
+        self,
+        repository: str,
+        upstream: Site,
+        digest: Digest,
+        *,
+        confirm: bool = False,
+        may_have: Callable[[], Awaitable[bool]],
     ) -> Descriptor | None:
         """The blob, if it may be pulled through; one that the store holds becomes visible in the repository.
 
-        `confirm`: ask the upstream whether it has the blob, unless the store does. Raises ApiError.
+        `confirm`: ask the upstream whether it has the blob, unless the store does. `may_have`: whether the
+        client could have it without this repository; if not, what the store holds is no answer, since the
+        manifest of a stranger may name anybody's blob: the upstream is asked. Raises ApiError.
         """
         blob = await self._referenced.find(repository, digest)
         if blob is None:
             return None
-        if self._store.blobs.size_of(digest) == blob.size:
-            await self.link_blob(repository, digest)
-        elif confirm and not await self._is_at_upstream(upstream, blob):
+        is_held = self._store.blobs.size_of(digest) == blob.size
+        must_ask = not await may_have() if is_held else confirm
+        if must_ask and not await self._is_at_upstream(upstream, blob):
             return None
+        if is_held:
+            await self.link_blob(repository, digest)
         return blob
 
     async def _is_at_upstream(self, upstream: Site, blob: Descriptor) -> bool:
@@ -368,14 +371,9 @@ class PullThroughCache:
         if self._answers.get((upstream, name)):
             return True
         source = self._source_at(upstream)
-        if not isinstance(source, _HasBlobs):
-            return True
-
-        async def ask() -> bool:
-            async with self._requests.guard(upstream, "blob", FETCH_SECONDS):
-                return await source.has(blob)
-
-        found = await self._requests.once(upstream, name, ask)
+        found = await self._requests.once(
+            upstream, name, lambda: self._requests.has_blob(upstream, source, blob, FETCH_SECONDS)
+        )
         if found:
             self._answers.put((upstream, name), True)
         return found
@@ -385,9 +383,11 @@ class PullThroughCache:
         if self._store.repositories.media_type_of(repository, digest) is None:
             await promises.link_blob(self._store, repository, digest)
 
-    def follow(self, upstream: Site, blob: Descriptor) -> AbstractAsyncContextManager[BlobReader]:
+    def follow(
+        self, upstream: Site, blob: Descriptor, *, anywhere: bool = True
+    ) -> AbstractAsyncContextManager[BlobReader]:
         """A reader of the blob while it comes in: see `IncomingBlobs.follow`."""
-        return self._incoming.follow(upstream, blob)
+        return self._incoming.follow(upstream, blob, anywhere=anywhere)
 
     def count_hit(self, upstream: Site) -> None:
         """Count a blob that was here."""

@@ -40,7 +40,8 @@ class IncomingBlobs:
         read: Callable[[Site, int], None],
         retry_times: int | None = None,
     ) -> None:
-        self._cache = StoreCache(store)
+        self._store = store
+        self._caches: dict[str, StoreCache] = {}  # by registry: those that were configured, which are few
         self._source_at = source_at
         self._breaker = breaker
         self._clock = clock
@@ -56,13 +57,25 @@ class IncomingBlobs:
             await asyncio.wait(self._followers)
 
     @asynccontextmanager
-    async def follow(self, upstream: Site, blob: Descriptor) -> AsyncIterator[BlobReader]:
+    async def follow(
+        self, upstream: Site, blob: Descriptor, *, anywhere: bool = True
+    ) -> AsyncIterator[BlobReader]:
         """A reader of the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
-        ApiError for what the upstream did, IntegrityError and StorageError."""
+        ApiError for what the upstream did, IntegrityError and StorageError.
+
+        What one registry sends is followed by nobody who wants the blob from another. `anywhere`: a read of
+        it from another repository of the same registry will do.
+        """
+        cache = self._caches.setdefault(upstream.registry, StoreCache(self._store))
+
+        def joins(other: BlobReader) -> bool:
+            return anywhere or (isinstance(other, _Upstream) and other.site == upstream)
+
         left = asyncio.get_running_loop().create_future()
         self._followers.add(left)
         try:
-            async with self._cache.share(blob, _Upstream(self, upstream, blob), keep=True) as shared:
+            reader = _Upstream(self, upstream, blob)
+            async with cache.share(blob, reader, keep=True, joins=joins) as shared:
                 yield shared
         finally:
             self._followers.discard(left)
@@ -97,12 +110,12 @@ class _Upstream:
 
     def __init__(self, incoming: IncomingBlobs, upstream: Site, blob: Descriptor) -> None:
         self._incoming = incoming
-        self._site = upstream
+        self.site = upstream
         self._blob = blob
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:
-        async with aclosing(self._incoming.read(self._site, self._blob, offset)) as chunks:
+        async with aclosing(self._incoming.read(self.site, self._blob, offset)) as chunks:
             try:
                 yield _UpToNone(chunks)
             except (IntegrityError, StalePartial) as error:

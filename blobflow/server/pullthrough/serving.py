@@ -20,12 +20,14 @@ CLIENT_CHECK_SECONDS = 1.0
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A blob that the upstream has and the store does not hold yet, as `cache` pulls it through."""
+    """A blob that the upstream has and the store does not hold yet, as `cache` pulls it through. `anywhere`:
+    see `IncomingBlobs.follow`."""
 
     cache: PullThroughCache
     repository: str
     upstream: Site
     blob: Descriptor
+    anywhere: bool = True
 
     @property
     def size(self) -> int:
@@ -62,7 +64,8 @@ async def _follow(
     """Send the span. If what an earlier process left of the blob turns out to be damaged, the store drops it
     and the blob is read anew; a client that has had bytes of it is cut off."""
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(incoming.cache.follow(incoming.upstream, incoming.blob))
+        following = incoming.cache.follow(incoming.upstream, incoming.blob, anywhere=incoming.anywhere)
+        reader = await stack.enter_async_context(following)
         stream = await stack.enter_async_context(reader.open(span.start))
         try:
             await _send(request, stream, span, response)

@@ -11,10 +11,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
-from blobflow.content import Site
+from blobflow.content import Site, Source
 from blobflow.errors import TimedOut
+from blobflow.oci import Descriptor
 from blobflow.server.pullthrough.circuit_breaker import CircuitBreaker, ContentKind, upstream_error
 from blobflow.single_flight import result_of
 
@@ -25,6 +26,13 @@ MAX_TASKS = 2000
 MAX_TASKS_OF_REPOSITORY = 256
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class _HasBlobs(Protocol):
+    """A source that can say whether it has a blob: see `Sink.has`."""
+
+    async def has(self, content: Descriptor) -> bool: ...
 
 
 class UpstreamRequests:
@@ -70,6 +78,14 @@ class UpstreamRequests:
                 yield
         except TimeoutError:
             raise TimedOut(f"{site} has not answered within {seconds:.0f} s") from None
+
+    async def has_blob(self, site: Site, source: Source, blob: Descriptor, seconds: float) -> bool:
+        """Whether the repository has the blob; True where its `source` can't say. For the work of `once`.
+        Raises ApiError."""
+        if not isinstance(source, _HasBlobs):
+            return True
+        async with self.guard(site, "blob", seconds):
+            return await source.has(blob)
 
     async def close(self) -> None:
         """Give up all of it."""

@@ -27,7 +27,7 @@ class StoreCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._suspended = SuspendedWriters()
-        self._in_flight: dict[Digest, InFlightBlob] = {}
+        self._in_flight: dict[Digest, list[InFlightBlob]] = {}
 
     async def has(self, blob: Descriptor) -> bool:
         """Whether the blob is held whole, verified when it came in."""
@@ -43,11 +43,17 @@ class StoreCache:
 
     @asynccontextmanager
     async def share(
-        self, blob: Descriptor, reader: BlobReader, *, keep: bool = False
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        *,
+        keep: bool = False,
+        joins: Callable[[BlobReader], bool] = lambda other: True,
     ) -> AsyncIterator[BlobReader]:
         """Read the blob once for everyone who shares it; see `blobflow.content.Cache`.
 
-        The first caller's `reader` is read. A failed share is not retried: the next caller starts a new
+        The first caller's `reader` is read; a caller shares it if it expects the same size, and its `joins`
+        returns True for that reader. A failed share is not retried: the next caller starts a new
         writer, which goes on where the failed one stopped. `keep` by any caller keeps the blob. A blob that
         was held before is read from the store and stays. One that nobody keeps is removed when the last
         caller leaves, unless it leaves by an exception (the blob did not get where it should): then the bytes
@@ -57,7 +63,7 @@ class StoreCache:
         """
         lease = await self._store.leases.acquire(blob.digest)
         try:
-            in_flight = await self._join(blob, reader, keep)
+            in_flight = await self._join(blob, reader, keep, joins)
             if in_flight is None:
                 yield self.reader(blob)
                 return
@@ -76,10 +82,19 @@ class StoreCache:
         """See `blobflow.content.Cache`. No room is looked for: who asks has made sure of it."""
         return RecordedReader(self._store, self._suspended, blob, reader, worth, ended)
 
-    async def _join(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob | None:
+    async def _join(
+        self, blob: Descriptor, reader: BlobReader, keep: bool, joins: Callable[[BlobReader], bool]
+    ) -> InFlightBlob | None:
         """The blob in flight, to be joined at once; None if the blob is held already."""
         while not await self.has(blob):
-            in_flight = self._in_flight.get(blob.digest)
+            in_flight = next(
+                (
+                    each
+                    for each in self._in_flight.get(blob.digest, ())
+                    if each.blob.size == blob.size and joins(each.source)
+                ),
+                None,
+            )
             if in_flight is not None and in_flight.error is None and not in_flight.joinable:
                 await asyncio.wait((in_flight.task,))  # its last reader has just left: see what remains
                 continue
@@ -91,10 +106,12 @@ class StoreCache:
 
     def _start(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob:
         in_flight = InFlightBlob(self._store, self._suspended, blob, reader, keep=keep)
-        self._in_flight[blob.digest] = in_flight
+        self._in_flight.setdefault(blob.digest, []).insert(0, in_flight)
 
         def ended(_: asyncio.Task[None]) -> None:
-            if self._in_flight.get(blob.digest) is in_flight:
+            others = self._in_flight[blob.digest]
+            others.remove(in_flight)
+            if not others:
                 del self._in_flight[blob.digest]
 
         in_flight.task.add_done_callback(ended)

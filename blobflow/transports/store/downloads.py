@@ -75,7 +75,7 @@ class SuspendedWriters:
 class InFlightBlob:
     """One blob that is being written, its writer, and its readers. A `BlobReader` for each that has joined.
 
-    `readers` counts those that have joined and not left. `unfinished` says that the last of them left by an
+    `source` is the reader whose bytes they are. `readers` counts those that have joined and not left. `unfinished` says that the last of them left by an
     exception, so that the bytes stay for whoever tries again. `error` is what ended the writer early.
     """
 
@@ -89,7 +89,7 @@ class InFlightBlob:
         self.error: BaseException | None = None
         self._store = store
         self._suspended = suspended
-        self._source = reader
+        self.source = reader
         self._writer: Writer | None = None
         self._fd = -1
         self._visible = 0
@@ -208,7 +208,7 @@ class InFlightBlob:
             return
         loop = asyncio.get_running_loop()
         due = loop.time() + _FLUSH_SECONDS
-        async with self._source.open(writer.offset) as stream:
+        async with self.source.open(writer.offset) as stream:
             async for chunk in stream:
                 if writer.offset + len(chunk) > size:
                     actual = writer.offset + len(chunk)

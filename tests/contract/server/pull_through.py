@@ -14,7 +14,7 @@ from aiohttp import ClientSession, TCPConnector
 from blobflow.content import BlobStream, Site
 from blobflow.errors import ConnectFailed
 from blobflow.oci import Descriptor
-from blobflow.server import PullThroughCache, Server, Upstream, Upstreams, make_app
+from blobflow.server import AccessRules, PullThroughCache, Server, Upstream, Upstreams, make_app
 from blobflow.signatures.contract import SignatureJudge
 from blobflow.transports.registry import HostAccess, Registries
 from blobflow.transports.store import Store
@@ -64,6 +64,7 @@ async def edge_of(
     broken: Callable[[], bool] = lambda: False,
     judge: SignatureJudge | None = None,
     upstream: JournallingRegistry | None = None,
+    access: AccessRules | None = None,
 ) -> AsyncIterator[Edge]:
     """An edge in front of an upstream, one of its own unless there is one. While `broken` says so, that can't
     be reached."""
@@ -95,7 +96,8 @@ async def edge_of(
             clock=lambda: edge.now,
             sleep=clock.sleep,
         )
-        server = await stack.enter_async_context(Server(make_app(store, pullthrough=pullthrough), grace=0.5))
+        app = make_app(store, pullthrough=pullthrough, access=access)
+        server = await stack.enter_async_context(Server(app, grace=0.5))
         client = await stack.enter_async_context(
             ClientSession(server.url, connector=TCPConnector(limit=0), read_bufsize=4096)
         )

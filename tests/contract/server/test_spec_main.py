@@ -180,7 +180,7 @@ async def test_a_mount_of_what_was_deleted_everywhere_opens_a_session(registry: 
 async def test_a_mount_without_an_origin_gives_nobody_what_they_may_not_pull(
     serving: Serving, where: str, mounted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobflow.server.uploads._REPOSITORIES_BATCH", 2)
+    monkeypatch.setattr("blobflow.server.held_elsewhere._BATCH", 2)
     rules = parse_access(
         '[[allow]]\nwho = "joe"\nrepositories = ["joes/**", "team/**"]\ndo = ["pull", "push"]\n'
         '[[allow]]\nwho = "ann"\nrepositories = "**"\ndo = ["pull", "push"]\n',

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from blobflow.content import BlobStream, Chunk, Site
-from blobflow.errors import ConnectionLost, DigestMismatch, StalePartial, Throttled
+from blobflow.errors import ConnectionLost, DigestMismatch, IntegrityError, StalePartial, Throttled
 from blobflow.events import Event, Warned
 from blobflow.oci import Descriptor, digest_of
 from blobflow.server.errors import ApiError
@@ -180,3 +180,34 @@ async def test_many_repositories_that_fail_fill_neither_memory_nor_the_log(store
                 raise ConnectionLost("broken")
     assert len(world.breaker._repositories) <= 10_000
     assert len([each for each in world.told if isinstance(each, Warned)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("site", "size", "anywhere", "reads"),
+    [
+        (OTHER, len(CONTENT), True, 1),
+        (OTHER, len(CONTENT), False, 2),
+        (ORIGIN, len(CONTENT), False, 1),
+        (ORIGIN, len(CONTENT) + 1, True, 2),
+        (Site("another.example", "team/app"), len(CONTENT), True, 2),
+    ],
+    ids=["another repository", "only of one's own", "one's own", "another size", "another registry"],
+)
+async def test_a_read_is_followed_by_those_that_want_the_same_of_the_same(
+    store: Store, site: Site, size: int, anywhere: bool, reads: int
+) -> None:
+    """What another registry sends, or a manifest says of the size, spoils no read that goes well."""
+    world = World(store)
+    wanted = Descriptor("application/octet-stream", BLOB.digest, size)
+    async with (
+        world.incoming.follow(ORIGIN, BLOB) as first,
+        world.incoming.follow(site, wanted, anywhere=anywhere) as second,
+        first.open() as chunks,
+        second.open() as others,
+    ):
+        with contextlib.suppress(IntegrityError):
+            await anext(others)
+        assert b"".join([bytes(chunk) async for chunk in chunks]) == CONTENT
+        assert len(world.upstream.opened) == reads
+    assert store.blobs.size_of(BLOB.digest) == len(CONTENT)
+    await world.incoming.close()

@@ -1,0 +1,117 @@
+"""Pulling through with access rules: an upstream's manifest, which anybody may have written, gives a client no
+blob that neither the client could have elsewhere nor that repository of the upstream has."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from blobflow.content import Site
+from blobflow.oci import Descriptor, digest_of, media
+from blobflow.server import AccessRules, parse_access
+from tests.contract.server.client import descriptor, image
+from tests.contract.server.pull_through import Edge, edge_of, give, settled
+from tools.registry.faulty import Fault, JournallingRegistry, Stall
+
+SECRET = random.Random(7).randbytes(3_000_000)
+DIGEST = digest_of(SECRET)
+RULES = """
+[[allow]]
+who = "anonymous"
+repositories = ["up/public/**", "shared/*"]
+do = "pull"
+"""
+EVERYWHERE = """
+[[allow]]
+who = "anonymous"
+repositories = "**"
+do = "pull"
+"""
+EVIL = f"/v2/up/public/evil/blobs/{DIGEST}"
+
+
+def rules(text: str = RULES) -> AccessRules:
+    return AccessRules(parse_access(text, "F"))
+
+
+async def mention(upstream: JournallingRegistry, repo: str) -> None:
+    """An image at the upstream that names the secret, which the repository there does not have."""
+    await give(upstream, repo=repo)
+    raw = image(descriptor(SECRET))
+    upstream.store.blobs.write_small(raw, digest_of(raw))
+    upstream.store.repositories.add(repo, digest_of(raw), media.OCI_MANIFEST)
+    upstream.store.repositories.set_tag(repo, "1.0", digest_of(raw))
+
+
+def hold(edge: Edge, *repositories: str) -> None:
+    """Let the edge hold the secret in repositories of its own."""
+    edge.store.blobs.write_small(SECRET, DIGEST)
+    for name in repositories:
+        edge.store.repositories.add(name, DIGEST)
+
+
+async def pull_manifest(client: ClientSession, repo: str) -> None:
+    async with client.get(f"/v2/{repo}/manifests/1.0") as answer:
+        assert answer.status == 200
+
+
+async def test_naming_a_blob_of_a_closed_repository_does_not_open_it(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, prefix="up", access=rules()) as edge:
+        hold(edge, "private/app")
+        await mention(edge.upstream, "public/evil")
+        await pull_manifest(edge.client, "up/public/evil")
+        for _ in range(2):
+            assert (await edge.get(EVIL))[0] == 404
+            async with edge.client.head(EVIL) as answer:
+                assert answer.status == 404
+        assert edge.store.repositories.media_type_of("up/public/evil", DIGEST) is None
+        assert edge.store.repositories.media_type_of("private/app", DIGEST) == ""
+
+
+async def test_what_the_upstream_has_too_is_not_read_there_again(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, prefix="up", access=rules()) as edge:
+        hold(edge, "private/app")
+        await give(edge.upstream, SECRET, repo="public/app")
+        await pull_manifest(edge.client, "up/public/app")
+        for _ in range(2):
+            assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
+        asked = [exchange.method for exchange in edge.upstream.journal.select(pattern=DIGEST)]
+        assert asked == ["HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("text", "holder"), [(RULES, "shared/app"), (EVERYWHERE, "private/app")], ids=["there", "everywhere"]
+)
+async def test_what_the_client_may_have_elsewhere_needs_no_question(
+    tmp_path: Path, text: str, holder: str
+) -> None:
+    async with edge_of(tmp_path, prefix="up", access=rules(text)) as edge:
+        hold(edge, "private/app", holder)
+        await mention(edge.upstream, "public/app")
+        await pull_manifest(edge.client, "up/public/app")
+        assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
+        assert not edge.upstream.journal.select(pattern=DIGEST)
+
+
+async def test_what_comes_in_for_a_closed_repository_is_not_followed_from_another(tmp_path: Path) -> None:
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Fault("GET", DIGEST, act=Stall(after=2_500_000, reached=reached, until=until))
+    async with edge_of(tmp_path, stall, prefix="up", access=rules()) as edge:
+        await give(edge.upstream, SECRET, repo="private/app")
+        await mention(edge.upstream, "public/evil")
+        await pull_manifest(edge.client, "up/public/evil")
+        site = Site(edge.upstream.host, "private/app")
+        blob = Descriptor("application/octet-stream", DIGEST, len(SECRET))
+        async with edge.pullthrough.follow(site, blob) as reader, reader.open() as stream:
+            await anext(stream)
+            await reached.wait()
+            assert (await edge.get(EVIL))[0] == 404
+            until.set()
+            assert sum([len(chunk) async for chunk in stream])
+        await settled()
+        assert edge.store.blobs.size_of(DIGEST) == len(SECRET)
+        assert (await edge.get(EVIL))[0] == 404
