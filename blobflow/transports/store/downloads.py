@@ -75,8 +75,9 @@ class SuspendedWriters:
 class InFlightBlob:
     """One blob that is being written, its writer, and its readers. A `BlobReader` for each that has joined.
 
-    `source` is the reader whose bytes they are. `readers` counts those that have joined and not left. `unfinished` says that the last of them left by an
-    exception, so that the bytes stay for whoever tries again. `error` is what ended the writer early.
+    `source` is the reader whose bytes they are. `readers` counts those that have joined and not left.
+    `unfinished` says that the last of them left by an exception, so that the bytes stay for whoever tries
+    again. `error` is what ended the writer early.
     """
 
     def __init__(

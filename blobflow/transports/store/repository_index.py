@@ -140,13 +140,18 @@ class RepositoryIndex:
     # Repositories
 
     def names(self, n: int | None = None, last: str = "") -> list[str]:
-        """At most `n` repositories after `last` that hold something, in lexical order."""
+        """At most `n` repositories after `last` that hold something, in lexical order.
+
+        Two looks into indexes for each, however much they hold.
+        """
         rows = self._state.rows(
-            "SELECT repository FROM members WHERE registry = '' AND repository > ? UNION "
-            "SELECT repository FROM roots WHERE registry = '' AND repository > ? ORDER BY 1 LIMIT ?",
+            "WITH RECURSIVE names(name) AS (SELECT ? UNION ALL SELECT (SELECT min(name) FROM ("
+            "SELECT min(repository) AS name FROM members WHERE registry = '' AND repository > names.name "
+            "UNION ALL SELECT min(repository) FROM roots WHERE registry = '' AND repository > names.name"
+            ")) FROM names WHERE names.name IS NOT NULL LIMIT ?) "
+            "SELECT name FROM names WHERE name IS NOT NULL LIMIT -1 OFFSET 1",
             last,
-            last,
-            -1 if n is None else n,
+            -1 if n is None else n + 1,
         )
         return [repository for (repository,) in rows]
 

@@ -1,5 +1,5 @@
-"""Pulling through with access rules: an upstream's manifest, which anybody may have written, gives a client no
-blob that neither the client could have elsewhere nor that repository of the upstream has."""
+"""Pulling through with access rules: an upstream's manifest, which anybody may have written, gives a client
+no blob that neither the client could have elsewhere nor that repository of the upstream has."""
 
 from __future__ import annotations
 

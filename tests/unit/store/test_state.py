@@ -235,6 +235,48 @@ def test_a_repository_holds_only_what_was_put_into_it(store: Store) -> None:
     assert not store.repositories.exists("two")
 
 
+def test_repositories_are_listed_in_order_with_those_that_have_only_a_tag(store: Store) -> None:
+    for name in ("b", "a/b", "a", "c"):
+        store.repositories.add(name, DIGEST)
+    store.repositories.set_tag("a", "1", DIGEST)
+    store.repositories.set_tag("aa", "1", DIGEST)
+    store.repositories.set_tag("d", "1", DIGEST)
+    assert store.repositories.names() == ["a", "a/b", "aa", "b", "c", "d"]
+    assert store.repositories.names(2) == ["a", "a/b"]
+    assert store.repositories.names(2, "a/b") == ["aa", "b"]
+    assert store.repositories.names(1, "a/c") == ["aa"]
+    assert store.repositories.names(9, "c") == ["d"]
+    assert store.repositories.names(0) == store.repositories.names(5, "d") == []
+
+
+def test_listing_repositories_costs_the_same_whatever_they_hold(store: Store) -> None:
+    def add(count: int) -> None:
+        with store.state.transaction():
+            for name in ("a", "b", "c"):
+                for number in range(count):
+                    store.state.write("INSERT INTO members VALUES ('', ?, ?, '')", name, f"{count}-{number}")
+
+    def steps() -> int:
+        counted = 0
+
+        def count() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        connection = store.state._connection
+        assert connection is not None
+        connection.set_progress_handler(count, 10)
+        assert store.repositories.names(500) == ["a", "b", "c"]
+        connection.set_progress_handler(None, 0)
+        return counted
+
+    add(3)
+    few = steps()
+    add(3000)
+    assert steps() == few
+
+
 def test_a_member_that_is_dropped_takes_its_tags_along(store: Store) -> None:
     store.repositories.add("one", DIGEST, "application/x")
     store.repositories.set_tag("one", "latest", DIGEST)
