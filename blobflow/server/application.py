@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, HttpVersion11, web
 
 from blobflow.errors import StorageError, StorageFull
 from blobflow.events import Warned
@@ -151,11 +152,23 @@ def make_app(
 
     app = web.Application()
     app[REGISTRY_KEY] = registry
-    app.router.add_route("*", r"/{path:[\s\S]*}", answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer, expect_handler=_let_continue)
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_stop_overview)
     app.cleanup_ctx.append(_serve_until_cleanup)
     return app
+
+
+async def _let_continue(request: web.Request) -> None:
+    """Answer an Expect header (RFC 9110, 10.1.1): 100, or 417 for what this registry can't do. That a client
+    is gone is found where its body is read."""
+    if request.version < HttpVersion11:
+        return
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    with suppress(ConnectionError):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 async def _stop_overview(app: web.Application) -> None:

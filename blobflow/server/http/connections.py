@@ -1,17 +1,19 @@
 """The connection limit: how many connections a server has at once, and which it closes when there are more.
 
-Each connection is a descriptor, and so is each file that is served: a client that opens connections and
-leaves them would end everybody's requests. So there is a limit below that of the system, and beyond it the
-address that has most connections loses some of them: those that wait for a request first, of these the
-oldest.
+Each connection is a descriptor, and what is sent over one takes more of them (`DESCRIPTORS`): a client that
+opens connections and leaves them, or asks for large blobs and reads no more of them, would end everybody's
+requests. So there is a limit below that of the system, and beyond it the address that has most connections
+loses some of them: those that wait for a request first, of these the oldest.
 """
 
 from __future__ import annotations
 
 import resource
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -23,7 +25,10 @@ from blobflow.server.http.client_network import network_of
 _CHECK_EVERY = 8
 # One in so many of the connections of the address that has most goes at once.
 _CLOSED_PART = 16
-# Descriptors that are left for files, sockets to upstreams and the rest: at least so many, and one in so
+# Descriptors of a connection over which a large blob is sent: two of the socket, two of the file. A blob that
+# comes in takes no more, also one that is pulled through.
+DESCRIPTORS = 4
+# Descriptors that are left for sockets to upstreams and the rest: at least so many, and one in so
 # many.
 _LEAST_LEFT = 64
 _PART_LEFT = 4
@@ -37,7 +42,7 @@ def max_connections() -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return _MOST
-    return max(_CHECK_EVERY, min(_MOST, limit - max(_LEAST_LEFT, limit // _PART_LEFT)))
+    return max(_CHECK_EVERY, min(_MOST, (limit - max(_LEAST_LEFT, limit // _PART_LEFT)) // DESCRIPTORS))
 
 
 class ConnectionLimiter:
@@ -79,7 +84,7 @@ class ConnectionLimiter:
         network, theirs = max(by_network.items(), key=lambda item: len(item[1]))
         theirs.sort(key=_is_busy)
         for each in theirs[: max(len(connections) - self._most + _CHECK_EVERY, len(theirs) // _CLOSED_PART)]:
-            each.force_close()
+            _cut(each)
         if self._clock() - self._warned_at >= _WARNING_INTERVAL:
             self._warned_at = self._clock()
             self._observer(
@@ -89,6 +94,18 @@ class ConnectionLimiter:
                     "if they are wanted"
                 )
             )
+
+
+def _cut(connection: RequestHandler) -> None:
+    """Close a connection at once, whoever has a duplicate of its socket and waits for the client to read."""
+    assert connection.transport is not None
+    ours = connection.transport.get_extra_info("socket")
+    if ours is not None and ours.fileno() >= 0:
+        same = socket.socket(fileno=ours.fileno())
+        with suppress(OSError):  # the client is gone
+            same.shutdown(socket.SHUT_RDWR)
+        same.detach()
+    connection.force_close()
 
 
 def _is_busy(connection: RequestHandler) -> bool:

@@ -42,12 +42,12 @@ def on_each_loop(work: Callable[[Path], Awaitable[None]], folder: Path) -> None:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Server, Store, Told]]:
+async def serving(folder: Path, most: int | None = None) -> AsyncIterator[tuple[Server, Store, Told]]:
     store = Store.open(folder)
     store.blobs.write_small(LARGE, digest_of(LARGE))
     store.repositories.add("team/app", digest_of(LARGE))
     told = Told()
-    async with Server(make_app(store, observe=told), grace=0.2) as server:
+    async with Server(make_app(store, observe=told), grace=0.2, most=most) as server:
         yield server, store, told
     store.close()
 
@@ -125,6 +125,52 @@ def test_who_goes_in_the_middle_leaves_nothing_open(tmp_path: Path, how: str) ->
         assert len(open_files()) == before
 
     on_each_loop(work, tmp_path)
+
+
+def test_who_takes_no_more_of_a_blob_makes_room_for_others_at_once(tmp_path: Path) -> None:
+    """A connection that is closed for others, as there are too many, keeps no file and no socket open."""
+
+    async def work(folder: Path) -> None:
+        before = len(open_files())
+        async with serving(folder, most=8) as (server, _, told):
+            slow = [(await asked(server))[1] for _ in range(16)]
+            while len(told.all) < 15:
+                told.ended.clear()
+                await told.ended.wait()
+            reader, writer = await asked(server)
+            assert await reader.readexactly(len(LARGE)) == LARGE
+            for each in (*slow, writer):
+                each.transport.abort()
+        await asyncio.sleep(0)
+        assert len(open_files()) == before
+
+    on_each_loop(work, tmp_path)
+
+
+def test_uploads_that_are_cut_off_for_others_are_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(folder: Path) -> None:
+        async with serving(folder, most=8) as (server, _, told):
+            writers = []
+            for number in range(16):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(
+                    f"POST {REPO}/blobs/uploads/?digest={digest_of(b'%d' % number)} HTTP/1.1\r\nHost: x\r\n"
+                    "Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n".encode()
+                )
+                if number < 15:
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+                writers.append(writer)
+            while len(told.all) < 15:
+                told.ended.clear()
+                await told.ended.wait()
+            assert not any(one.status >= 500 for one in told.all)
+            for writer in writers:
+                writer.transport.abort()
+
+    on_each_loop(work, tmp_path)
+    assert not caplog.records
 
 
 def test_a_file_that_became_shorter_is_never_an_answer(tmp_path: Path) -> None:

@@ -435,7 +435,7 @@ async def test_who_holds_most_connections_makes_room_for_others(registry_store: 
     assert [str(event).count("from 127.0.0.2 are closed") for event in told] == [1]
 
 
-def test_there_is_room_for_fewer_connections_than_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, room in ((256, 192), (1024, 768), (65_536, 49_152), (resource.RLIM_INFINITY, 60_000)):
+def test_there_is_room_for_connections_that_have_a_file_open_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, room in ((256, 48), (1024, 192), (65_536, 12_288), (resource.RLIM_INFINITY, 60_000)):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
         assert max_connections() == room
