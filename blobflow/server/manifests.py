@@ -14,7 +14,6 @@ from aiohttp import web
 
 from blobflow.errors import IntegrityError, NotFound, UnsupportedContent
 from blobflow.oci import (
-    MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
     Manifest,
@@ -28,6 +27,7 @@ from blobflow.server.content_negotiation import accepts, default_image
 from blobflow.server.context import RequestContext
 from blobflow.server.errors import ApiError, ErrorEntry
 from blobflow.server.http.conditional import matches_etag
+from blobflow.server.manifest_body import received_manifest
 from blobflow.server.manifest_index import INLINE_BYTES
 from blobflow.server.pullthrough.eviction import retry_if_evicted
 from blobflow.server.registry import Registry
@@ -141,13 +141,21 @@ async def put_manifest(context: RequestContext) -> web.StreamResponse:
 
     Whatever is wrong with one tag, nothing is stored.
     """
-    registry, request, reference = context.registry, context.request, context.reference
+    reference = context.reference
     named = parse_digest_parameter(reference) if ":" in reference else None
     tags = [reference] if named is None else _tags_with_digest(context)
     for tag in tags:
         if not is_tag(tag):
             raise ApiError("MANIFEST_INVALID", f"{tag[:150]!r} is neither a tag nor a digest")
-    raw = await _receive(context)
+    async with received_manifest(context) as raw:
+        return await _put_manifest(context, raw, named, tags)
+
+
+async def _put_manifest(
+    context: RequestContext, raw: bytes, named: Digest | None, tags: Sequence[str]
+) -> web.StreamResponse:
+    """`named`: the digest that it was pushed as, if it was."""
+    registry, request = context.registry, context.request
     digest = digest_of(raw, algorithm_of(named) if named else "sha256")
     if named not in (None, digest):
         raise ApiError("DIGEST_INVALID", f"the manifest has digest {digest}, it was pushed as {named}")
@@ -193,21 +201,6 @@ async def delete_manifest(context: RequestContext) -> web.StreamResponse:
     else:
         await store.commit(lambda: store.repositories.remove_tag(repository, reference))
     return web.Response(status=202)
-
-
-async def _receive(context: RequestContext) -> bytes:
-    """The manifest's bytes; 413 as soon as it is known that they are too many ("Pushing Manifests")."""
-    too_large = ApiError(
-        "MANIFEST_INVALID", f"a manifest may have {MAX_MANIFEST_BYTES} bytes, this one has more", status=413
-    )
-    if (context.request.content_length or 0) > MAX_MANIFEST_BYTES:
-        raise too_large
-    raw = bytearray()
-    async for chunk in context.registry.body_transport.receive(context.request):
-        raw += chunk
-        if len(raw) > MAX_MANIFEST_BYTES:
-            raise too_large
-    return bytes(raw)
 
 
 async def _parse(raw: bytes, media_type: str, digest: Digest) -> Manifest:

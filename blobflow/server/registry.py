@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Literal, Protocol
 
@@ -28,6 +29,8 @@ from blobflow.transports.store.served_content import ServedContent
 _FULL_REPORT_SECONDS = 60.0
 
 SparsePolicy = Literal["accept", "indexes", "refuse"]
+# Manifests of more than some kilobytes that are judged at once, each with some ten times its bytes.
+_LARGE_MANIFESTS = 4
 # Digests of damaged content that are remembered, so that the operator hears of each once.
 _MAX_DAMAGED = 1000
 
@@ -78,6 +81,7 @@ class Registry:
         "content",
         "counters",
         "is_unhealthy",
+        "large_manifests",
         "logins",
         "options",
         "overview",
@@ -110,6 +114,7 @@ class Registry:
         self.pullthrough = pullthrough
         self.counters = Counters()
         self.is_unhealthy = False  # what /healthz said last
+        self.large_manifests = asyncio.Semaphore(_LARGE_MANIFESTS)
         self._full_reported = float("-inf")
         self._damaged: set[Digest] = set()  # those that the operator has heard of
         self.small_blobs = SmallBlobCache()

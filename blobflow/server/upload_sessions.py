@@ -29,6 +29,9 @@ EMPTY_SECONDS = 300.0
 # Sessions at once, in all and of one owner. Each costs about two kilobytes of memory.
 MAX_SESSIONS = 10_000
 MAX_SESSIONS_OF_OWNER = 1_000
+# Bytes that the sessions together have taken and not written yet, and of each at least.
+_GATHERED_BYTES = 64 * 1024 * 1024
+_LEAST_GATHERED = 64 * 1024
 
 
 class UploadSession:
@@ -165,6 +168,15 @@ class UploadSessions:
             self._open[session.token] = self._open.pop(session.token)
             owned = self._owned[session.owner]
             owned[session.token] = owned.pop(session.token)
+
+    def write(self, session: UploadSession, chunk: bytes, digest: Digest | None) -> None:
+        """Append bytes to a session's partial; `digest` as in `UploadSession.writer`. Of many sessions each
+        gathers less before it goes to the disk. Raises StorageError."""
+        self.touch(session)
+        writer = session.writer(digest)
+        writer.write(chunk)
+        if writer.offset - writer.flushed > max(_LEAST_GATHERED, _GATHERED_BYTES // len(self._open)):
+            writer.flush()
 
     def rest(self, session: UploadSession, turn: int) -> None:
         """The request that had this turn writes no more, for now. Raises StorageError, and then the session

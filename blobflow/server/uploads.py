@@ -166,8 +166,7 @@ async def _receive(context: RequestContext, session: UploadSession, digest: Dige
         async for chunk in registry.body_transport.receive(request):
             _check_turn(session, turn)
             _check_size(context, session, len(chunk))
-            registry.sessions.touch(session)
-            session.writer(digest).write(chunk)
+            registry.sessions.write(session, chunk, digest)
         _check_turn(session, turn)
     except StorageError:
         registry.sessions.forget(session.token)

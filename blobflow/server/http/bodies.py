@@ -20,6 +20,11 @@ from blobflow.transports.sendfile import SendfileThreads
 
 # A read from disk or socket. Buffers of 1 MiB cost a third less CPU a byte than those of 64 KiB.
 READ_BYTES = 1024 * 1024
+# Bytes of a body that wait for an endpoint to read them, and as much again that the socket gave at once. Any
+# connection may bring so much, also one whose login is wrong. Of bodies that are being read twice READ_BYTES
+# may wait, for so many bodies at once.
+UNREAD_BYTES = 64 * 1024
+_WIDE_BODIES = 32
 # Seconds without a byte after which a peer counts as gone: longer than a lossy line's worst pause, short
 # enough that connections which are held open for nothing don't pile up.
 STALL_SECONDS = 60.0
@@ -49,11 +54,19 @@ class SocketBodyTransport:
 
     def __init__(self, *, stall: float = STALL_SECONDS) -> None:
         self._stall = stall
+        self._receiving = 0
         self._sending = SendfileThreads()
 
     async def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        while chunk := await self._next(request):
-            yield chunk
+        is_wide = hasattr(request.content, "set_read_chunk_size")  # aiohttp 3.14
+        if is_wide and self._receiving < _WIDE_BODIES:
+            request.content.set_read_chunk_size(READ_BYTES)
+        self._receiving += 1
+        try:
+            while chunk := await self._next(request):
+                yield chunk
+        finally:
+            self._receiving -= 1
 
     async def _next(self, request: web.BaseRequest) -> bytes:
         if request.content.is_eof():  # all has come: there is nothing to wait for
@@ -80,7 +93,10 @@ class SocketBodyTransport:
 async def _chunk(content: StreamReader) -> bytes:
     """The next bytes, none at the end; not by `readany`, which joins what has come: a copy of every byte."""
     while True:
-        chunk, _ = await content.readchunk()
+        try:
+            chunk, _ = await content.readchunk()
+        except RuntimeError:  # aiohttp's word for a connection that this process has closed
+            raise ConnectionAbortedError("the connection was closed") from None
         if chunk or content.at_eof():  # an HTTP chunk may end with no byte
             return chunk
 

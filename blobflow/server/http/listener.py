@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from blobflow.errors import InvalidConfig
 from blobflow.events import Observer, ignore
 from blobflow.oci.ip_address import is_loopback
-from blobflow.server.http.bodies import READ_BYTES, STALL_SECONDS
+from blobflow.server.http.bodies import STALL_SECONDS, UNREAD_BYTES
 from blobflow.server.http.connections import ConnectionLimiter, max_connections
 
 # Seconds that requests have, after a stop, to end by themselves.
@@ -106,7 +106,7 @@ class Server:
             max_field_size=MAX_HEADER,
             # Blobs are bytes: a Content-Encoding on an upload means nothing here.
             auto_decompress=False,
-            read_bufsize=READ_BYTES,
+            read_bufsize=UNREAD_BYTES,
         )
         await runner.setup()
         assert runner.server is not None

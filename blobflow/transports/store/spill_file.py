@@ -28,7 +28,7 @@ class SpillFile:
         if self._file is not None:
             self._file.close()
 
-    def keep(self, content: bytes) -> Callable[[], bytes]:
+    def keep(self, content: bytes | bytearray) -> Callable[[], bytes]:
         """Write `content`, and return a function that reads it again. Both raise StorageError."""
         try:
             with self._writing:

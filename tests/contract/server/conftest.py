@@ -22,7 +22,7 @@ async def registry_store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def registry(registry_store: Store) -> AsyncIterator[ClientSession]:
-    async with Server(make_app(registry_store)) as server, ClientSession(server.url) as client:
+    async with Server(make_app(registry_store), grace=0.5) as server, ClientSession(server.url) as client:
         yield client
 
 
