@@ -321,9 +321,9 @@ def looks_outside(source: str) -> list[str]:
 
 
 def vague_words(name: str) -> list[str]:
-    """The words of an identifier or file name that say nothing. (`credential helper` is docker's, and `base
-    layer` of all who build images.)"""
-    said = re.sub("(?i)credential_?helper|base_?layer", "layer", name)
+    """The words of an identifier or file name that say nothing. (`credential helper` is docker's, `data
+    received` asyncio's, and `base layer` of all who build images.)"""
+    said = re.sub("(?i)credential_?helper|data_received|base_?layer", "layer", name)
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", said)
     return [word for word in words if VAGUE.fullmatch(word.lower())]
 

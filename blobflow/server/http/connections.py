@@ -3,11 +3,13 @@
 Each connection is a descriptor, and what is sent over one takes more of them (`DESCRIPTORS`): a client that
 opens connections and leaves them, or asks for large blobs and reads no more of them, would end everybody's
 requests. So there is a limit below that of the system, and beyond it the address that has most connections
-loses some of them: those that wait for a request first, of these the oldest.
+loses some of them: those whose TLS handshake is not done first, then those that wait for a request, of these
+the oldest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
 import time
@@ -20,6 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from blobflow.events import Observer, Warned
 from blobflow.server.http.client_network import network_of
+from blobflow.server.http.handshakes import Handshake, Handshakes
 
 # New connections between two checks of how many there are, since a check goes through all of them.
 _CHECK_EVERY = 8
@@ -54,29 +57,35 @@ class ConnectionLimiter:
         *,
         most: int,
         observer: Observer,
+        handshakes: Handshakes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`handshakes`: those of TLS; None: connections are in the clear."""
         self._server = server
+        self._handshakes = handshakes
         self._most = most
         self._observer = observer
         self._clock = clock
         self._came = 0
         self._warned_at = -_WARNING_INTERVAL
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> asyncio.Protocol:
         """A protocol, as `asyncio.loop.create_server` asks for one."""
         self._came += 1
         if self._came % min(_CHECK_EVERY, self._most) == 0:
             self._close_some()
-        return self._server()
+        handler = self._server()
+        return handler if self._handshakes is None else Handshake(self._handshakes, handler)
 
     def _close_some(self) -> None:
-        connections = self._server.connections
+        connections = [*(self._handshakes or ()), *self._server.connections]  # of each the oldest first
         if len(connections) < self._most:
             return
-        by_network: dict[str, list[RequestHandler]] = defaultdict(list)
-        for each in connections:  # the oldest first
-            if each.transport is not None:
+        by_network: dict[str, list[RequestHandler | Handshake]] = defaultdict(list)
+        for each in connections:
+            if isinstance(each, Handshake):
+                by_network[network_of(each.peer)].append(each)
+            elif each.transport is not None:
                 peer = each.transport.get_extra_info("peername")
                 by_network[network_of(str(peer[0])) if peer else ""].append(each)
         if not by_network:
@@ -96,8 +105,11 @@ class ConnectionLimiter:
             )
 
 
-def _cut(connection: RequestHandler) -> None:
+def _cut(connection: RequestHandler | Handshake) -> None:
     """Close a connection at once, whoever has a duplicate of its socket and waits for the client to read."""
+    if isinstance(connection, Handshake):
+        connection.cut()
+        return
     assert connection.transport is not None
     ours = connection.transport.get_extra_info("socket")
     if ours is not None and ours.fileno() >= 0:
@@ -108,5 +120,5 @@ def _cut(connection: RequestHandler) -> None:
     connection.force_close()
 
 
-def _is_busy(connection: RequestHandler) -> bool:
+def _is_busy(connection: RequestHandler | Handshake) -> bool:
     return getattr(connection, "_current_request", None) is not None

@@ -17,6 +17,7 @@ from blobflow.events import Observer, ignore
 from blobflow.oci.ip_address import is_loopback
 from blobflow.server.http.bodies import STALL_SECONDS, UNREAD_BYTES
 from blobflow.server.http.connections import ConnectionLimiter, max_connections
+from blobflow.server.http.handshakes import Handshakes
 
 # Seconds that requests have, after a stop, to end by themselves.
 GRACE_SECONDS = 5.0
@@ -81,6 +82,7 @@ class Server:
         self._observer = observer
         self._listening: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
+        self._handshakes: Handshakes | None = None
         self.port = 0
 
     @property
@@ -110,15 +112,18 @@ class Server:
         )
         await runner.setup()
         assert runner.server is not None
+        self._handshakes = Handshakes(self._tls, self._stall) if self._tls else None
         try:
             self._listening = await asyncio.get_running_loop().create_server(
                 ConnectionLimiter(
-                    runner.server, most=self._most or max_connections(), observer=self._observer
+                    runner.server,
+                    most=self._most or max_connections(),
+                    observer=self._observer,
+                    handshakes=self._handshakes,
                 ),
                 self._host,
                 self._asked_port,
                 backlog=1024,
-                ssl=self._tls,
             )
         except OSError as error:
             await runner.cleanup()
@@ -142,6 +147,8 @@ class Server:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+        if self._handshakes is not None:
+            self._handshakes.close()
         if runner is not None:
             await runner.cleanup()
 
