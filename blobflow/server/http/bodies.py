@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, Protocol
 
 from aiohttp import StreamReader, web
@@ -28,6 +28,11 @@ _WIDE_BODIES = 32
 # Seconds without a byte after which a peer counts as gone: longer than a lossy line's worst pause, short
 # enough that connections which are held open for nothing don't pile up.
 STALL_SECONDS = 60.0
+# Bytes that this process reads at once for all clients together that it writes to, and for each at least:
+# over TLS a client that stands still keeps several times as many in memory. The least may also wait in a
+# connection before more is read.
+_SENT_BYTES = 32 * 1024 * 1024
+_LEAST_SENT = 64 * 1024
 _SHORTER = "a blob's file became shorter while it was sent"
 
 
@@ -55,6 +60,7 @@ class SocketBodyTransport:
     def __init__(self, *, stall: float = STALL_SECONDS) -> None:
         self._stall = stall
         self._receiving = 0
+        self._writing = 0
         self._sending = SendfileThreads()
 
     async def receive(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
@@ -86,8 +92,18 @@ class SocketBodyTransport:
             extent = Extent(file.fileno(), span.start, span.end)
             await self._sending.send(transport, request.writer.drain, extent)
             return
-        async for chunk in read_span(file, span):
-            await response.write(chunk)
+        if transport is not None:
+            transport.set_write_buffer_limits(high=_LEAST_SENT)
+        self._writing += 1
+        try:
+            async for chunk in read_span(file, span, self._piece):
+                await response.write(chunk)
+        finally:
+            self._writing -= 1
+
+    def _piece(self) -> int:
+        """Bytes that are read at once for one of those that are written to."""
+        return max(_LEAST_SENT, min(READ_BYTES, _SENT_BYTES // max(1, self._writing)))
 
 
 async def _chunk(content: StreamReader) -> bytes:
@@ -101,11 +117,13 @@ async def _chunk(content: StreamReader) -> bytes:
             return chunk
 
 
-async def read_span(file: BinaryIO, span: ByteRange) -> AsyncIterator[bytes]:
-    """The file's bytes of `span`, READ_BYTES at a time. Raises ConnectionError if the file ends before."""
+async def read_span(
+    file: BinaryIO, span: ByteRange, piece: Callable[[], int] = lambda: READ_BYTES
+) -> AsyncIterator[bytes]:
+    """The file's bytes of `span`, `piece` at a time. Raises ConnectionError if the file ends before."""
     at = span.start
     while at < span.end:
-        chunk = os.pread(file.fileno(), min(READ_BYTES, span.end - at), at)
+        chunk = os.pread(file.fileno(), min(piece(), span.end - at), at)
         if not chunk:
             raise ConnectionAbortedError(_SHORTER)
         at += len(chunk)

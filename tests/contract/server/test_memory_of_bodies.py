@@ -6,6 +6,8 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
@@ -13,6 +15,7 @@ from aiohttp import ClientSession, web
 from blobflow.oci import digest_of
 from blobflow.server import REGISTRY_KEY, Server, make_app
 from blobflow.server.http.bodies import READ_BYTES, UNREAD_BYTES, SocketBodyTransport
+from blobflow.server.http.ranges import ByteRange
 from blobflow.server.upload_sessions import MAX_SESSIONS_OF_OWNER
 from blobflow.transports.store import Store
 from tests.contract.server.client import REPO, SMALL, image, push, put, status_of
@@ -90,6 +93,52 @@ async def test_few_bodies_may_have_as_much_in_memory_as_makes_them_fast() -> Non
         transport._receiving = 32
         await client.put("/", data=b"x" * 1000)
     assert limits == [READ_BYTES, UNREAD_BYTES]
+
+
+class Standing:
+    """A request over TLS and its response, whose client takes nothing."""
+
+    def __init__(self) -> None:
+        self.written: list[int] = []
+        self.goes_on = asyncio.Event()
+
+    @property
+    def transport(self) -> Standing:
+        return self
+
+    def get_extra_info(self, name: str) -> str:
+        return name
+
+    def set_write_buffer_limits(self, *, high: int) -> None:
+        pass
+
+    async def prepare(self, request: object) -> None:
+        pass
+
+    async def write(self, chunk: bytes) -> None:
+        self.written.append(len(chunk))
+        await self.goes_on.wait()
+
+
+async def test_of_many_clients_that_stand_still_over_tls_each_has_less_in_memory(tmp_path: Path) -> None:
+    path, transport = tmp_path / "blob", SocketBodyTransport()
+    path.write_bytes(BODY)
+    clients = [Standing() for _ in range(512)]
+    with path.open("rb") as file:
+        sends = []
+        for each in clients:
+            held: Any = each
+            sends.append(
+                asyncio.ensure_future(transport.send(held, held, file, ByteRange(0, 2 * READ_BYTES)))
+            )
+            while not each.written:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert clients[0].written == [READ_BYTES], "one alone is served as fast as it goes"
+        assert sum(sum(each.written) for each in clients) < 128 * READ_BYTES
+        for each in clients:
+            each.goes_on.set()
+        await asyncio.gather(*sends)
+    assert all(sum(each.written) == 2 * READ_BYTES for each in clients)
 
 
 async def test_manifests_that_come_slowly_are_not_in_memory(registry_store: Store) -> None:
