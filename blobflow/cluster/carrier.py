@@ -131,6 +131,8 @@ class DaskCarrier:
             if arrivals is None:
                 trip.came_back(member, died=member.silent or (member.gone.done() and not member.left))
             else:
+                if trip.judge(member, arrivals):
+                    self._members.share_anew()
                 others = self._dispatch.others(trip.todo, {*trip.not_at, member.address})
                 trip.take(member, arrivals, reached=self._reached, others=others)
         self._set_aside(trip)

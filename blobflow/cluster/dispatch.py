@@ -26,6 +26,14 @@ class _Waiting(msgspec.Struct, eq=False):
     given: asyncio.Future[Load]
 
 
+class Others(msgspec.Struct, frozen=True):
+    """Which workers there are for what failed at one: `any` where it was not tried yet, and `fresh` ones,
+    where nothing of its hosts failed lately."""
+
+    any: bool = False
+    fresh: bool = False
+
+
 class Dispatch:
     """Gives carriages to workers. `fit`: those who may have some; call `serve` at every change. Limits that
     the settings have of a host hold for all workers together. `waits` is told while there is no worker."""
@@ -91,13 +99,11 @@ class Dispatch:
         self._at_hosts.subtract(load.hosts)
         self.serve()
 
-    def others(self, carriage: Carriage, not_at: Collection[str]) -> bool:
-        """Whether there are workers where it was not tried yet, and that don't fail with its hosts."""
+    def others(self, carriage: Carriage, not_at: Collection[str]) -> Others:
+        """Which workers there are where it was not tried yet, and that don't fail with its hosts."""
         hosts = hosts_of(carriage)
-        return any(
-            each.address not in not_at and not each.away_from & {"", *hosts} and not each.leaves
-            for each in self._fit()
-        )
+        ranks = {_rank(each, hosts, not_at) for each in self._fit() if each.serves(hosts)}
+        return Others(any=bool(ranks & {_FRESH, _DOUBTED}), fresh=_FRESH in ranks)
 
     def serve(self) -> None:
         """Give those who wait to workers with room."""
@@ -138,11 +144,13 @@ class Dispatch:
         hosts = hosts_of(carriage)
         if not self._below_limits(hosts):
             return None
-        fitting = [each for each in members if each.may_take(carriage, limited=self._is_limited)]
-        untried = [each for each in fitting if each.address not in not_at]
-        able = [each for each in untried if not each.away_from & {"", *hosts}]
-        if not able and not self.others(carriage, not_at):
-            able = untried or fitting  # all that there are have failed somehow: one of them, then
+        ranks = {each: _rank(each, hosts, not_at) for each in members if each.serves(hosts)}
+        best = min(ranks.values(), default=_FRESH)  # it waits for one of the best, if none of them has room
+        able = (
+            each
+            for each, rank in ranks.items()
+            if rank == best and each.may_take(carriage, limited=self._is_limited)
+        )
         return min(able, key=lambda each: (each.bytes, each.carriages, each.at), default=None)
 
     def _below_limits(self, hosts: Iterable[str]) -> bool:
@@ -172,3 +180,16 @@ class Dispatch:
         elif not alone and self._open_wait is not None:
             self._open_wait.end()
             self._open_wait = None
+
+
+# Workers for a carriage, the best first: nothing speaks against the one; with a host of it something failed
+# at the next, lately, or others did better there; or it was tried there itself.
+_FRESH, _DOUBTED, _AWAY, _TRIED = range(4)
+
+
+def _rank(member: Member, hosts: Collection[str], not_at: Collection[str]) -> int:
+    if member.address in not_at:
+        return _TRIED
+    if member.is_away(hosts):
+        return _AWAY
+    return _DOUBTED if member.is_doubted(hosts) else _FRESH

@@ -29,14 +29,18 @@ LOOK_SECONDS = 5.0
 JOIN_SECONDS = 5.0
 
 
+# Seconds for which a worker that failed with a host gets nothing more of it where others may do better.
+DOUBT_SECONDS = 30.0
+
 # The resource by which a worker says how many blobs it carries at once, where it has more threads.
 PLACES = "blobflow-blobs"
 
 
 class Member:
     """A worker. `fit`: it may be given carriages of this run; `reason`: the end of a sentence that says why
-    not. `away_from`: hosts with which it failed where others did not, "" for all of them. `gone` is done when
-    it is not in the cluster any more; it `left` if it was not lost. `silent`: it answers nothing;
+    not. `away_from`: hosts with which it failed where others did not, "" for all of them. `shares`: what it
+    has of the limits of hosts, and `told`, what it knows of that. `gone` is done when it is not in the
+    cluster any more; it `left` if it was not lost. `silent`: it answers nothing;
     `stands` is done when what it has goes elsewhere for that, and `left_behind` are the keys of it. `heard`:
     when it was heard of last, by the loop's clock. It has `places` for carriages, and as many `threads` for
     those and for others of which a target stands still (`standing`)."""
@@ -54,7 +58,9 @@ class Member:
         self.leaves = False
         self.left = False
         self.away_from: set[str] = set()
+        self._doubts: dict[str, float] = {}
         self.shares: Shares | None = None
+        self.told: Shares | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.silent = False
         self.stands: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,6 +74,32 @@ class Member:
     def hear(self) -> None:
         """It has said something."""
         self.heard = asyncio.get_running_loop().time()
+
+    def doubt(self, hosts: Iterable[str]) -> None:
+        """Something failed with these hosts, "" for its disk, for what may be its own reason."""
+        until = asyncio.get_running_loop().time() + DOUBT_SECONDS
+        self._doubts |= dict.fromkeys(hosts, until)
+
+    def trust(self, hosts: Iterable[str]) -> None:
+        """It goes well with these hosts."""
+        for host in hosts:
+            self._doubts.pop(host, None)
+
+    def is_doubted(self, hosts: Iterable[str] | None = None) -> bool:
+        """Whether something failed with one of these hosts, or any, a short time ago."""
+        now = asyncio.get_running_loop().time()
+        doubted = {host for host, until in self._doubts.items() if until > now}
+        return bool(doubted if hosts is None else doubted & {"", *hosts})
+
+    def is_away(self, hosts: Iterable[str]) -> bool:
+        """Whether it fails with one of these hosts where others don't."""
+        return not self.away_from.isdisjoint({"", *hosts})
+
+    def serves(self, hosts: Iterable[str]) -> bool:
+        """Whether it has room for what is between these hosts, now or soon."""
+        if not self.fit or self.rests or self.leaves or self.gone.done() or self.shares is None:
+            return False
+        return all(self.shares.at(host).streams for host in hosts)
 
     def begin(self, carriage: Carriage) -> None:
         """It is given a carriage."""
@@ -84,11 +116,12 @@ class Member:
     def may_take(self, carriage: Carriage, *, limited: Callable[[str], bool]) -> bool:
         """Whether it has room for a carriage. At hosts that nobody `limited` it gets one more than it may
         move at once, so that it never waits for the next one."""
-        if not self.fit or self.rests or self.leaves or self.gone.done() or self.shares is None:
+        hosts = hosts_of(carriage)
+        if self.shares is None or not self.serves(hosts):
             return False
         if self.carriages >= min(self.threads, self.places + self.standing):
             return False
-        for host in hosts_of(carriage):
+        for host in hosts:
             share = self.shares.at(host)
             ahead = int(share.connections > 0 and not limited(host))
             if self.at_hosts[host] >= max(share.connections + ahead, share.far_connections):
@@ -126,7 +159,6 @@ class Members:
         self._excluded: set[str] = set()
         self._silent: set[str] = set()
         self._opening: dict[Member, asyncio.Task[None]] = {}
-        self._shared_by: set[str] = set()
 
     @property
     def fit(self) -> list[Member]:
@@ -239,7 +271,8 @@ class Members:
             member.rests = each.get("status") not in ("running", "init")
             if not (member.fit or member.reason or member.silent or member in self._opening):
                 came.append(member)
-        if came or self._shared_by != {each.address for each in self._sharing}:
+        self.share_anew()
+        if came or any(each.shares != each.told for each in self.fit):
             await self._admit(came)
         self._changed()
 
@@ -274,6 +307,14 @@ class Members:
         opening = (each for each in self._opening if not each.fit and not each.gone.done())
         return [*self.fit, *opening]
 
+    def share_anew(self) -> None:
+        """The limits are shared out anew after a change; workers hear of it a little later."""
+        shares = self._shares(self._sharing)
+        for member in self.fit:
+            member.shares = shares[member.address]
+            if member.shares != member.told:
+                self._look.set()
+
     async def _admit(self, came: list[Member]) -> None:
         """Share out the limits among those who are there and those who came. Who was there before has less
         before anybody else has more. Who takes long to begin joins later, and holds nobody up."""
@@ -281,14 +322,13 @@ class Members:
         shares = self._shares([*self._sharing, *came])
         await self._share(before, shares)
         for member in came:
-            member.shares = shares[member.address]
+            member.shares = member.told = shares[member.address]
             self._opening[member] = asyncio.create_task(self._open(member, member.shares))
         if opening := [self._opening[member] for member in came]:
             await asyncio.wait(opening, timeout=JOIN_SECONDS)
         sharing = self._sharing
         if {each.address for each in sharing} != shares.keys():
             await self._share(self.fit, self._shares(sharing))
-        self._shared_by = {each.address for each in self._sharing}
 
     async def _open(self, member: Member, shares: Shares) -> None:
         try:
@@ -298,13 +338,16 @@ class Members:
             self._look.set()
 
     def _shares(self, members: Iterable[Member]) -> dict[str, Shares]:
-        return share_out(self._settings, [each.address for each in members])
+        """Those that fail with a host come last: where it has few connections, others have them."""
+        ordered = sorted(members, key=lambda each: bool(each.away_from) or each.is_doubted())
+        return share_out(self._settings, [each.address for each in ordered])
 
     async def _share(self, members: list[Member], shares: dict[str, Shares]) -> None:
         changing = []
         for member in members:
-            if member.shares != shares[member.address]:
-                member.shares = shares[member.address]
+            member.shares = shares[member.address]
+            if member.told != member.shares:
+                member.told = member.shares
                 changing.append(self._try(member, self._remote.share(member.address, member.shares)))
         await asyncio.gather(*changing)
 

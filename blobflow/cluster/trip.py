@@ -6,19 +6,29 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from blobflow.cluster.dispatch import Others
 from blobflow.cluster.members import Member
 from blobflow.content import Site
 from blobflow.engine.transfer.carrying import Arrival, Carriage
-from blobflow.errors import BlobflowError, ConnectFailed, Denied, StorageError, Unauthorized
+from blobflow.errors import (
+    BlobflowError,
+    ConnectFailed,
+    ConnectionLost,
+    Denied,
+    StorageError,
+    TimedOut,
+    Unauthorized,
+)
 
 # Workers that may die with a carriage before it is taken for what kills them: as Dask's own allowed-failures.
 MAX_DEATHS = 3
 # How often a carriage comes back from workers that closed, or had forgotten the run, before that is an error.
 MAX_RETURNS = 100
-# Workers at which it is tried while it is not known that any can do it.
+# Workers at which it is tried while it is not known that any can do it, and all have failed with that host.
 MAX_UNPROVEN = 2
 # What may be wrong with a worker alone: its disk, its line or proxy or trust, its logins.
-_OF_A_WORKER = (StorageError, ConnectFailed, Unauthorized, Denied)
+_SLOW = (TimedOut, ConnectionLost)
+_OF_A_WORKER = (StorageError, ConnectFailed, Unauthorized, Denied, *_SLOW)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -68,7 +78,17 @@ class Trip:
             self.found[target] = Arrival(target, error, member.name)
         self._leave(())
 
-    def take(self, member: Member, arrivals: Sequence[Arrival], *, reached: set[str], others: bool) -> None:
+    def judge(self, member: Member, arrivals: Sequence[Arrival]) -> bool:
+        """Note with which hosts it goes well at a worker and with which not. Whether something failed that
+        may be for its own reason."""
+        failures = [each for arrival in arrivals if (each := self._of_worker(member, arrival)) is not None]
+        for arrival in arrivals:
+            if arrival.error is None:
+                member.trust((self.todo.source.registry, arrival.target.registry))
+        member.doubt(each.host for each in failures)
+        return bool(failures)
+
+    def take(self, member: Member, arrivals: Sequence[Arrival], *, reached: set[str], others: Others) -> None:
         """A worker said what became of it, or of a part. What may go well at `others` is left to do, and so
         is what the worker was not given: that is read where the blob is by now. `reached`: the hosts with
         which it went well anywhere."""
@@ -86,8 +106,7 @@ class Trip:
             failure = self._of_worker(member, arrival)
             if failure is not None:
                 self.failures.append(failure)
-                proven = failure.host in reached
-                if others and (proven or len(self.not_at) < MAX_UNPROVEN):
+                if self._may_go_well(arrival.error, others, proven=failure.host in reached):
                     again.append(arrival.target)
                     continue
             if arrival.error.side == "source" and self.todo.source != self._planned:
@@ -98,6 +117,14 @@ class Trip:
     def blamed(self) -> list[Failure]:
         """The failures that were a worker's own: it went well elsewhere."""
         return [each for each in self.failures if self.found[each.arrival.target].error is None]
+
+    def _may_go_well(self, error: BlobflowError, others: Others, *, proven: bool) -> bool:
+        """Whether it is tried at another worker. What took a worker all of its time-outs is so once, and only
+        if another one is known to reach that host."""
+        few = len(self.not_at) < MAX_UNPROVEN
+        if isinstance(error, _SLOW):
+            return others.any and proven and few
+        return others.fresh or (others.any and (proven or few))
 
     def _of_worker(self, member: Member, arrival: Arrival) -> Failure | None:
         error = arrival.error

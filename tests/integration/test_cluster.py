@@ -8,6 +8,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -20,7 +21,7 @@ from blobflow.cluster import connecting, coordinator, members, remote, standing,
 from blobflow.cluster.address import parse_scheduler
 from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import Versions
-from blobflow.cluster.worker_side import PLUGIN
+from blobflow.cluster.worker_side import PLUGIN, WorkerOptions
 from blobflow.content import Upload
 from blobflow.errors import ConnectFailed, EngineLost
 from blobflow.events import Event, StepStarted, Warned, WorkersChanged
@@ -377,17 +378,37 @@ async def test_a_worker_that_comes_late_is_waited_for(field: Field) -> None:
     assert not client.meter.waits.now()
 
 
-async def test_a_worker_that_can_not_reach_the_source_is_named_once_and_others_go_on(field: Field) -> None:
+def cut_off(field: Field, own: Settings) -> Settings:
+    """Settings by which nobody reaches the source."""
     nowhere = single_proxy("http://127.0.0.1:9", "proxy")
-    cut_off = {field.source.host: HostSettings(proxies=nowhere)}
-    await field.cluster.add("astray", settings=lambda own: msgspec.structs.replace(own, hosts=cut_off))
+    return msgspec.structs.replace(own, hosts={field.source.host: HostSettings(proxies=nowhere)})
+
+
+async def test_workers_that_can_not_reach_the_source_are_named_once_and_others_go_on(field: Field) -> None:
+    """They fail before any other one has brought something."""
+    astray = {"astray", "stray", "lost"}
+    for name in astray:
+        await field.cluster.add(name, settings=partial(cut_off, field))
     await field.cluster.add("fine")
+    field.source.faults.add(Fault("GET", "/blobs/", times=0, act=Crowded(100, turns=300)))
     report = await field.mirror(retry_times=0)
     assert report.ok
     assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    warned = [event.message for event in field.told(Warned)]
+    assert 0 < len(warned) <= len(astray)
+    assert all(field.source.host in each for each in warned)
+
+
+async def test_the_only_connection_goes_to_a_worker_that_can_use_it(field: Field) -> None:
+    added = [await field.cluster.add(name) for name in ("one", "two")]
+    first = min(added, key=lambda each: each.address)  # as the scheduler lists them
+    side = first.plugins[PLUGIN]
+    side._options = WorkerOptions(settings=cut_off(field, side._options.settings))
+    report = await field.mirror(retry_times=0, hosts={field.source.host: HostSettings(connections=1)})
+    assert report.ok
+    assert max(at_once(each for each in field.source.journal if each.blob)) == 1
     (warned,) = [event.message for event in field.told(Warned)]
-    assert "worker astray" in warned
-    assert field.source.host in warned
+    assert f"worker {first.name}" in warned
 
 
 async def test_a_poisoned_blob_fails_its_images_alone_and_the_error_names_the_worker(field: Field) -> None:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from blobflow.cluster import standing
-from blobflow.cluster.dispatch import AHEAD, Dispatch
+from blobflow.cluster import members, standing
+from blobflow.cluster.dispatch import AHEAD, Dispatch, Others
 from blobflow.cluster.members import Member
 from blobflow.cluster.shares import share_out
 from blobflow.cluster.standing import Load
@@ -98,6 +98,28 @@ async def test_what_failed_at_one_goes_to_another_and_in_the_end_to_anybody() ->
     assert await crew.give(carriage()) == ["a"]
     crew.members[0].away_from.add("from")
     assert len(await crew.give(carriage())) == 1
+
+
+async def test_where_something_failed_nothing_more_goes_while_there_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who fails at once is the one with the most room."""
+    crew = Crew("a b", Settings(hosts={"from": HostSettings(connections=4)}))
+    crew.members[0].doubt(["from"])
+    assert await crew.give(*(carriage() for _ in range(4))) == ["b", "b"]
+    assert crew.dispatch.others(carriage(), ("b",)) == Others(any=True)
+    crew.members[1].doubt(["from"])
+    assert await crew.give(carriage()) == ["a"], "all are alike"
+    monkeypatch.setattr(members, "DOUBT_SECONDS", 0)
+    crew.members[0].doubt(["from"])
+    assert crew.dispatch.others(carriage(), ()) == Others(any=True, fresh=True), "it is forgotten"
+
+
+async def test_nobody_waits_for_a_worker_that_has_no_connection() -> None:
+    crew = Crew("a b", Settings(concurrency=1))
+    crew.members[0].doubt(["from"])
+    assert crew.dispatch.others(carriage(), ("a",)) == Others()
+    assert await crew.give(carriage()) == ["a"]
 
 
 async def test_it_is_said_that_there_is_no_worker_as_long_as_there_is_none() -> None:

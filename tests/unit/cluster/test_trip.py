@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from blobflow.cluster.dispatch import Others
 from blobflow.cluster.members import Member
 from blobflow.cluster.trip import MAX_DEATHS, Trip
 from blobflow.content import Site
@@ -11,6 +12,8 @@ from blobflow.engine.transfer.carrying import Arrival, Carriage
 from blobflow.errors import (
     BlobflowError,
     ConnectFailed,
+    ConnectionLost,
+    Denied,
     DigestMismatch,
     NotFound,
     StorageFull,
@@ -38,7 +41,9 @@ def failed(error: BlobflowError, side: str = "source", target: Site = TARGET) ->
 
 async def test_what_arrived_is_over(members: list[Member]) -> None:
     way, reached = trip(TARGET, OTHER), set[str]()
-    way.take(members[0], [Arrival(TARGET, None), Arrival(OTHER, None)], reached=reached, others=True)
+    way.take(
+        members[0], [Arrival(TARGET, None), Arrival(OTHER, None)], reached=reached, others=Others(any=True)
+    )
     assert not way.todo.targets
     assert reached == {"from", "to", "too"}
     assert not way.blamed()
@@ -49,10 +54,10 @@ async def test_what_may_be_a_workers_own_reason_is_tried_at_another_which_shows_
     members: list[Member], error: BlobflowError
 ) -> None:
     way, reached = trip(), set[str]()
-    way.take(members[0], [failed(error)], reached=reached, others=True)
+    way.take(members[0], [failed(error)], reached=reached, others=Others(any=True))
     assert way.todo.targets == (TARGET,)
     assert way.not_at == {"tcp://one"}
-    way.take(members[1], [Arrival(TARGET, None, "two")], reached=reached, others=True)
+    way.take(members[1], [Arrival(TARGET, None, "two")], reached=reached, others=Others(any=True))
     (blamed,) = way.blamed()
     assert blamed.member is members[0]
     assert blamed.host == ("" if isinstance(error, StorageFull) else "from")
@@ -66,7 +71,7 @@ async def test_what_is_no_workers_reason_is_not_tried_again(
     members: list[Member], error: BlobflowError
 ) -> None:
     way = trip()
-    way.take(members[0], [failed(error)], reached=set(), others=True)
+    way.take(members[0], [failed(error)], reached=set(), others=Others(any=True))
     assert not way.todo.targets
     assert way.found[TARGET].error is error
 
@@ -74,7 +79,7 @@ async def test_what_is_no_workers_reason_is_not_tried_again(
 async def test_only_the_target_that_failed_is_tried_again(members: list[Member]) -> None:
     way = trip(TARGET, OTHER)
     refused = failed(ConnectFailed("refused"), "target", OTHER)
-    way.take(members[0], [Arrival(TARGET, None), refused], reached=set(), others=True)
+    way.take(members[0], [Arrival(TARGET, None), refused], reached=set(), others=Others(any=True))
     assert way.todo.targets == (OTHER,)
 
 
@@ -83,16 +88,53 @@ async def test_a_host_that_nobody_reaches_is_tried_twice_and_one_that_others_rea
 ) -> None:
     way, known = trip(), trip()
     for member in members[:2]:
-        way.take(member, [failed(ConnectFailed("refused"))], reached=set(), others=True)
-        known.take(member, [failed(ConnectFailed("refused"))], reached={"from"}, others=True)
+        way.take(member, [failed(ConnectFailed("refused"))], reached=set(), others=Others(any=True))
+        known.take(member, [failed(ConnectFailed("refused"))], reached={"from"}, others=Others(any=True))
     assert not way.todo.targets
     assert not way.blamed()
     assert known.todo.targets == (TARGET,)
 
 
+@pytest.mark.parametrize("error", [ConnectFailed("refused"), Denied("no"), StorageFull("full")])
+async def test_while_there_are_workers_with_which_nothing_failed_they_are_tried(
+    members: list[Member], error: BlobflowError
+) -> None:
+    """However many failed before: they may be those that came first, and the others take longer."""
+    way = trip()
+    for member in members:
+        way.take(member, [failed(error)], reached=set(), others=Others(any=True, fresh=True))
+        assert way.todo.targets
+    way.take(members[0], [failed(error)], reached=set(), others=Others(any=True))
+    assert not way.todo.targets
+
+
+@pytest.mark.parametrize("error", [TimedOut("silent"), ConnectionLost("cut")])
+async def test_what_took_all_time_outs_is_tried_once_more_where_others_reach_that_host(
+    members: list[Member], error: BlobflowError
+) -> None:
+    way, fresh = trip(), Others(any=True, fresh=True)
+    way.take(members[0], [failed(error)], reached={"from"}, others=fresh)
+    assert way.todo.targets
+    way.take(members[1], [failed(error)], reached={"from"}, others=fresh)
+    assert not way.todo.targets
+
+
+async def test_a_worker_is_doubted_until_it_goes_well_with_that_host(members: list[Member]) -> None:
+    way = trip()
+    assert way.judge(members[0], [failed(ConnectFailed("refused"))])
+    assert members[0].is_doubted(("from", "to")) and not members[0].is_doubted(("to",))
+    assert not way.judge(members[0], [Arrival(TARGET, None)])
+    assert not members[0].is_doubted()
+    assert not way.judge(members[1], [failed(NotFound("gone"))])
+    assert not members[1].is_doubted()
+    assert way.judge(members[2], [failed(StorageFull("full"))])
+    way.judge(members[2], [Arrival(TARGET, None)])
+    assert members[2].is_doubted(("elsewhere",)), "its disk, where a small blob still fits"
+
+
 async def test_what_no_other_worker_is_there_for_has_failed(members: list[Member]) -> None:
     way = trip()
-    way.take(members[0], [failed(ConnectFailed("refused"))], reached={"from"}, others=False)
+    way.take(members[0], [failed(ConnectFailed("refused"))], reached={"from"}, others=Others())
     assert not way.todo.targets
 
 
@@ -118,10 +160,10 @@ async def test_what_a_worker_was_not_given_is_read_where_the_blob_is_by_now_and_
     members: list[Member],
 ) -> None:
     way, reached = trip(TARGET, OTHER), set[str]()
-    way.take(members[0], [Arrival(TARGET, None)], reached=reached, others=True)
+    way.take(members[0], [Arrival(TARGET, None)], reached=reached, others=Others(any=True))
     assert (way.todo.source, way.todo.targets) == (TARGET, (OTHER,))
-    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=False)
+    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=Others())
     assert (way.todo.source, way.todo.targets) == (SOURCE, (OTHER,))
-    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=False)
+    way.take(members[0], [failed(NotFound("gone"), target=OTHER)], reached=reached, others=Others())
     assert not way.todo.targets
     assert way.found[OTHER].error is not None
