@@ -63,9 +63,23 @@ def _general(environ: Mapping[str, str], config: Path | None) -> Iterator[Effect
         variable = f"BLOBFLOW_{side.upper()}_CREDS"
         there = bool(environ.get(variable))
         yield _of(f"{side}-creds", _SECRET if there else "none", there, variable)
-    for name in ("engine", "engine-ca", "engine-cert", "engine-key"):
+    yield from _engine(environ, file)
+
+
+def _engine(environ: Mapping[str, str], file: Path | None) -> Iterator[EffectiveSetting]:
+    """Who carries blobs: a variable says it before the configuration file."""
+    said = {key: setting for host, key, setting in _configured(file) if host == "engine"}
+    for name, key in (
+        ("engine", "address"),
+        ("engine-ca", "ca"),
+        ("engine-cert", "cert"),
+        ("engine-key", "key"),
+    ):
         variable = f"BLOBFLOW_{name.upper().replace('-', '_')}"
-        yield _of(name, environ.get(variable) or "none", bool(environ.get(variable)), variable)
+        if (value := environ.get(variable)) or key not in said:
+            yield _of(name, value or "none", bool(value), variable)
+        else:
+            yield EffectiveSetting(name, said[key].value or "none", said[key].origin)
 
 
 def _of(name: str, value: str, given: bool, variable: str) -> EffectiveSetting:
@@ -128,16 +142,22 @@ def _runs(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
 
 
 def _hosts(environ: Mapping[str, str], config: Path | None) -> Iterator[EffectiveSetting]:
-    """What the configuration file says of each host, with the line that says it."""
-    file = config or config_file(environ)
+    """What the configuration file says of each host."""
+    for host, _, setting in _configured(config or config_file(environ)):
+        if host != "engine":
+            yield setting
+
+
+def _configured(file: Path | None) -> Iterator[tuple[str, str, EffectiveSetting]]:
+    """What the configuration file says, by table and key, with the line that says it."""
     if file is None:
         return
     from blobflow.config_file import read_values
 
     for each in read_values(file):
-        yield EffectiveSetting(
-            f"{each.host} {each.key}", _shown(each.key, each.value), f"{file} line {each.line}"
-        )
+        origin = f"{file} line {each.line}"
+        shown = EffectiveSetting(f"{each.host} {each.key}", _shown(each.key, each.value), origin)
+        yield each.host, each.key, shown
 
 
 def _shown(key: str, value: object) -> str:

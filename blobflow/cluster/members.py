@@ -15,12 +15,12 @@ from typing import Any
 
 from distributed import Client
 
+from blobflow.cluster.progress import shown_name
 from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
 from blobflow.cluster.shares import Shares, share_out
 from blobflow.engine.transfer.carrying import Carriage
 from blobflow.errors import EngineLost
 from blobflow.events import Observer, Warned, WorkersChanged
-from blobflow.printable import printable
 from blobflow.settings import Settings
 
 # Seconds after which the scheduler is asked who is there, if it has told of nobody who came or went.
@@ -289,7 +289,7 @@ class Members:
 
     def _come(self, address: str, described: dict[str, Any]) -> Member:
         self._came += 1
-        name = printable(str(described.get("name", address)), 80)
+        name = shown_name(described.get("name", address))
         places = (described.get("resources") or {}).get(PLACES)
         threads = max(1, int(described.get("nthreads", 1)))
         member = Member(address, name, threads, self._came, places and max(1, int(places)))

@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 
 from blobflow.content import Site
 from blobflow.events import Meter, Observer, RangeRead, Retrying, Traced, Waiting, Warned
+from blobflow.printable import printable
 from blobflow.waits import OpenWait, Wait, WaitKind
 
 TOPIC = "blobflow"
@@ -25,6 +26,8 @@ MAX_WAITS = 32
 MAX_MOVED = 256
 # Hosts of which one worker may have figures.
 MAX_HOSTS = 10_000
+# Characters of a worker's name that are shown.
+MAX_NAME = 80
 
 WorkerEvent = Retrying | Waiting | Warned | Traced | RangeRead
 
@@ -74,6 +77,11 @@ class News(msgspec.Struct, frozen=True, omit_defaults=True):
     events: tuple[WorkerEvent, ...] = ()
     waits: tuple[WorkerWait, ...] = ()
     leaving: bool = False
+
+
+def shown_name(name: object) -> str:
+    """What a worker is called in all that a run tells, by itself and by its coordinator."""
+    return printable(str(name), MAX_NAME)
 
 
 def figures_of(meter: Meter) -> dict[str, HostFigures]:

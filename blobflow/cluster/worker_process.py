@@ -72,6 +72,8 @@ class WorkerProcess:
         security = security_of(self._engine)
         side = WorkerSide(WorkerOptions(store=self._place.store))
         host, port = self._place.listen or (None, 0)
+        if host and ":" in host:
+            host = f"[{host}]"
         with scratch_folder() as folder, worker_configuration(), quiet_logs():
             await self._find_scheduler(security)
             worker: Any = _EndingWorker(

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from distributed import Worker, WorkerPlugin
 
-from blobflow.cluster.progress import TOPIC, News, pack_news
+from blobflow.cluster.progress import TOPIC, News, pack_news, shown_name
 from blobflow.cluster.run_on_worker import RunOnWorker, open_run
 from blobflow.cluster.shares import Shares
 from blobflow.cluster.terms import RunTerms
@@ -150,7 +150,7 @@ class WorkerSide(WorkerPlugin):
 
     @property
     def _name(self) -> str:
-        return str(self._worker.name)
+        return shown_name(self._worker.name)
 
     def _settings(self, terms: RunTerms) -> Settings:
         """This worker's own settings."""

@@ -152,6 +152,16 @@ async def test_each_blob_is_read_once_and_uploaded_once_by_some_worker(field: Fi
     assert sum(each.bytes for each in report.run.workers) == sum(map(len, SMALL.blobs.values()))
 
 
+async def test_a_worker_is_called_the_same_by_itself_and_by_the_run(field: Field) -> None:
+    """Whatever somebody called it."""
+    await field.cluster.add("w\x1b[31m" + 100 * "x")
+    report = await field.mirror()
+    told = {event.worker for event in field.told(StepStarted) if event.kind == "copy"}
+    assert told == {each.worker for each in report.run.workers} == {*field.told(WorkersChanged)[0].joined}
+    (name,) = told
+    assert len(name) == 80 and name.isprintable()
+
+
 async def test_two_targets_read_a_blob_once(field: Field, tmp_path: Path) -> None:
     async with registries(tmp_path, ("other",)) as (other,):
         field.targets.append(other)

@@ -63,6 +63,7 @@ def verb(file: Path, run: RunOptions, engine: EngineOptions, connection: Connect
 
     saved = load_plan(_read(file), str(file))
     plain = _policy(saved, run)
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     judged = partial(with_plan_signatures, run, connection.config, saved)
     if run.dry_run:
         policy = judged(plain)
@@ -71,8 +72,6 @@ def verb(file: Path, run: RunOptions, engine: EngineOptions, connection: Connect
         print_plan(planned, connection.output)
         check_plan(planned, connection.output)
         return
-
-    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
 
     async def work(client: Client, recorder: RunRecorder) -> Sequence[str]:
         await client.execute(saved, recorder.policy, on_start=recorder.take)

@@ -71,12 +71,12 @@ def verb(
     pairs = pairs_with_backup(choose_platforms(copy_pairs(source, goals), platforms), backup)
     if digestfile:
         check_writable(digestfile, "--digestfile")
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     if run.dry_run:
         planned = plan_pairs(pairs, connection, run)
         print_plan(planned, connection.output)
         check_single_plan(planned)
         return
-    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     outcome = run_mirror(pairs, connection, run, list_failures=len(pairs) > 1)
     outcome.check_image()
     if digestfile:

@@ -115,6 +115,7 @@ def verb(
     request, prune_limit = _read_request(selection, schedule, backup), _parse_limit(delete, max_delete)
     own = _entry_schedules(request, selection, delete=delete) if schedule.follows_spec else None
     parse_schedule(schedule, own)
+    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     if run.dry_run:
         if schedule.stays:
             raise UsageError("--dry-run shows one plan; leave --every and --cron out")
@@ -142,7 +143,6 @@ def verb(
         request = anew
 
     check_request(request, platforms)
-    run = msgspec.structs.replace(run, engine=engine.resolve(connection.config))
     run_scheduled(schedule, connection.output, once, reread, own)
 
 

@@ -37,8 +37,9 @@ class EngineOptions(msgspec.Struct, frozen=True):
             from blobflow.config_file import read_engine  # its TOML is paid for where there is some
 
             said = read_engine(file)
-            named, ca = named or said.address, ca or said.ca
-            cert, key = cert or said.cert, key or said.key
+            if not _is_plain(named):
+                ca, cert, key = ca or said.ca, cert or said.cert, key or said.key
+            named = named or said.address
         if named in (None, "", "none"):
             return None
         from blobflow.cluster.address import is_local, parse_engine
@@ -46,6 +47,11 @@ class EngineOptions(msgspec.Struct, frozen=True):
         if is_local(named):
             return parse_engine(named)
         return parse_engine(named, ca=ca, cert=cert, key=key)
+
+
+def _is_plain(named: str | None) -> bool:
+    """Whether a scheduler was named that speaks no TLS: the file's certificates are for another one, then."""
+    return named is not None and named.startswith(("dask://", "tcp://"))
 
 
 def certificate_options(what: str) -> tuple[Option, ...]:

@@ -10,6 +10,7 @@ import msgspec
 from blobflow.cli.options.engine import certificate_options
 from blobflow.cli.options.option_group import option_group
 from blobflow.cli.options.param_types import FOLDER, Seconds
+from blobflow.printable import printable
 
 # What a container platform usually gives between SIGTERM and SIGKILL is 30 seconds.
 _GRACE = 25.0
@@ -31,11 +32,23 @@ class WorkerVerbOptions(msgspec.Struct, frozen=True):
     engine_key: Path | None
 
 
+def _sendable(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """A name that can be sent: what the command line had was UTF-8."""
+    try:
+        (name or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{printable(name or '')} is not UTF-8") from None
+    return name
+
+
 worker_options = option_group(
     "options",
     WorkerVerbOptions,
     click.option(
-        "--name", metavar="NAME", help="What reports and messages call it. [default: machine and process]"
+        "--name",
+        metavar="NAME",
+        callback=_sendable,
+        help="What reports and messages call it. [default: machine and process]",
     ),
     click.option(
         "--store",

@@ -36,6 +36,27 @@ def blobflow(*words: str, **environ: str) -> Result:
     return CliRunner(env=environ).invoke(cli, words)
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "value", "origin"),
+    [
+        ('engine = "local:2"\n', {}, "local:2", "{file} line 1"),
+        ('[engine]\naddress = "local:2"\n', {"BLOBFLOW_ENGINE": ""}, "local:2", "{file} line 2"),
+        ('engine = "local:2"\n', {"BLOBFLOW_ENGINE": "none"}, "none", "BLOBFLOW_ENGINE"),
+        ('engine = ""\n', {}, "none", "{file} line 1"),
+        ("", {}, "none", "default"),
+    ],
+    ids=["file", "table", "variable", "empty", "nothing"],
+)
+def test_the_engine_is_shown_once(
+    text: str, environ: dict[str, str], value: str, origin: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    shown = [each for each in effective_settings(environ, file) if each.name.startswith("engine")]
+    assert [each.name for each in shown] == ["engine", "engine-ca", "engine-cert", "engine-key"]
+    assert (shown[0].value, shown[0].origin) == (value, origin.format(file=file))
+
+
 def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(f'{CONFIG}\n[signatures]\npolicy = "policy.json"\n')

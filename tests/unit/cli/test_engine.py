@@ -50,6 +50,22 @@ def test_an_option_goes_before_the_file_and_takes_its_certificates(config: Path)
     assert engine.ca == config.parent / "ca.pem"
 
 
+def test_a_scheduler_that_is_said_to_speak_plainly_gets_no_certificates_of_the_file(config: Path) -> None:
+    assert EngineOptions(engine="dask://elsewhere").resolve(config) == Engine("tcp://elsewhere:8786")
+    engine = EngineOptions(engine="elsewhere").resolve(config)
+    assert engine is not None and engine.address == "tls://elsewhere:8786"
+
+
+@pytest.mark.parametrize("verb", ["copy", "sync"])
+def test_a_dry_run_says_too_what_is_no_engine(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("b:1\n")
+    listed = ["--from", "a.example", "--to", "c.example", "--images", str(tmp_path / "images")]
+    words = {"copy": ["a.example/b:1", "c.example/b:1"], "sync": listed}
+    done = CliRunner().invoke(cli, [verb, *words[verb], "--dry-run", "--engine", "local:0"])
+    assert done.exit_code == 2
+    assert "local:1" in done.output
+
+
 def test_local_workers_have_no_use_for_the_files_certificates(config: Path) -> None:
     assert EngineOptions(engine="local:2").resolve(config) == Engine(local=2)
 
@@ -70,3 +86,9 @@ def test_a_worker_needs_a_scheduler_that_is_one() -> None:
     done = CliRunner().invoke(cli, ["worker", "local:4"])
     assert done.exit_code == 2
     assert "local:4 is no scheduler" in done.output
+
+
+def test_a_workers_name_is_text() -> None:
+    done = CliRunner().invoke(cli, ["worker", "there", "--name", "\udcff"])
+    assert done.exit_code == 2
+    assert "not UTF-8" in done.output and "Traceback" not in done.output
