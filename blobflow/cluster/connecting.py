@@ -17,7 +17,7 @@ from distributed.versions import VersionMismatchWarning
 from blobflow.cluster import tasks
 from blobflow.cluster.address import Engine
 from blobflow.cluster.scratch import scratch_folder
-from blobflow.cluster.security import security_of
+from blobflow.cluster.security import TIME_FLAWS, security_of, time_flaw
 from blobflow.cluster.terms import Versions, versions_here
 from blobflow.cluster.worker_side import WorkerOptions, WorkerSide
 from blobflow.errors import ConnectFailed, EngineLost, UntrustedPeer
@@ -127,17 +127,22 @@ async def _connect(engine: Engine, address: Any, security: Security) -> Client:
                 raise
         except (OSError, ImportError, TypeError, ValueError) as error:
             late = "timed out" in _chain(error).lower() or isinstance(error, TimeoutError)
-            raise unconnected(engine.address, error, CONNECT_SECONDS if late else 0) from None
+            raise unconnected(engine, error, CONNECT_SECONDS if late else 0) from None
         return client
 
 
-def unconnected(where: str, error: Exception, seconds: float) -> ConnectFailed:
-    """Why the scheduler `where` did not let us in in so many seconds, as one sentence; 0: at once."""
-    words = _chain(error)
+def unconnected(engine: Engine, error: Exception, seconds: float) -> ConnectFailed:
+    """Why the scheduler did not let us in in so many seconds, as one sentence; 0: at once."""
+    words, where = _chain(error), engine.address
     if "CERTIFICATE_VERIFY_FAILED" in words:
-        return UntrustedPeer(f"the scheduler at {where} shows a certificate that --engine-ca did not sign")
+        flaw = next((flaw for sign, flaw in TIME_FLAWS.items() if sign in words), "")
+        shown = f"that {flaw} by this machine's clock" if flaw else "that --engine-ca did not sign"
+        return UntrustedPeer(f"the scheduler at {where} shows a certificate {shown}")
+    refused = f"the scheduler at {where} does not accept the certificate of --engine-cert"
+    if ("SSL" in words or "ssl" in words) and (flaw := time_flaw(engine)):
+        return UntrustedPeer(f"{refused}, which {flaw} by this machine's clock")
     if "ALERT" in words or "certificate required" in words:
-        return UntrustedPeer(f"the scheduler at {where} does not accept the certificate of --engine-cert")
+        return UntrustedPeer(refused)
     if "SSL" in words or "ssl" in words:
         # By TLS 1.3 a certificate is refused after the handshake, and may look like a peer that hangs up.
         return UntrustedPeer(

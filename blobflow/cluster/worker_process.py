@@ -113,7 +113,7 @@ class WorkerProcess:
             try:
                 await self._greet(security)
             except (OSError, TimeoutError, TypeError, ValueError) as error:
-                failure = unconnected(self._engine.address, error, self._place.patience)
+                failure = unconnected(self._engine, error, self._place.patience)
                 if isinstance(failure, UntrustedPeer) or time.monotonic() >= until:
                     raise failure from None
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -60,6 +60,21 @@ class Authority:
         openssl("x509", "-req", "-in", request, *signed, "-out", files.cert)
         return files
 
+    def issue_between(self, name: str, begins: str, ends: str) -> KeyFiles:
+        """A certificate for 127.0.0.1 that is valid from one `YYYYMMDDhhmmssZ` to another."""
+        folder, files = self._folder, self.issue(name, "IP:127.0.0.1")
+        (folder / f"{name}.txt").touch()
+        (folder / f"{name}.cnf").write_text(
+            "[ca]\ndefault_ca = own\n[own]\n"
+            f"database = {folder}/{name}.txt\nnew_certs_dir = {folder}\nrand_serial = yes\n"
+            "default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n"
+        )
+        signed = ("-cert", self.pem, "-keyfile", self._key, "-extfile", folder / f"{name}.ext")
+        dates = ("-startdate", begins, "-enddate", ends)
+        own = ("-config", folder / f"{name}.cnf", "-in", folder / f"{name}.csr", "-out", files.cert)
+        openssl("ca", "-batch", "-notext", *own, *signed, *dates)
+        return files
+
 
 def self_signed(folder: Path, name: str) -> KeyFiles:
     """An RSA key with a certificate of its own: what signs tokens."""

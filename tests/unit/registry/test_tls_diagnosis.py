@@ -59,25 +59,8 @@ def trusting(host: str, authority: Authority | None = None) -> Settings:
     return Settings(https=frozenset({host}), ca=(authority.pem,) if authority else ())
 
 
-def issue_for(authority: Authority, name: str, begins: str, ends: str) -> KeyFiles:
-    """A certificate for 127.0.0.1 that is valid from one `YYYYMMDDhhmmssZ` to another."""
-    folder = authority.pem.parent
-    files, request = authority.issue(name, "IP:127.0.0.1"), folder / f"{name}.csr"
-    (folder / f"{name}.txt").touch()
-    (folder / f"{name}.cnf").write_text(
-        "[ca]\ndefault_ca = own\n[own]\n"
-        f"database = {folder}/{name}.txt\nnew_certs_dir = {folder}\nrand_serial = yes\ndefault_md = sha256\n"
-        "policy = any\n[any]\ncommonName = supplied\n"
-    )
-    signed = ("-cert", authority.pem, "-keyfile", folder / "ca.key", "-extfile", folder / f"{name}.ext")
-    dates = ("-startdate", begins, "-enddate", ends)
-    own = ("-config", folder / f"{name}.cnf", "-in", request, "-out", files.cert)
-    openssl("ca", "-batch", "-notext", *own, *signed, *dates)
-    return files
-
-
 async def test_an_expired_certificate_is_told_with_its_date(authority: Authority) -> None:
-    files = issue_for(authority, "expired", "20240101000000Z", "20240215123000Z")
+    files = authority.issue_between("expired", "20240101000000Z", "20240215123000Z")
     async with tls_server(files) as host:
         said = await refusal(host, trusting(host, authority))
     assert said.startswith(
@@ -86,7 +69,7 @@ async def test_an_expired_certificate_is_told_with_its_date(authority: Authority
 
 
 async def test_a_certificate_of_the_future_points_to_the_clock(authority: Authority) -> None:
-    files = issue_for(authority, "early", "20980102030400Z", "20990101000000Z")
+    files = authority.issue_between("early", "20980102030400Z", "20990101000000Z")
     async with tls_server(files) as host:
         said = await refusal(host, trusting(host, authority))
     assert "it is valid from 2098-01-02 03:04 UTC on; check this machine's clock" in said
