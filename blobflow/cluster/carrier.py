@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 from distributed import Client, KilledWorker, wait
 
-from blobflow.cluster import tasks
+from blobflow.cluster import standing, tasks
 from blobflow.cluster.dispatch import Dispatch
-from blobflow.cluster.members import Member, Members
+from blobflow.cluster.members import Member, Members, hosts_of
 from blobflow.cluster.parcels import Parcel, Parcels
 from blobflow.cluster.progress import MovedBytes
 from blobflow.cluster.remote import RemoteRun, WorkerSilent, WorkerUnfit
-from blobflow.cluster.standing import Load
+from blobflow.cluster.standing import Load, StandingLoads
 from blobflow.cluster.trip import Trip
 from blobflow.cluster.worker_side import ARRIVED, GIVEN_UP, NO_RUN
 from blobflow.content import Site
@@ -65,6 +65,7 @@ class DaskCarrier:
         self._parcels = Parcels(self._send)
         self._stopping: dict[str, _Stopping] = {}
         self._reached: set[str] = set()
+        self._standing = StandingLoads()
         self.on_news: Callable[[str], object] = lambda news: None
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -89,8 +90,12 @@ class DaskCarrier:
     def moved(self, worker: str, news: MovedBytes) -> None:
         """A worker is further with a carriage."""
         if (under_way := self._under_way.get(news.key)) is not None:
-            if under_way.bytes.get(news.target) != news.bytes:
-                under_way.bytes[news.target] = news.bytes
+            if under_way.load.bytes.get(news.target) != news.bytes:
+                under_way.load.bytes[news.target] = news.bytes
+                if news.bytes:
+                    self._standing.moved(under_way.load, (news.target,))
+                else:
+                    self._standing.begun(under_way.load)
                 self._dispatch.moved(news.target)
             under_way.tell(Moved(news.target, worker, news.bytes))
 
@@ -100,8 +105,20 @@ class DaskCarrier:
         if (under_way := self._under_way.get(key)) is not None:
             for arrival in unpack_arrivals(packed):
                 if arrival.error is None:
+                    self._standing.moved(under_way.load, (arrival.target,))
                     self._dispatch.arrived(under_way.load, arrival.target)
                     under_way.tell(arrival)
+
+    async def watch(self) -> None:
+        """Take back what stands still at a worker and nowhere else. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(standing.LOAD_STANDS_SECONDS / 10)
+            for each in list(self._under_way.values()):
+                load = each.load
+                if each.may_recall and self._standing.stands(load):
+                    each.may_recall = not self._dispatch.others(load.carriage, (load.member.address,)).any
+                    if not each.may_recall:
+                        each.recalled.set_result(None)
 
     @property
     def is_lost(self) -> bool:
@@ -124,7 +141,7 @@ class DaskCarrier:
             for target in load.carriage.targets:
                 tell(Moved(target, member.name))
             try:
-                arrivals = await self._bring(load, tell, alone=trip.returned)
+                arrivals = await self._bring(load, tell, trip)
             except _TaskFailed as failure:
                 trip.failed(own_copy(failure), member)
                 continue
@@ -134,6 +151,8 @@ class DaskCarrier:
                 if trip.judge(member, arrivals):
                     self._members.share_anew()
                 others = self._dispatch.others(trip.todo, {*trip.not_at, member.address})
+                if arrived := [each.target for each in arrivals if each.error is None]:
+                    self._standing.moved(load, arrived)
                 trip.take(member, arrivals, reached=self._reached, others=others)
         self._set_aside(trip)
         return [trip.found[target] for target in carriage.targets]
@@ -163,16 +182,18 @@ class DaskCarrier:
 
     # One carriage at one worker
 
-    async def _bring(self, load: Load, tell: Tell, *, alone: bool) -> Sequence[Arrival] | None:
-        """Let one worker bring it, `alone` or with others. None: it died, stands still, was closed, or gave
-        it back. Raises _TaskFailed for what went wrong beside the carriage."""
+    async def _bring(self, load: Load, tell: Tell, trip: Trip) -> Sequence[Arrival] | None:
+        """Let one worker bring it. None: it died, stands still, was closed, or gave it back. Raises
+        _TaskFailed for what went wrong beside the carriage."""
         self._number += 1
         key, member = f"{self._run}-{self._number}", load.member
-        self._under_way[key] = _Underway(load, tell)
-        parcel = self._parcels.put(member, key, load.carriage, alone=alone)
+        under_way = self._under_way[key] = _Underway(load, tell, not trip.recalled)
+        parcel = self._parcels.put(member, key, load.carriage, alone=trip.returned)
         try:
-            ends = (parcel.ended, member.gone, member.stands, self._lost)
+            ends = (parcel.ended, member.gone, member.stands, self._lost, under_way.recalled)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if under_way.recalled.done() and not parcel.ended.done():
+                await self._recall(trip, member, key, parcel)
             if member.stands.done() and not parcel.ended.done():
                 member.left_behind.add(key)
             return self._arrivals(member, parcel, key)
@@ -184,6 +205,15 @@ class DaskCarrier:
             parcel.release()
             del self._under_way[key]
             self._dispatch.ended(load)
+
+    async def _recall(self, trip: Trip, member: Member, key: str, parcel: Parcel) -> None:
+        """Take a carriage from a worker where it stands still."""
+        trip.recall(member)
+        member.doubt(hosts_of(trip.todo), standing.RECALL_SECONDS)
+        self._members.share_anew()
+        what = f"worker {member.name} gets no further with blob {trip.todo.blob.digest}"
+        self._observe(Warned(f"{what}, and others do with its hosts; it goes to another one"))
+        await asyncio.wait((asyncio.create_task(self._stop(member, key, parcel)),))
 
     def _arrivals(self, member: Member, parcel: Parcel, key: str) -> Sequence[Arrival] | None:
         """What a parcel's task said of a carriage, if it has ended."""
@@ -279,11 +309,14 @@ class DaskCarrier:
 
 
 class _Underway(msgspec.Struct, eq=False):
-    """A load at a worker, who is told of it, and how far it is at its targets."""
+    """A load at a worker, and who is told of it. `recalled` is done when it is to come back, if it may."""
 
     load: Load
     tell: Tell
-    bytes: dict[Site, int] = {}
+    may_recall: bool
+    recalled: asyncio.Future[None] = msgspec.field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class _Stopping(msgspec.Struct, eq=False):

@@ -115,6 +115,7 @@ class _Coordinator:
         self._tasks = [
             asyncio.create_task(self._members.follow()),
             asyncio.create_task(self._pulse.watch()),
+            asyncio.create_task(self.carrier.watch()),
             asyncio.create_task(self._watch()),
             asyncio.create_task(show_demand(self._client, self._run, lambda: self._dispatch.wanting)),
         ]

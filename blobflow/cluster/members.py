@@ -75,9 +75,11 @@ class Member:
         """It has said something."""
         self.heard = asyncio.get_running_loop().time()
 
-    def doubt(self, hosts: Iterable[str]) -> None:
-        """Something failed with these hosts, "" for its disk, for what may be its own reason."""
-        until = asyncio.get_running_loop().time() + DOUBT_SECONDS
+    def doubt(self, hosts: Iterable[str], seconds: float | None = None) -> None:
+        """Something failed with these hosts, "" for its disk, for what may be its own reason. For so many
+        seconds that counts."""
+        seconds = DOUBT_SECONDS if seconds is None else seconds
+        until = asyncio.get_running_loop().time() + seconds
         self._doubts |= dict.fromkeys(hosts, until)
 
     def trust(self, hosts: Iterable[str]) -> None:

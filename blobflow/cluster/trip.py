@@ -40,7 +40,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Trip:
-    """`found`: what is known of each target; `not_at`: the addresses where it need not be tried again."""
+    """`found`: what is known of each target; `not_at`: the addresses where it need not be tried again;
+    `recalled`: it was taken from a worker where it stood still."""
 
     def __init__(self, carriage: Carriage) -> None:
         self.todo = carriage
@@ -48,6 +49,7 @@ class Trip:
         self.found: dict[Site, Arrival] = {}
         self.not_at: set[str] = set()
         self.failures: list[Failure] = []
+        self.recalled = False
         self._deaths: list[str] = []
         self._returns = 0
 
@@ -55,6 +57,11 @@ class Trip:
     def returned(self) -> bool:
         """Whether it came back from a worker."""
         return self._returns > 0
+
+    def recall(self, member: Member) -> None:
+        """It stood still at a worker, and comes back from it."""
+        self.recalled = True
+        self.not_at.add(member.address)
 
     def came_back(self, member: Member, *, died: bool) -> None:
         """A worker brought nothing: it `died` or stands still, was closed, or gave the carriage

@@ -421,6 +421,27 @@ async def test_the_only_connection_goes_to_a_worker_that_can_use_it(field: Field
     assert f"worker {first.name}" in warned
 
 
+async def test_a_blob_that_stands_still_at_a_worker_and_nowhere_else_is_brought_by_another(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its upload session is given up there, and the way that it came by may stand as long as it likes."""
+    monkeypatch.setattr(standing, "LOAD_STANDS_SECONDS", 0.2)
+    monkeypatch.setattr(standing, "MOVES_SECONDS", 0)
+    reached, until = asyncio.Event(), asyncio.Event()
+    field.source.faults.add(Fault("GET", "/blobs/", act=Stall(after=0, until=until, reached=reached)))
+    for name in ("one", "two"):
+        await field.cluster.add(name)
+    report = await asyncio.wait_for(field.mirror(), HANGS_AFTER)
+    assert report.ok and reached.is_set()
+    digest = first_read(field.source)
+    assert reads(field.source) - Counter(SMALL.blobs.keys()) == {digest: 1}
+    assert uploads(field.targets[0]) == dict.fromkeys(SMALL.blobs, 1)
+    assert sessions_left(field.targets[0]) == 0
+    (warned,) = [event.message for event in field.told(Warned)]
+    assert digest in warned and f"worker {worker_of(field, digest)} " not in warned
+    until.set()
+
+
 async def test_a_poisoned_blob_fails_its_images_alone_and_the_error_names_the_worker(field: Field) -> None:
     await field.cluster.add("one")
     name = next(iter(SMALL.images))
