@@ -196,7 +196,7 @@ class DaskCarrier:
                 await self._recall(trip, member, key, parcel)
             if member.stands.done() and not parcel.ended.done():
                 member.left_behind.add(key)
-            return self._arrivals(member, parcel, key)
+            return self._arrivals(member, parcel, key, recalled=under_way.recalled.done())
         except asyncio.CancelledError:
             await self._stop(member, key, parcel)
             raise
@@ -215,7 +215,9 @@ class DaskCarrier:
         self._observe(Warned(f"{what}, and others do with its hosts; it goes to another one"))
         await asyncio.wait((asyncio.create_task(self._stop(member, key, parcel)),))
 
-    def _arrivals(self, member: Member, parcel: Parcel, key: str) -> Sequence[Arrival] | None:
+    def _arrivals(
+        self, member: Member, parcel: Parcel, key: str, *, recalled: bool
+    ) -> Sequence[Arrival] | None:
         """What a parcel's task said of a carriage, if it has ended."""
         said = parcel.ended.result() if parcel.ended.done() else None
         if said is None:
@@ -223,7 +225,7 @@ class DaskCarrier:
                 raise EngineLost(self._lost.result())
             return None
         word, packed = said[key]
-        if word == GIVEN_UP:
+        if word == GIVEN_UP and not recalled:
             member.leaves = True  # nobody asked for that: it stops
         return unpack_arrivals(packed) if word == ARRIVED else None
 
