@@ -110,15 +110,22 @@ class DaskCarrier:
                     under_way.tell(arrival)
 
     async def watch(self) -> None:
-        """Take back what stands still at a worker and nowhere else. Runs until it is cancelled."""
+        """Take back what stands still at a worker and nowhere else, and what waits behind it. Runs until it is
+        cancelled."""
         while True:
             await asyncio.sleep(standing.LOAD_STANDS_SECONDS / 10)
             for each in list(self._under_way.values()):
-                load = each.load
-                if each.may_recall and self._standing.stands(load):
-                    each.may_recall = not self._dispatch.others(load.carriage, (load.member.address,)).any
-                    if not each.may_recall:
-                        each.recalled.set_result(None)
+                if self._may_recall(each):
+                    each.recall()
+                    for other in self._under_way.values():
+                        if other.load.member is each.load.member and not other.load.bytes:
+                            other.recall()
+
+    def _may_recall(self, under_way: _Underway) -> bool:
+        load = under_way.load
+        if not under_way.may_recall or under_way.recalled.done() or not self._standing.stands(load):
+            return False
+        return self._dispatch.others(load.carriage, (load.member.address,)).any
 
     @property
     def is_lost(self) -> bool:
@@ -193,7 +200,7 @@ class DaskCarrier:
             ends = (parcel.ended, member.gone, member.stands, self._lost, under_way.recalled)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if under_way.recalled.done() and not parcel.ended.done():
-                await self._recall(trip, member, key, parcel)
+                await self._recall(trip, load, key, parcel)
             if member.stands.done() and not parcel.ended.done():
                 member.left_behind.add(key)
             return self._arrivals(member, parcel, key, recalled=under_way.recalled.done())
@@ -206,13 +213,15 @@ class DaskCarrier:
             del self._under_way[key]
             self._dispatch.ended(load)
 
-    async def _recall(self, trip: Trip, member: Member, key: str, parcel: Parcel) -> None:
-        """Take a carriage from a worker where it stands still."""
+    async def _recall(self, trip: Trip, load: Load, key: str, parcel: Parcel) -> None:
+        """Take a carriage from a worker where it stands still, or waits."""
+        member = load.member
         trip.recall(member)
         member.doubt(hosts_of(trip.todo), standing.RECALL_SECONDS)
         self._members.share_anew()
-        what = f"worker {member.name} gets no further with blob {trip.todo.blob.digest}"
-        self._observe(Warned(f"{what}, and others do with its hosts; it goes to another one"))
+        if load.bytes:
+            what = f"worker {member.name} gets no further with blob {trip.todo.blob.digest}"
+            self._observe(Warned(f"{what}, and others do with its hosts; it goes to another one"))
         await asyncio.wait((asyncio.create_task(self._stop(member, key, parcel)),))
 
     def _arrivals(
@@ -319,6 +328,11 @@ class _Underway(msgspec.Struct, eq=False):
     recalled: asyncio.Future[None] = msgspec.field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def recall(self) -> None:
+        """Have it come back, once."""
+        if self.may_recall and not self.recalled.done():
+            self.recalled.set_result(None)
 
 
 class _Stopping(msgspec.Struct, eq=False):
