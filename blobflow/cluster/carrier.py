@@ -110,8 +110,8 @@ class DaskCarrier:
                     under_way.tell(arrival)
 
     async def watch(self) -> None:
-        """Take back what stands still at a worker and nowhere else, and what waits behind it. Runs until it is
-        cancelled."""
+        """Take back what stands still at a worker and nowhere else, and what waits behind it. Runs until it
+        is cancelled."""
         while True:
             await asyncio.sleep(standing.LOAD_STANDS_SECONDS / 10)
             for each in list(self._under_way.values()):
