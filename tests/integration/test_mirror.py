@@ -256,7 +256,7 @@ async def test_a_store_that_can_not_write_fails_images_with_a_sentence(bench: Mi
     full = StorageError("can't write to the store: no space left on device")
 
     @asynccontextmanager
-    async def share(blob: Descriptor, reader: BlobReader, *, keep: bool = False) -> AsyncIterator[BlobReader]:
+    async def share(blob: Descriptor, reader: BlobReader, **options: Any) -> AsyncIterator[BlobReader]:
         raise full
         yield reader
 
