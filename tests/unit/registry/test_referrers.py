@@ -223,10 +223,13 @@ async def test_a_list_without_a_tag_that_is_there_says_nothing_of_others(
     assert sum("/manifests/sha256-" in each for each in server.asked()) == 2 * asked
 
 
-async def test_a_repository_without_tags_has_none_and_without_a_list_maybe_some() -> None:
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "NOT_FOUND"])
+async def test_a_repository_that_is_not_there_has_no_tags_and_without_a_list_it_maybe_has(code: str) -> None:
+    """Harbor says NOT_FOUND of whatever it does not have."""
     tags = {SIG: lambda: manifest(RAW, IMAGE.media_type)}
-    async with scripted_server(Repository(None, tags, lambda _: absent("NAME_UNKNOWN"))) as server:
+    async with scripted_server(Repository(None, tags, lambda _: absent(code))) as server:
         assert await find(server) == []
+        assert not any("/manifests/" in each for each in server.asked())
     async with scripted_server(Repository(None, tags, lambda _: web.Response(status=404))) as server:
         assert [each.tag for each in await find(server)] == [SIG]
 

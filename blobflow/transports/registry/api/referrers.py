@@ -61,6 +61,8 @@ SETTLE_SECONDS = 0.25
 
 # With these codes a 404 is about the name that was asked for, not about the endpoint.
 _ABOUT_THE_NAME = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
+# And with these one of a list of tags is about the repository; the last is Harbor's.
+_NO_REPOSITORY = _ABOUT_THE_NAME | {"NOT_FOUND"}
 
 _Named = TypeVar("_Named", Descriptor, Manifest)
 
@@ -213,7 +215,7 @@ class RepositoryReferrers:
         try:
             tags = frozenset(await list_tags(self._client, self._site, self._scopes, pages=TAG_PAGES))
         except NotFound as error:
-            tags = frozenset() if error.code in _ABOUT_THE_NAME else None
+            tags = frozenset() if error.code in _NO_REPOSITORY else None
         except RegistryError as error:
             if error.retryable:
                 raise
