@@ -41,6 +41,7 @@ from tools.registry.faulty import (
     RedirectTo,
     Reset,
     SetHeader,
+    Slow,
     Stall,
     Status,
     Truncate,
@@ -162,6 +163,16 @@ async def test_the_first_stream_is_not_left_for_ranges_that_bring_next_to_nothin
         assert ranges.blobs == 0 and ranges.fallbacks.total() == 1
         assert len(far.gets) <= 2 * MORE
         assert far.meter.bytes_read <= len(CONTENT) + 10 * len(far.gets)
+
+
+@lapsing
+async def test_the_first_stream_is_left_for_a_range_that_has_only_begun(tmp_path: Path) -> None:
+    """A far connection is slow at first: if much of a range had to come, the first stream would pass it."""
+    slow = Fault("GET", "/blobs/", nth=2, times=0, act=Slow(RATE / 32, each=True))
+    async with far_source(tmp_path, [slow], content=CONTENT[: 10 * RANGE]) as far:
+        assert await far.read() == far.content
+        ranges = far.meter.hosts[far.registry.host].ranges
+        assert (ranges.blobs, ranges.bytes) == (1, len(far.content) - far.ranges[0][0])
 
 
 # Answers in chunks, which say by their Content-Range alone how long they are

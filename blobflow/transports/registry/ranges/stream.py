@@ -44,8 +44,9 @@ MIB = 1024 * 1024
 LEAST_RANGE = MIB
 MOST_RANGE = 8 * MIB
 RANGE_SECONDS = 0.5
-# The head is left once this part of the shortest range has come: it may be the only way to the blob.
-PROOF = 4
+# The head is left once this part of the shortest range has come: it may be the only way to the blob. No more
+# than a new connection brings in its first few round trips: over a far line the head is at the border by then.
+PROOF = 32
 # The first range is one of them ahead of the head; so many times as far, where it is answered too late.
 MOST_LEAD = 16
 # Where it is known how long answers take, what the head brings in so many of them is enough: a connection,
