@@ -161,7 +161,8 @@ class DaskCarrier:
                 if arrived := [each.target for each in arrivals if each.error is None]:
                     self._standing.moved(load, arrived)
                 trip.take(member, arrivals, reached=self._reached, others=others)
-        self._set_aside(trip)
+        for sentence in trip.set_aside():
+            self._observe(Warned(sentence))
         return [trip.found[target] for target in carriage.targets]
 
     async def _load_for(self, trip: Trip) -> Load:
@@ -177,15 +178,6 @@ class DaskCarrier:
             waiting.cancel()
             raise EngineLost(self._lost.result())
         return waiting.result()
-
-    def _set_aside(self, trip: Trip) -> None:
-        """Remember with whom a worker can't do what others can."""
-        for failure in trip.blamed():
-            member, error = failure.member, failure.arrival.error
-            if failure.host not in member.away_from:
-                member.away_from.add(failure.host)
-                what = f"what is for {failure.host}" if failure.host else "what it had"
-                self._observe(Warned(f"{error}; {what} goes to other workers from now on"))
 
     # One carriage at one worker
 

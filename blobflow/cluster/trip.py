@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from blobflow.cluster import standing
 from blobflow.cluster.dispatch import Others
 from blobflow.cluster.members import Member
 from blobflow.content import Site
@@ -120,6 +121,24 @@ class Trip:
                 again.append(arrival.target)  # the source itself was not asked for it
         self.todo = msgspec.structs.replace(self.todo, source=nearest)
         self._leave(again)
+
+    def set_aside(self) -> list[str]:
+        """Note with whom workers can't do what others could. Returns what is to be told of that.
+
+        What took a worker all of its time-outs may have been an outage that was over at the next one: it is
+        doubted for a while, as one at which a carriage stood still.
+        """
+        told = []
+        for failure in self.blamed():
+            member, host, error = failure.member, failure.host, failure.arrival.error
+            if isinstance(error, _SLOW):
+                member.doubt((host,), standing.RECALL_SECONDS)
+                told.append(f"{error}; it went well at another worker")
+            elif host not in member.away_from:
+                member.away_from.add(host)
+                what = f"what is for {host}" if host else "what it had"
+                told.append(f"{error}; {what} goes to other workers from now on")
+        return told
 
     def blamed(self) -> list[Failure]:
         """The failures that were a worker's own: it went well elsewhere."""

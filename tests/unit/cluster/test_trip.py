@@ -119,6 +119,21 @@ async def test_what_took_all_time_outs_is_tried_once_more_where_others_reach_tha
     assert not way.todo.targets
 
 
+@pytest.mark.parametrize(("error", "lasts"), [(ConnectFailed("refused"), True), (TimedOut("silent"), False)])
+async def test_who_failed_where_another_did_not_is_set_aside_and_after_an_outage_for_a_while(
+    members: list[Member], error: BlobflowError, lasts: bool
+) -> None:
+    way = trip()
+    way.take(members[0], [failed(error)], reached={"from"}, others=Others(any=True, fresh=True))
+    way.take(members[1], [Arrival(TARGET, None, "two")], reached={"from"}, others=Others(any=True))
+    [told] = way.set_aside()
+    assert told.startswith(f"{error}; ") and ("from now on" in told) == lasts
+    assert members[0].is_away(("from",)) == lasts
+    assert members[0].is_doubted(("from",)) != lasts
+    members[0].trust(("from",))
+    assert not members[0].is_doubted(("from",))
+
+
 async def test_a_worker_is_doubted_until_it_goes_well_with_that_host(members: list[Member]) -> None:
     way = trip()
     assert way.judge(members[0], [failed(ConnectFailed("refused"))])

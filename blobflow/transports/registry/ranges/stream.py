@@ -45,7 +45,7 @@ LEAST_RANGE = MIB
 MOST_RANGE = 8 * MIB
 RANGE_SECONDS = 0.5
 # The head is left once this part of the shortest range has come: it may be the only way to the blob. No more
-# than a new connection brings in its first few round trips: over a far line the head is at the border by then.
+# than comes in a connection's first few round trips: over a far line the head is at the border by then.
 PROOF = 32
 # The first range is one of them ahead of the head; so many times as far, where it is answered too late.
 MOST_LEAD = 16
