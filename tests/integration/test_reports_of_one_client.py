@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from blobflow.client import Client
@@ -34,3 +35,16 @@ async def test_each_report_counts_its_own_run(tmp_path: Path) -> None:
     assert meter.bytes_written == sum(report.totals.bytes_written for report in whole), (
         "the client's is of all"
     )
+
+
+async def test_runs_of_one_client_at_the_same_time_are_in_nobodys_way(tmp_path: Path) -> None:
+    async with registries(tmp_path, ["source", "first", "second"]) as [source, first, second]:
+        images = sample_set(3, images=2)
+        fill(source.store, images)
+        async with Client() as client:
+            pairs = [
+                Pair(parse_reference(f"{source.host}/{name}"), parse_reference(f"{target.host}/{name}"))
+                for name, target in zip(images.images, (first, second), strict=True)
+            ]
+            reports = await asyncio.gather(*(client.mirror([pair]) for pair in pairs))
+    assert [[each.status for each in report.images] for report in reports] == [["done"], ["done"]]

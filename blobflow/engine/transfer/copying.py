@@ -65,7 +65,7 @@ class BlobCopier:
             active[number] = sent.at = offset
 
         def count(size: int) -> None:
-            active[number] += size
+            active[number] = active.get(number, 0) + size  # another run of the client ended its own
             meter.bytes_resent += sent.count(size)
 
         staged, finished = self._staging.on(step.blob.digest), permits.bytes_sent

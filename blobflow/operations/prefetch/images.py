@@ -165,7 +165,7 @@ class Attempts:
         what = f"blob {blob.digest} of {where}"
 
         def count(size: int) -> None:
-            self._active[step] += size
+            self._active[step] = self._active.get(step, 0) + size
 
         async def attempt() -> None:
             self._active[step] = 0
