@@ -14,12 +14,15 @@ from blobflow.client import Client
 from blobflow.config_file import parse_config
 from blobflow.errors import ConnectionLost, Denied, RegistryError
 from blobflow.events import Event, Observer, Warned, ignore
+from blobflow.oci import parse_digest
+from blobflow.oci.sample_images import sample_set
 from blobflow.settings import Settings
 from blobflow.transports.registry.auth.credentials import Credentials
 from blobflow.transports.registry.http.host_settings import HostAccess
 from blobflow.transports.registry.probe import probe_client
 from blobflow.transports.registry.probe.questions import ProbeResult, probe_host
 from tests.fakes.registry import scripted_server as served
+from tests.scenarios.registries import fill
 from tools.registry.faulty import (
     Fault,
     Ignore,
@@ -187,6 +190,19 @@ async def test_a_probe_leaves_nothing_where_it_may_delete(tmp_path: Path) -> Non
         assert found.left == ()
         assert registry.store.repositories.names() == []
         assert {each.path.split("/")[3] for each in registry.journal} == {"here", "here-mounts"}
+
+
+async def test_a_probe_moves_and_removes_no_tag_that_was_there(tmp_path: Path) -> None:
+    async with journalling(tmp_path) as registry:
+        images = sample_set(3, images=1)
+        fill(registry.store, images)
+        [(name, index)] = images.images.items()
+        repository, repositories = name.partition(":")[0], registry.store.repositories
+        tags = ("probe", "probe-a", "probe-b")
+        for tag in tags:
+            repositories.set_tag(repository, tag, parse_digest(index.digest))
+        await probe(registry.host, repository, largest=32 * KIB)
+        assert {repositories.resolve(repository, tag) for tag in tags} == {parse_digest(index.digest)}
 
 
 async def test_what_a_registry_would_not_delete_is_told(tmp_path: Path) -> None:

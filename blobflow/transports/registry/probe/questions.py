@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 
@@ -107,6 +108,7 @@ class Probe:
         self._here = here
         self._beside = beside
         self._sizes = sizes
+        self._tag = f"probe-{secrets.token_hex(8)}"  # the repository may have a tag of any guessable name
 
     async def profile(self) -> tuple[Profile, frozenset[str]]:
         """The profile that pushes and reads use, and the fields that could not be tested."""
@@ -233,7 +235,8 @@ class Probe:
         return await self._here.put(_image_of(blob), media.OCI_MANIFEST, tag)
 
     async def _takes_tags_with_digest(self, blob: Descriptor) -> bool:
-        return await self._here.confirms_tags(_image_of(blob), media.OCI_MANIFEST, ("probe-a", "probe-b"))
+        tags = (f"{self._tag}-a", f"{self._tag}-b")
+        return await self._here.confirms_tags(_image_of(blob), media.OCI_MANIFEST, tags)
 
     async def _tells_referrers(self, image: Descriptor) -> bool:
         response = await self._here.send("GET", f"/referrers/{image.digest}")
@@ -243,9 +246,9 @@ class Probe:
         )
 
     async def _deletes_by_tag(self, blob: Descriptor) -> bool:
-        if await self._put_image(blob, "probe") is None:
+        if await self._put_image(blob, self._tag) is None:
             return False
-        return await self._here.send("DELETE", "/manifests/probe", ok=(200, 202, 204)) is not None
+        return await self._here.send("DELETE", f"/manifests/{self._tag}", ok=(200, 202, 204)) is not None
 
 
 def _image_of(config: Descriptor) -> dict[str, object]:
