@@ -129,6 +129,17 @@ async def test_a_push_to_what_redirects_pages_names_the_place_to_push_to(status:
         assert len(server.seen) == 1
 
 
+async def test_a_page_to_log_in_at_is_not_named_as_a_place_to_push_to() -> None:
+    async def front(request: web.BaseRequest) -> web.StreamResponse:
+        await body_of(request)
+        return web.Response(status=302, headers={"Location": f"https://sso.example/login?to={request.path}"})
+
+    async with scripted_server(front, reads=False) as server, world() as w:
+        with pytest.raises(ProtocolViolation) as caught:
+            await w.sink(server.host).push(blob_of(CONTENT), Bytes(CONTENT))
+        assert "sso.example" not in str(caught.value)
+
+
 async def test_where_a_push_was_sent_is_not_deleted_as_if_it_were_a_session() -> None:
     """A redirect to a blob's own address, at which the push then fails."""
     held = f"/v2/app/blobs/{digest_of(b'held')}"

@@ -237,7 +237,7 @@ class Dispatcher:
 
     def _for_pages(self, request: Request, url: URL, status: int, there: URL) -> ProtocolViolation:
         """The error of a redirect that is followed by GET alone, whatever was asked."""
-        if there.origin() == url.origin():
+        if there.origin() == url.origin() or there.raw_path != url.raw_path:  # as to a page to log in at
             return self.nowhere(request, url)
         return RequestRedirected(
             f"{self._host} redirects {request.description} to {there.origin()} with {status}, which only"
