@@ -78,6 +78,8 @@ class Handshake(asyncio.Protocol):
     async def _shaken(self) -> asyncio.Transport | None:
         loop, transport = asyncio.get_running_loop(), self._transport
         assert transport is not None
+        if transport.is_closing():  # the client is gone: uvloop would not hear of it before the time is over
+            return None
         starting = loop.create_task(
             loop.start_tls(
                 transport,
@@ -91,7 +93,10 @@ class Handshake(asyncio.Protocol):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         early, self._came = b"".join(self._came), []
-        if early and not (starting.done() or transport.is_closing()):
+        if transport.is_closing() and not starting.done():  # likewise
+            starting.cancel()
+            return None
+        if early and not starting.done():
             _feed(cast(asyncio.BufferedProtocol, transport.get_protocol()), early)
         return await starting
 

@@ -53,6 +53,12 @@ def trusting(version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
+async def one_request(server: Server) -> None:
+    connector = TCPConnector(ssl=trusting(ssl.TLSVersion.TLSv1_3))
+    async with ClientSession(server.url, connector=connector) as client:
+        assert (await client.get("/v2/")).status == 200
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_what_comes_with_the_end_of_the_handshake_is_a_request(
     run: Callable[..., None], version: ssl.TLSVersion
@@ -83,9 +89,7 @@ def test_handshakes_that_never_end_make_room_for_others(run: Callable[..., None]
             writer.write(b"\x16\x03\x01"[: number % 4])
             silent.append(writer)
             if not number % 4:
-                connector = TCPConnector(ssl=trusting(ssl.TLSVersion.TLSv1_3))
-                async with ClientSession(server.url, connector=connector) as client:
-                    assert (await client.get("/v2/")).status == 200
+                await one_request(server)
         assert [str(event).count("connections are open") for event in told] == [1]
         for writer in silent:
             writer.transport.abort()
@@ -110,12 +114,31 @@ def test_what_is_no_handshake_is_cut_off_and_no_failure(
                 with socket.create_connection(("127.0.0.1", server.port)) as gone:
                     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     gone.sendall(junk)
-        connector = TCPConnector(ssl=trusting(ssl.TLSVersion.TLSv1_3))
-        async with ClientSession(server.url, connector=connector) as client:
-            assert (await client.get("/v2/")).status == 200
+        await one_request(server)
         _, waiting = await asyncio.open_connection("127.0.0.1", server.port)
         await server.stop()
         waiting.transport.abort()
 
     run(work)
     assert not caplog.records
+
+
+def test_clients_that_are_gone_before_tls_begins_leave_no_handshake(run: Callable[..., None]) -> None:
+    """As those that only look whether a port is open; some go in each turn that it takes to begin."""
+
+    async def work(server: Server, store: Store, told: list[Event]) -> None:
+        handshakes = server._handshakes
+        assert handshakes is not None
+        for turns in range(8):
+            for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):
+                with socket.create_connection(("127.0.0.1", server.port)) as gone:
+                    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+        async with asyncio.timeout(10):  # far less than a handshake may take
+            await one_request(server)
+            while len(handshakes):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert not told
+
+    run(work)
