@@ -387,7 +387,7 @@ class PullThroughCache:
         self, upstream: Site, blob: Descriptor, *, anywhere: bool = True
     ) -> AbstractAsyncContextManager[BlobReader]:
         """A reader of the blob while it comes in: see `IncomingBlobs.follow`."""
-        return self._incoming.follow(upstream, blob, anywhere=anywhere)
+        return self._incoming.follow(upstream, blob, self._is_at_upstream, anywhere=anywhere)
 
     def count_hit(self, upstream: Site) -> None:
         """Count a blob that was here."""

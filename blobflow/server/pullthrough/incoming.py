@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Self
 
@@ -21,6 +21,9 @@ RETRY_PAUSE = 0.5
 # A read that brings fewer bytes than this in so many seconds has failed: it keeps others waiting.
 SLOW_BYTES = 64 * 1024
 SLOW_SECONDS = 60.0
+
+# Whether an upstream says that its repository has a blob.
+HasBlob = Callable[[Site, Descriptor], Awaitable[bool]]
 
 
 class IncomingBlobs:
@@ -58,24 +61,37 @@ class IncomingBlobs:
 
     @asynccontextmanager
     async def follow(
-        self, upstream: Site, blob: Descriptor, *, anywhere: bool = True
+        self, upstream: Site, blob: Descriptor, has: HasBlob | None = None, *, anywhere: bool = True
     ) -> AsyncIterator[BlobReader]:
         """A reader of the blob while it comes in; see `blobflow.content.Cache.share`. Reading it raises
         ApiError for what the upstream did, IntegrityError and StorageError.
 
         What one registry sends is followed by nobody who wants the blob from another. `anywhere`: a read of
-        it from another repository of the same registry will do.
+        it from another repository of the same registry will do, and so will what is here of it; otherwise
+        that is given out only if the upstream `has` the blob.
         """
         cache = self._caches.setdefault(upstream.registry, StoreCache(self._store))
 
+        reader = _Upstream(self, upstream, blob, asks=not anywhere)
+
         def joins(other: BlobReader) -> bool:
-            return anywhere or (isinstance(other, _Upstream) and other.site == upstream)
+            if anywhere:
+                return True
+            if not isinstance(other, _Upstream) or other.site != upstream or other.has_resumed_unasked:
+                return False
+            other.asks = True  # before it goes on with anything
+            return True
+
+        async def resumes() -> bool:
+            if reader.asks:
+                return has is not None and await has(upstream, blob)
+            reader.has_resumed_unasked = True
+            return True
 
         left = asyncio.get_running_loop().create_future()
         self._followers.add(left)
         try:
-            reader = _Upstream(self, upstream, blob)
-            async with cache.share(blob, reader, keep=True, joins=joins) as shared:
+            async with cache.share(blob, reader, keep=True, joins=joins, resumes=resumes) as shared:
                 yield shared
         finally:
             self._followers.discard(left)
@@ -106,12 +122,15 @@ class IncomingBlobs:
 
 
 class _Upstream:
-    """A `BlobReader` of what an upstream has."""
+    """A `BlobReader` of what an upstream has. `asks`: what is here of the blob is not given out before the
+    upstream says that it has the blob. `has_resumed_unasked`: it is, without that."""
 
-    def __init__(self, incoming: IncomingBlobs, upstream: Site, blob: Descriptor) -> None:
+    def __init__(self, incoming: IncomingBlobs, upstream: Site, blob: Descriptor, *, asks: bool) -> None:
         self._incoming = incoming
         self.site = upstream
         self._blob = blob
+        self.asks = asks
+        self.has_resumed_unasked = False
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[BlobStream]:

@@ -7,7 +7,7 @@ keep what it reads then fails (`StrictCache`); any other passes the store by (`B
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -49,24 +49,29 @@ class StoreCache:
         *,
         keep: bool = False,
         joins: Callable[[BlobReader], bool] = lambda other: True,
+        resumes: Callable[[], Awaitable[bool]] | None = None,
     ) -> AsyncIterator[BlobReader]:
         """Read the blob once for everyone who shares it; see `blobflow.content.Cache`.
 
         The first caller's `reader` is read; a caller shares it if it expects the same size, and its `joins`
-        returns True for that reader. A failed share is not retried: the next caller starts a new
-        writer, which goes on where the failed one stopped. `keep` by any caller keeps the blob. A blob that
-        was held before is read from the store and stays. One that nobody keeps is removed when the last
-        caller leaves, unless it leaves by an exception (the blob did not get where it should): then the bytes
-        stay for whoever tries again.
+        returns True for that reader. A failed share is not retried: the next caller starts a new writer,
+        which goes on where the failed one stopped. `keep` by any caller keeps the blob. A blob that was held
+        before is read from the store and stays. One that nobody keeps is removed when the last caller leaves,
+        unless it leaves by an exception (the blob did not get where it should): then the bytes stay for
+        whoever tries again. `resumes`: asked before what is here of the blob, or all of it, is given out; if
+        it returns False, `reader` is read from the first byte.
 
         Raises StorageError on entry if the lease can't be written.
         """
         lease = await self._store.leases.acquire(blob.digest)
         try:
-            in_flight = await self._join(blob, reader, keep, joins)
+            in_flight = await self._join(
+                blob, joins, resumes, lambda: self._start(blob, reader, keep, resumes)
+            )
             if in_flight is None:
                 yield self.reader(blob)
                 return
+            in_flight.keep = in_flight.keep or keep
             async with in_flight.joined() as shared:
                 yield shared
         finally:
@@ -83,10 +88,14 @@ class StoreCache:
         return RecordedReader(self._store, self._suspended, blob, reader, worth, ended)
 
     async def _join(
-        self, blob: Descriptor, reader: BlobReader, keep: bool, joins: Callable[[BlobReader], bool]
+        self,
+        blob: Descriptor,
+        joins: Callable[[BlobReader], bool],
+        resumes: Callable[[], Awaitable[bool]] | None,
+        start: Callable[[], InFlightBlob],
     ) -> InFlightBlob | None:
         """The blob in flight, to be joined at once; None if the blob is held already."""
-        while not await self.has(blob):
+        while not (await self.has(blob) and (resumes is None or await resumes())):
             in_flight = next(
                 (
                     each
@@ -99,13 +108,18 @@ class StoreCache:
                 await asyncio.wait((in_flight.task,))  # its last reader has just left: see what remains
                 continue
             if in_flight is None or not in_flight.joinable:
-                in_flight = self._start(blob, reader, keep)
-            in_flight.keep = in_flight.keep or keep
+                in_flight = start()
             return in_flight
         return None
 
-    def _start(self, blob: Descriptor, reader: BlobReader, keep: bool) -> InFlightBlob:
-        in_flight = InFlightBlob(self._store, self._suspended, blob, reader, keep=keep)
+    def _start(
+        self,
+        blob: Descriptor,
+        reader: BlobReader,
+        keep: bool,
+        resumes: Callable[[], Awaitable[bool]] | None,
+    ) -> InFlightBlob:
+        in_flight = InFlightBlob(self._store, self._suspended, blob, reader, keep=keep, resumes=resumes)
         self._in_flight.setdefault(blob.digest, []).insert(0, in_flight)
 
         def ended(_: asyncio.Task[None]) -> None:

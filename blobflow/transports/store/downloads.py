@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
@@ -81,8 +81,16 @@ class InFlightBlob:
     """
 
     def __init__(
-        self, store: Store, suspended: SuspendedWriters, blob: Descriptor, reader: BlobReader, *, keep: bool
+        self,
+        store: Store,
+        suspended: SuspendedWriters,
+        blob: Descriptor,
+        reader: BlobReader,
+        *,
+        keep: bool,
+        resumes: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        """`resumes`: see `StoreCache.share`."""
         self.blob = blob
         self.keep = keep
         self.unfinished = False
@@ -91,6 +99,7 @@ class InFlightBlob:
         self._store = store
         self._suspended = suspended
         self.source = reader
+        self._resumes = resumes
         self._writer: Writer | None = None
         self._fd = -1
         self._visible = 0
@@ -184,6 +193,11 @@ class InFlightBlob:
         """The writer to go on with, or a new one where there is none, or its bytes can't become the blob."""
         digest, size = self.blob.digest, self.blob.size
         writer = self._suspended.take(digest) or await self._store.partials.resume(digest)
+        if writer is not None and self._resumes is not None:
+            self._writer = writer  # its bytes stay if the question fails
+            if not await self._resumes():
+                writer.suspend()
+                writer = self._writer = None
         if writer is not None:
             spoiled = writer.offset == size and writer.digest_so_far() != digest
             if writer.offset > size or spoiled:

@@ -13,6 +13,7 @@ from aiohttp import ClientSession
 from blobflow.content import Site
 from blobflow.oci import Descriptor, digest_of, media
 from blobflow.server import AccessRules, parse_access
+from blobflow.server.errors import ApiError
 from tests.contract.server.client import descriptor, image
 from tests.contract.server.pull_through import Edge, edge_of, give, settled
 from tools.registry.faulty import Fault, JournallingRegistry, Stall
@@ -52,6 +53,13 @@ def hold(edge: Edge, *repositories: str) -> None:
     edge.store.blobs.write_small(SECRET, DIGEST)
     for name in repositories:
         edge.store.repositories.add(name, DIGEST)
+
+
+def leave(edge: Edge, content: bytes) -> None:
+    """Let the edge have a part of the secret on its disk, from whoever read it before."""
+    writer = edge.store.partials.begin(DIGEST)
+    writer.write(content)
+    writer.suspend()
 
 
 async def pull_manifest(client: ClientSession, repo: str) -> None:
@@ -115,3 +123,56 @@ async def test_what_comes_in_for_a_closed_repository_is_not_followed_from_anothe
         await settled()
         assert edge.store.blobs.size_of(DIGEST) == len(SECRET)
         assert (await edge.get(EVIL))[0] == 404
+
+
+@pytest.mark.parametrize("all_came", [False, True])
+async def test_what_is_left_of_a_blob_of_a_closed_repository_is_not_given_out(
+    tmp_path: Path, all_came: bool
+) -> None:
+    """As of a read that broke off, or of a process that ended before the commit."""
+    async with edge_of(tmp_path, prefix="up", access=rules()) as edge:
+        await mention(edge.upstream, "public/evil")
+        await give(edge.upstream, SECRET, repo="public/app")
+        leave(edge, SECRET if all_came else SECRET[:2_500_000])
+        await pull_manifest(edge.client, "up/public/evil")
+        for _ in range(2):
+            assert (await edge.get(EVIL))[0] == 404
+        await pull_manifest(edge.client, "up/public/app")
+        assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
+        asked = [each.method for each in edge.upstream.journal.select(pattern=f"public/app/blobs/{DIGEST}")]
+        assert asked == (["HEAD"] if all_came else ["HEAD", "GET"])
+        assert not list(edge.store.paths.partials.iterdir())
+
+
+async def test_what_comes_to_be_held_while_it_is_asked_for_is_not_given_out(tmp_path: Path) -> None:
+    async with edge_of(tmp_path, prefix="up", access=rules()) as edge:
+        await give(edge.upstream, SECRET, repo="public/app")
+        hold(edge, "private/app")
+        blob = Descriptor("application/octet-stream", DIGEST, len(SECRET))
+        for repository, has_it in (("public/evil", False), ("public/app", True)):
+            follow = edge.pullthrough.follow(Site(edge.upstream.host, repository), blob, anywhere=False)
+            try:
+                async with follow as reader, reader.open() as stream:
+                    assert b"".join([bytes(chunk) async for chunk in stream]) == SECRET
+                    assert has_it
+            except ApiError as error:
+                assert (error.status, has_it) == (404, False)
+        assert edge.store.blobs.size_of(DIGEST) == len(SECRET)
+
+
+async def test_who_may_pull_everything_goes_on_without_a_question_and_nobody_else_with_it(
+    tmp_path: Path,
+) -> None:
+    reached, until = asyncio.Event(), asyncio.Event()
+    stall = Fault("GET", "public/evil/blobs", act=Stall(after=0, reached=reached, until=until))
+    async with edge_of(tmp_path, stall, prefix="up", access=rules()) as edge:
+        await mention(edge.upstream, "public/evil")
+        leave(edge, SECRET[:2_500_000])
+        await pull_manifest(edge.client, "up/public/evil")
+        site = Site(edge.upstream.host, "public/evil")
+        blob = Descriptor("application/octet-stream", DIGEST, len(SECRET))
+        async with edge.pullthrough.follow(site, blob) as reader, reader.open() as stream:
+            await anext(stream)
+            assert not edge.upstream.journal.select("HEAD", pattern=DIGEST)
+            assert (await edge.get(EVIL))[0] == 404
+            until.set()
