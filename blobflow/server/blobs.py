@@ -61,11 +61,16 @@ async def find_blob(context: RequestContext, digest: Digest) -> BlobState:
             digest,
             confirm=not is_get,
             may_have=lambda: may_have(context, digest),
+            links=context.permissions.unlimited,
         )
-        if blob is not None and registry.content.blobs.size_of(digest) is None:
+        size = registry.content.blobs.size_of(digest)
+        if blob is not None and size is None:
             anywhere = context.permissions.everywhere("pull")
             return Incoming(registry.pullthrough, route.repository, route.upstream, blob, anywhere)
-        found = find_held_blob(registry, route.repository, digest)
+        if blob is not None and size == blob.size:
+            found = Held(blob.size)
+        else:
+            found = find_held_blob(registry, route.repository, digest)
     if is_get and isinstance(found, Held):
         registry.pullthrough.count_hit(route.upstream)
     return found

@@ -347,12 +347,12 @@ class PullThroughCache:
         *,
         confirm: bool = False,
         may_have: Callable[[], Awaitable[bool]],
+        links: bool = True,
     ) -> Descriptor | None:
-        """The blob, if it may be pulled through; one that the store holds becomes visible in the repository.
+        """The blob, if it may be pulled through. `confirm`: ask the upstream for it, unless the store has it.
 
-        `confirm`: ask the upstream whether it has the blob, unless the store does. `may_have`: whether the
-        client could have it without this repository; if not, what the store holds is no answer, since the
-        manifest of a stranger may name anybody's blob: the upstream is asked. Raises ApiError.
+        `may_have`: whether the client could have it elsewhere; if not, the upstream is asked, as anybody may
+        write manifests. What it has, or with `links` all that is held, is shown here. Raises ApiError.
         """
         blob = await self._referenced.find(repository, digest)
         if blob is None:
@@ -361,7 +361,7 @@ class PullThroughCache:
         must_ask = not await may_have() if is_held else confirm
         if must_ask and not await self._is_at_upstream(upstream, blob):
             return None
-        if is_held:
+        if is_held and (must_ask or links):
             await self.link_blob(repository, digest)
         return blob
 

@@ -183,7 +183,7 @@ class InFlightBlob:
         if not self._verified:
             self.error = error
         writer = self._writer
-        if writer is not None and resumable and not self._verified:
+        if writer is not None and writer.offset and resumable and not self._verified:
             self._suspended.keep(self.blob.digest, writer)
         elif writer is not None:
             writer.abort()
@@ -193,7 +193,7 @@ class InFlightBlob:
         """The writer to go on with, or a new one where there is none, or its bytes can't become the blob."""
         digest, size = self.blob.digest, self.blob.size
         writer = self._suspended.take(digest) or await self._store.partials.resume(digest)
-        if writer is not None and self._resumes is not None:
+        if writer is not None and writer.offset and self._resumes is not None:
             self._writer = writer  # its bytes stay if the question fails
             if not await self._resumes():
                 writer.suspend()

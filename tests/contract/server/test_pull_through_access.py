@@ -101,8 +101,10 @@ async def test_what_the_client_may_have_elsewhere_needs_no_question(
         hold(edge, "private/app", holder)
         await mention(edge.upstream, "public/app")
         await pull_manifest(edge.client, "up/public/app")
-        assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
+        for _ in range(2):
+            assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
         assert not edge.upstream.journal.select(pattern=DIGEST)
+        assert edge.store.repositories.media_type_of("up/public/app", DIGEST) is None, "open to others, too"
 
 
 async def test_what_comes_in_for_a_closed_repository_is_not_followed_from_another(tmp_path: Path) -> None:
@@ -141,6 +143,9 @@ async def test_what_is_left_of_a_blob_of_a_closed_repository_is_not_given_out(
         assert await edge.get(f"/v2/up/public/app/blobs/{DIGEST}") == (200, SECRET)
         asked = [each.method for each in edge.upstream.journal.select(pattern=f"public/app/blobs/{DIGEST}")]
         assert asked == (["HEAD"] if all_came else ["HEAD", "GET"])
+        ranges = [each.sent for each in edge.upstream.journal.select("GET", f"public/app/blobs/{DIGEST}")]
+        assert ranges == ([] if all_came else [500_000]), "only what is missing"
+        await settled()
         assert not list(edge.store.paths.partials.iterdir())
 
 
