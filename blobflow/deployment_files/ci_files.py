@@ -13,6 +13,7 @@ from blobflow.deployment_files.findings import Findings, is_likely_image
 from blobflow.deployment_files.interpolation import expand
 from blobflow.deployment_files.shell_script import read_script
 from blobflow.deployment_files.yaml_tree import ListNode, MappingNode, Node, Scalar, each_mapping
+from blobflow.oci.reference import looks_like_host
 
 # What stands at the top of a build of Google's Cloud Build.
 _CLOUD_BUILD = frozenset(
@@ -36,7 +37,12 @@ _CLOUD_BUILD = frozenset(
 )
 _CLOUD_STEPS = frozenset(("args", "entrypoint", "script"))
 _NAMED_CLOUD_BUILD = re.compile(r"(?i)cloud[._-]?build")
-_WOODPECKER = re.compile(r"(?i)(?:\A|/)\.(?:woodpecker|crow)(?:/|\.ya?ml\Z)")
+_NAMED_PIPELINE = re.compile(r"(?i)(?:\A|/)\.(?:woodpecker|crow|drone)(?:/|\.ya?ml\Z)")
+# What a file with steps and images has if it is a pipeline, and not a recipe or a row of slides.
+_PIPELINE = ("services", "clone")
+_PIPELINE_STEP = frozenset(
+    ("commands", "detach", "entrypoint", "environment", "privileged", "secrets", "settings")
+)
 _BITBUCKET = ("default", "branches", "tags", "pull-requests", "custom")
 _PIPE = "docker://"
 _ELSEWHERE = "is a pipe, whose image its own repository names"
@@ -89,7 +95,11 @@ def _is_drone(document: MappingNode, path: str) -> bool:
         return False
     steps = _mappings(document.own("steps") or document.own("pipeline"))
     with_image = sum(1 for step in steps if step.scalar("image"))
-    return with_image > 0 and (with_image == len(steps) or bool(_WOODPECKER.search(path)))
+    if _NAMED_PIPELINE.search(path):
+        return with_image > 0
+    given = {key.value for step in steps for key, _ in step.pairs}
+    has_more = any(map(document.own, _PIPELINE)) or not given.isdisjoint(_PIPELINE_STEP)
+    return 0 < with_image == len(steps) and has_more
 
 
 def _read_drone(findings: Findings, document: MappingNode) -> None:
@@ -135,9 +145,11 @@ def _is_cloud_build(document: MappingNode, path: str) -> bool:
         return False
     if _NAMED_CLOUD_BUILD.search(path.rpartition("/")[2]):
         return True
-    like_images = all(name and ("/" in name.value and is_likely_image(name.value)) for name in names)
+    texts = [name.value for name in names if name]
+    like_images = all("/" in text and is_likely_image(text) for text in texts)
+    has_host = any(looks_like_host(text.partition("/")[0]) for text in texts)
     given = {key.value for step in steps if isinstance(step, MappingNode) for key, _ in step.pairs}
-    return like_images and not given.isdisjoint(_CLOUD_STEPS)
+    return like_images and has_host and not given.isdisjoint(_CLOUD_STEPS)
 
 
 def _read_cloud_build(findings: Findings, document: MappingNode) -> None:

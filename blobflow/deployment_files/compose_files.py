@@ -58,9 +58,15 @@ def read_compose(findings: Findings, document: MappingNode, env: Mapping[str, st
 
 
 def _built(services: MappingNode) -> frozenset[str]:
-    """The names that services give to what they build."""
-    built = (each for _, each in services.items() if isinstance(each, MappingNode) and each.get("build"))
+    """The names that services give to what they build and never pull. One that is built or pulled is an image
+    wherever it is named, as it is in its service."""
+    built = (each for _, each in services.items() if isinstance(each, MappingNode) and _is_built(each))
     return frozenset(each.text("image").strip() for each in built)
+
+
+def _is_built(service: MappingNode) -> bool:
+    """Whether a service is always built, and never pulled; else it is, where it can be had."""
+    return service.get("build") is not None and service.text("pull_policy") == "build"
 
 
 def read_env_file(text: str) -> dict[str, str]:
@@ -85,9 +91,7 @@ class _Reader:
         self._built = built
 
     def read_container_of(self, service: MappingNode) -> None:
-        # One that is always built is never pulled; else it is, where it can be had.
-        is_built = service.get("build") is not None and service.text("pull_policy") == "build"
-        if (image := service.scalar("image")) and not is_built:
+        if (image := service.scalar("image")) and not _is_built(service):
             self._name(image.piece, _IMAGE)
         if build := service.mapping("build"):
             self._read_build(build)

@@ -54,15 +54,19 @@ _FIELD = "script"
 _DEPTH = 3
 
 
-def read_script(findings: Findings, script: Piece, env: Mapping[str, str] | None = None) -> None:
+def read_script(
+    findings: Findings, script: Piece, env: Mapping[str, str] | None = None, *, in_unit: bool = False
+) -> None:
     """Every image that a script's commands name, and those of Dockerfiles that it writes. `env`: variables
-    that the file gives to it, which is what they are likely."""
-    _Script(findings, env or {}).read(script.source.part(script.start, script.end), 0)
+    that the file gives to it, which is what they are likely. `in_unit`: it is a command of a unit of systemd,
+    which has specifiers."""
+    _Script(findings, env or {}, in_unit=in_unit).read(script.source.part(script.start, script.end), 0)
 
 
 class _Script:
-    def __init__(self, findings: Findings, env: Mapping[str, str]) -> None:
+    def __init__(self, findings: Findings, env: Mapping[str, str], *, in_unit: bool) -> None:
         self._findings = findings
+        self._in_unit = in_unit
         self._env = env
         self._built: set[str] = set()
 
@@ -150,6 +154,8 @@ class _Script:
             self._findings.leave(piece, field, "is built by the same script")
         elif "{{" in text:
             self._findings.name(piece, field)
+        elif self._in_unit and "%" in text:
+            self._findings.leave(piece, field, "has a specifier of systemd")
         elif "$" in text or "`" in text:
             made = expand(text, self._env.get).text
             found = likely_text(made) if made is not None else ""

@@ -16,8 +16,11 @@ _SECTION = re.compile(r"\[([A-Za-z-]+)\][ \t]*\Z")
 _IMAGE = re.compile(r"Image[ \t]*=[ \t]*(\S.*)\Z")
 _SECTIONS = frozenset(("Container", "Image", "Volume"))
 _MOUNT = re.compile(r"Mount[ \t]*=[ \t]*(?=\S*type=image)\S*?(?:source|src)=([^,\s]+)")
+# Comments between the lines that a command goes on, which systemd skips.
+_BETWEEN = r"(?:[ \t]*[#;][^\n]*(?:\n|\Z))*"
 # A command, with what systemd reads before its path, and the lines that it goes on.
-_COMMAND = re.compile(r"(?m)^[ \t]*Exec[A-Z]\w*[ \t]*=[ \t]*[-@:+!|]*((?:[^\\\n]|\\.|\\\r?\n)+)")
+_COMMAND = re.compile(rf"(?m)^[ \t]*Exec[A-Z]\w*[ \t]*=[ \t]*[-@:+!|]*((?:[^\\\n]|\\\r?\n{_BETWEEN}|\\.)+)")
+_COMMENTS = re.compile(rf"(?<=\\\n){_BETWEEN}|(?<=\\\r\n){_BETWEEN}")
 _SERVICE = ".service"
 _SUFFIXES = (".container", ".image", ".volume", _SERVICE)
 
@@ -31,7 +34,7 @@ def read_unit(findings: Findings, source: SourceText) -> None:
     """The images of a unit."""
     if source.path.endswith(_SERVICE):
         for command in _COMMAND.finditer(source.text):
-            read_script(findings, source.whole().cut(*command.span(1)))
+            read_script(findings, _without_comments(source, *command.span(1)), in_unit=True)
         return
     section = ""
     for line in source.whole().lines():
@@ -42,6 +45,18 @@ def read_unit(findings: Findings, source: SourceText) -> None:
             _name(findings, content.cut(*image.span(1)).strip(), f"quadlet {section}")
         elif section == "Container" and (mount := _MOUNT.match(content.text)):
             _name(findings, content.cut(*mount.span(1)), "quadlet Mount")
+
+
+def _without_comments(source: SourceText, start: int, end: int) -> Piece:
+    """A command without the comments between its lines."""
+    segments: list[tuple[int, int]] = []
+    text = ""
+    for found in (*_COMMENTS.finditer(source.text, start, end), None):
+        if stop := (found.start() if found else end) - start:
+            segments.append((len(text), start))
+            text += source.text[start : start + stop]
+        start = found.end() if found else end
+    return source.excerpt(text, segments, segments[0][1]).whole()
 
 
 def _name(findings: Findings, value: Piece, field: str) -> None:

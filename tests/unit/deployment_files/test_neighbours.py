@@ -205,8 +205,21 @@ CASES = {
         "steps.yaml",
         "steps:\n- {name: a, image: pictures/one}\n- {name: b, uses: x}\n---\n"
         "steps:\n- {name: first step, script: echo}\n- {name: go/on, script: echo}\n---\n"
-        "version: 2\njobs: {a: {image: b}}\n",
+        "version: 2\njobs: {a: {image: b}}\n---\n"
+        "steps:\n- {text: stir, image: stir}\n- {text: cook, image: pictures/cook.jpg}\n---\n"
+        "pipeline:\n  one: {image: intro}\n---\n"
+        "steps:\n- {name: go/on, script: echo}\n- {name: and/on, args: [a]}\n",
         [],
+    ),
+    "a pipeline of Drone that has plugins alone": (
+        "a/.drone.yml",
+        "pipeline:\n  notify: {image: plugins/slack, channel: a}\n",
+        ["2 docker.io/plugins/slack:latest"],
+    ),
+    "a pipeline of Woodpecker under another name": (
+        "ci/lint.yaml",
+        "steps:\n- {name: lint, image: golang, commands: [make lint]}\n",
+        ["2 docker.io/library/golang:latest"],
     ),
     "a build of Cloud Build under another name": (
         "release.json",
@@ -274,6 +287,18 @@ CASES = {
         "ExecStop=/usr/bin/docker stop web\nEnvironment=X=docker run e:3\n# ExecStart=docker run f:4\n",
         ["4 docker.io/a/b:1", "7 quay.io/c/d:2"],
     ),
+    "comments between the lines of a command, and specifiers": (
+        "web@.service",
+        "[Service]\nExecStart=/usr/bin/docker run --rm \\\n# --network host \\\n  ; -p 80:80\n"
+        "  --name %n \\\n"
+        "  # the image\n  quay.io/a/b:1 serve\nExecStop=/usr/bin/docker run a/c:%i\n# docker run f:4\n",
+        ["7 quay.io/a/b:1", "8 ? a/c:%i"],
+    ),
+    "lines of a service that end as Windows has it": (
+        "web.service",
+        "[Service]\r\nExecStart=/usr/bin/docker run \\\r\n  # so\r\n  a/b:1\r\nUser=c\r\n",
+        ["4 docker.io/a/b:1"],
+    ),
     "a container of Quadlet with an image mounted": (
         "web.container",
         "[Container]\nImage=quay.io/a/b:1\nMount=type=image,source=quay.io/a/data:2,destination=/x\n"
@@ -287,8 +312,11 @@ CASES = {
         "        BASE_IMAGE: altinity/server:1\n        RUNTIME_IMAGE: ${RUNTIME}\n"
         "        OTHER_IMAGE: local-name\n        IMAGE_TAG: x:1\n        VERSION: a/b:1\n"
         "        DEFAULT_IMAGE:\n"
-        "  b:\n    build:\n      context: .\n      args: [BASE_IMAGE=a/own, FROM_IMAGE=b/c:2, PLAIN_IMAGE]\n",
-        ["3 docker.io/a/own:latest", "7 docker.io/altinity/server:1", "8 ? ${RUNTIME}", "16 docker.io/b/c:2"],
+        "  b:\n    build:\n      context: .\n      args: [BASE_IMAGE=a/own, FROM_IMAGE=b/c:2, PLAIN_IMAGE]\n"
+        "  c:\n    image: a/never:1\n    pull_policy: build\n    build: .\n"
+        "  d:\n    build: {context: ., args: {BASE_IMAGE: 'a/never:1'}}\n",
+        ["3 docker.io/a/own:latest", "7 docker.io/altinity/server:1", "8 ? ${RUNTIME}",
+         "16 docker.io/a/own:latest", "16 docker.io/b/c:2"],
     ),
     "builders, services and other things that a script creates": (
         "up.sh",

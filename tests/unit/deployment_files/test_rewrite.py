@@ -74,6 +74,16 @@ OTHERS = [
         "  c: {image: '${C:-${D:-M/library/f}}'}\n",
     ),
     (
+        "compose.yaml",
+        "services:\n  a: {image: 'b/own:1', build: .}\n  c: {build: {args: {BASE_IMAGE: 'b/own:1'}}}\n",
+        "services:\n  a: {image: 'M/b/own:1', build: .}\n  c: {build: {args: {BASE_IMAGE: 'M/b/own:1'}}}\n",
+    ),
+    (
+        "web.service",
+        "[Service]\nExecStart=docker run \\\n  # -d \\\n  a/b:1\n",
+        "[Service]\nExecStart=docker run \\\n  # -d \\\n  M/a/b:1\n",
+    ),
+    (
         ".github/workflows/ci.yml",
         "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n    - uses: docker://a/b:1\n",
         "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n    - uses: docker://M/a/b:1\n",
