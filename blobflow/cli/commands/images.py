@@ -13,7 +13,7 @@ from blobflow.cli.exit_codes import error_of_set
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import COMMON, ConnectionOptions, source_connection_options
 from blobflow.cli.options.images import custom_resources_option
-from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.option_group import OnceOption, show_first
 from blobflow.cli.options.platforms import missing_platform_option
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines
 from blobflow.cli.output.units import count_text
@@ -46,7 +46,12 @@ _FORMATS = {"json": "--json", "lines": "--plain", "list": "--plain", "plain": "-
     help="Ask registries what the names mean now, and print a lock file: digests, platforms, sizes.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write to FILE."
+    "-o",
+    "--output",
+    cls=OnceOption,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to FILE.",
 )
 @click.option(
     "--platform",

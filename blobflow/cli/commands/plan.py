@@ -11,7 +11,7 @@ from blobflow.cli.dry_run import check_plan, print_plan
 from blobflow.cli.inputs.selection import read_request
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, connection_options
 from blobflow.cli.options.images import SelectionOptions, backup_option, selection_options
-from blobflow.cli.options.option_group import hide_options, show_first
+from blobflow.cli.options.option_group import OnceOption, hide_options, show_first
 from blobflow.cli.options.platforms import PlatformOptions, platform_options
 from blobflow.cli.options.run import RunOptions, run_options
 from blobflow.cli.output.json_documents import plan_document
@@ -37,6 +37,7 @@ _NOT_CURRENT = 1  # as diff and git have it: there is a difference
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Save the plan: `blobflow apply FILE` carries out exactly that.",

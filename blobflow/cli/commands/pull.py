@@ -11,7 +11,7 @@ import click
 from blobflow.cli.inputs.platforms import parse_single
 from blobflow.cli.one_shot import run_one_shot
 from blobflow.cli.options.connection import LOGINS, ConnectionOptions, source_connection_options
-from blobflow.cli.options.option_group import show_first
+from blobflow.cli.options.option_group import OnceOption, show_first
 from blobflow.cli.options.param_types import FOLDER
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, cache_dir_option, concurrency_option
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 @show_first("folder", "overwrite", "platform", "as_json", *LOGINS, "quiet", "verbose")
 @click.argument("reference", type=PLACE, metavar="REF")
 @click.option(
-    "-o", "--output", "folder", type=FOLDER, default=".", metavar="DIR", help="Where to. [default: here]"
+    "-o",
+    "--output",
+    "folder",
+    cls=OnceOption,
+    type=FOLDER,
+    default=".",
+    metavar="DIR",
+    help="Where to. [default: here]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that are there and differ.")
 @single_platform_option

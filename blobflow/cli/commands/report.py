@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blobflow.cli.inputs.report_file import read_report
+from blobflow.cli.options.option_group import OnceOption
 from blobflow.cli.options.param_types import FILE
 from blobflow.cli.output.stdio import ignore_closed_pipe, print_lines, write_stdout
 from blobflow.cli.runtime.files import check_writable, write_atomic
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 _DIFFERENT = 1
 _file_argument = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-_out_option = click.option("-o", "--out", type=FILE, metavar="FILE", help="Write it there. [default: stdout]")
+_out_option = click.option(
+    "-o", "--out", cls=OnceOption, type=FILE, metavar="FILE", help="Write it there. [default: stdout]"
+)
 
 
 @click.group("report", cls=VerbFamily)

@@ -62,7 +62,12 @@ _PARTED = "{} has further names (hard links), which keep what they had"
     "-i", "--in-place", is_flag=True, help="Replace the files themselves, each whole or not at all."
 )
 @click.option(
-    "-o", "--output", type=FOLDER, metavar="DIR", help="Write the files below DIR, named as in their folders."
+    "-o",
+    "--output",
+    cls=OnceOption,
+    type=FOLDER,
+    metavar="DIR",
+    help="Write the files below DIR, named as in their folders.",
 )
 @click.option("--kustomize", is_flag=True, help="Print a Kustomize `images:` list instead.")
 @custom_resources_option

@@ -111,7 +111,9 @@ def _side_options(side: Side, said: dict[str, Any]) -> SideOptions:
     half a login."""
     username, password = said.get(f"{side}_username"), said.get(f"{side}_password")
     creds: Credentials | None = said.get(f"{side}_creds")
-    others = (f"{side}_{each}" for each in ("username", "password", "authfile", "no_creds"))
+    authfile = f"{side}_authfile"
+    others = [f"{side}_{each}" for each in ("username", "password", "no_creds")]
+    others.append(authfile if authfile in said else "authfile")  # of a verb with one side it is that side's
     if not was_typed(f"{side}_creds") and any(map(was_typed, others)):
         creds = None
     if username is not None or password is not None:

@@ -16,7 +16,7 @@ from blobflow.cli.options.images import (
     images_option,
     spec_format_option,
 )
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import OnceOption, option_group
 from blobflow.cli.options.param_types import FILE, FOLDER
 from blobflow.cli.options.places import PLACE
 from blobflow.errors import UsageError
@@ -121,6 +121,7 @@ node_options = option_group(
     click.option(
         "--output",
         "-o",
+        cls=OnceOption,
         type=FOLDER,
         metavar="DIR",
         help="Write the files below DIR, as they belong below a node's /, with their certificates.",

@@ -73,7 +73,7 @@ class OnceOption(click.Option):
 
 class LabelOption(click.Option):
     """A text by which nothing is said if it is empty: scripts for `docker manifest annotate` pass
-    `--variant "$VARIANT"` for images with a variant and without."""
+    `--variant "$VARIANT"` for images with a variant and without, those for skopeo `--override-variant`."""
 
 
 class _Truth(click.types.BoolParamType):

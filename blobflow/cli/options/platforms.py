@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import LabelOption, option_group
 
 if TYPE_CHECKING:
     from blobflow.engine.pairs import MissingPlatform
@@ -63,7 +63,13 @@ platform_options = option_group(
     click.option("-a", "--all", "all_platforms", is_flag=True, help="skopeo's word for --platform all."),
     click.option("--override-os", default="", metavar="OS", help="What `system` stands for."),
     click.option("--override-arch", default="", metavar="ARCH", help="What `system` stands for."),
-    click.option("--override-variant", default="", metavar="VARIANT", help="What `system` stands for."),
+    click.option(
+        "--override-variant",
+        cls=LabelOption,
+        default="",
+        metavar="VARIANT",
+        help="What `system` stands for.",
+    ),
     click.option(
         "--format",
         type=click.Choice(("oci", "v2s2")),

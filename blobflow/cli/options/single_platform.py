@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from blobflow.cli.options.option_group import option_group
+from blobflow.cli.options.option_group import LabelOption, option_group
 
 
 class SinglePlatform(msgspec.Struct, frozen=True):
@@ -33,6 +33,6 @@ single_platform_option = option_group(
     ),
     click.option("--override-os", default="", metavar="OS", hidden=True),
     click.option("--override-arch", default="", metavar="ARCH", hidden=True),
-    click.option("--override-variant", default="", metavar="VARIANT", hidden=True),
+    click.option("--override-variant", cls=LabelOption, default="", metavar="VARIANT", hidden=True),
     title="",
 )

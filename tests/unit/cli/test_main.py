@@ -264,6 +264,12 @@ def test_a_bad_value_is_a_usage_error(argv: tuple[str, ...]) -> None:
         (("serve", "--policy", "a", "--policy", "b"), "--policy"),
         (("serve", "--access", "a", "--access", "b"), "--access"),
         (("rewrite", "x.yaml", "--to", "a.example", "--to", "b.example"), "--to"),
+        (("rewrite", "x.yaml", "--to", "a.example", "-o", "a", "-o", "b"), "--output"),
+        (("images", "x.yaml", "-o", "a", "-o", "b"), "--output"),
+        (("nodes", "--format", "k3s", "-o", "a", "-o", "b"), "-o"),
+        (("pull", "a.example/x", "-o", "a", "-o", "b"), "--output"),
+        (("plan", "x.yaml", "--out", "a", "--out", "b"), "--out"),
+        (("report", "html", "x.json", "-o", "a", "-o", "b"), "--out"),
     ],
 )
 def test_what_would_leave_the_first_of_two_out_in_silence_is_a_usage_error(
@@ -315,6 +321,8 @@ def test_a_blank_does_not_turn_verification_off(words: list[str]) -> None:
     [
         ("index", "annotate", "t.example/a:1", "t.example/a:1-amd64", "--arch", "amd64", "--variant", ""),
         ("attach", "oci:a", "--artifact-type", "x/y", "-a", "key="),
+        ("copy", "", "t.example/a:1", "--override-arch", "arm64", "--override-variant", ""),
+        ("digest", "", "--override-arch", "arm64", "--override-variant="),
         ("copy", "--quiet", "", "t.example/a:1"),
         ("digest", "--", ""),
     ],

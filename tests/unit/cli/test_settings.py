@@ -13,7 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from blobflow import cli
-from blobflow.cli.options.connection import ConnectionOptions, SideOptions, connection_options
+from blobflow.cli.options.connection import (
+    ConnectionOptions,
+    SideOptions,
+    connection_options,
+    source_connection_options,
+)
 from blobflow.cli.options.credentials import parse_login, prompt
 from blobflow.cli.options.places import PLACE
 from blobflow.cli.options.run import RunOptions, run_options
@@ -154,6 +159,27 @@ def test_a_login_of_the_environment_gives_way_to_an_option(
     given = made.hosts["s.example"].credentials
     assert (given == JOE) if option == "--username" else callable(given)
     assert made.hosts["t.example"].credentials == JOE, "the other side's stays"
+
+
+@pytest.mark.parametrize("option", ["--authfile", "--source-authfile", "--src-authfile"])
+def test_so_it_does_where_a_verb_has_one_side(
+    option: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOBFLOW_SOURCE_CREDS", "env:hush")
+    (home / "auth.json").write_text("{}")
+    found: list[SideOptions] = []
+
+    @click.command(cls=Verb)
+    @source_connection_options
+    def verb(connection: ConnectionOptions) -> None:
+        found.append(connection.source)
+
+    verb.main([option, str(home / "auth.json")], standalone_mode=False)
+    verb.main([], standalone_mode=False)
+    assert [each.creds for each in found] == [None, Credentials("env", "hush")]
+    assert settings("--authfile", str(home / "auth.json")).hosts["s.example"].credentials == Credentials(
+        "env", "hush"
+    ), "which is for both sides, and not for this one more than for the other"
 
 
 def test_certificates_and_proxies_are_taken_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
