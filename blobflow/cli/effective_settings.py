@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from blobflow.environment import AUTH_CONTENT, auth_content, auth_files, certificate_folders, config_file
+from blobflow.oci.reference import check_host
 from blobflow.printable import printable
 from blobflow.settings import CONCURRENCY, FAR_CONCURRENCY, Settings
 from blobflow.transports.registry.http.proxies import without_login
@@ -142,9 +143,17 @@ def _runs(environ: Mapping[str, str]) -> Iterator[EffectiveSetting]:
 
 
 def _hosts(environ: Mapping[str, str], config: Path | None) -> Iterator[EffectiveSetting]:
-    """What the configuration file says of each host."""
-    for host, _, setting in _configured(config or config_file(environ)):
-        if host != "engine":
+    """What the configuration file says of each host, where no variable goes before it."""
+    given = read_variables(environ)
+    for host, key, setting in _configured(config or config_file(environ)):
+        name, value = setting.name, setting.value
+        if key == "insecure" and given.tls_verify is not None:
+            yield EffectiveSetting(name, str(not given.tls_verify).lower(), "BLOBFLOW_TLS_VERIFY")
+        elif key == "http" and value == "true" and check_host(host) in given.tls:
+            yield EffectiveSetting(name, "false", "BLOBFLOW_TLS")
+        elif key == "http" and value == "false" and check_host(host) in given.plain_http:
+            yield EffectiveSetting(name, "true", "BLOBFLOW_PLAIN_HTTP")
+        elif host != "engine":
             yield setting
 
 

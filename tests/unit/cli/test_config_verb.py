@@ -57,6 +57,30 @@ def test_the_engine_is_shown_once(
     assert (shown[0].value, shown[0].origin) == (value, origin.format(file=file))
 
 
+@pytest.mark.parametrize(
+    ("key", "variable", "value", "shown"),
+    [
+        ("http = true", "BLOBFLOW_TLS", "r.example", "false"),
+        ("http = false", "BLOBFLOW_PLAIN_HTTP", "r.example", "true"),
+        ("http = true", "BLOBFLOW_TLS", "q.example", None),
+        ("http = true", "BLOBFLOW_PLAIN_HTTP", "r.example", None),
+        ("insecure = true", "BLOBFLOW_TLS_VERIFY", "true", "false"),
+        ("insecure = false", "BLOBFLOW_TLS_VERIFY", "no", "true"),
+        ("insecure = true", "BLOBFLOW_TLS_VERIFY", "", None),
+    ],
+)
+def test_a_variable_that_goes_before_the_file_is_shown_in_its_place(
+    key: str, variable: str, value: str, shown: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'[registry."R.example"]\n{key}\n')
+    found = effective_settings({variable: value}, file)[-1]
+    name, _, said = key.partition(" = ")
+    assert found.name.lower() == f"r.example {name}"
+    expected = (said, f"{file} line 2") if shown is None else (shown, variable)
+    assert (found.value, found.origin) == expected
+
+
 def test_each_value_is_shown_with_where_it_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(f'{CONFIG}\n[signatures]\npolicy = "policy.json"\n')
