@@ -56,7 +56,9 @@ def _read_mapping(
                     continue
                 if hub or not read_key_with_tag(findings, node, "image", value, field):
                     _read_image(findings, value, field, hub=hub)
-            elif not in_parts and not read_key_with_tag(findings, node, name.value, value, field):
+            elif in_parts and words_of(name.value)[-1:] != ["image"]:
+                continue
+            elif not read_key_with_tag(findings, node, name.value, value, field):
                 read_image_key(findings, name.value, value, field)
                 findings.guess(value.piece, field)
         elif isinstance(value, ListNode):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from blobflow.deployment_files.contract import NamePart, PartKind
-from blobflow.deployment_files.findings import Findings, is_filled_in, likely_text, words_of
+from blobflow.deployment_files.findings import Findings, is_filled_in, is_likely_image, likely_text, words_of
 from blobflow.deployment_files.source_text import Piece
 from blobflow.deployment_files.yaml_numbers import read_as_another
 from blobflow.deployment_files.yaml_tree import MappingNode, Scalar
@@ -78,6 +78,8 @@ def read_key_with_tag(findings: Findings, mapping: MappingNode, key: str, value:
     if not named or words_of(key)[-1:] != ["image"] or not text or value.is_null:
         return False
     if " " in text or "@" in text or ":" in text.rpartition("/")[2] or is_filled_in(text):
+        return False
+    if not is_likely_image(text if "/" in text else f"library/{text}"):
         return False
     base, between = named[1], named[2]
     tag, version = ("Tag", "Version") if named[3] == "Image" else ("tag", "version")

@@ -238,6 +238,13 @@ CASES = {
         "a:\n  image: |\n    nginx:1.29\nb:\n  image: >-\n    redis\nc:\n  image: |\n    two\n    lines\n",
         ["3 docker.io/library/nginx:1.29", "6 docker.io/library/redis:latest"],
     ),
+    "a chart's further images beside one in parts, and pictures": (
+        "values.yaml",
+        "a:\n  image: a/main\n  imageTag: v1\n  initImage: a/init\n  initImageTag: v2\n"
+        "  sideImage: quay.io/a/side:3\n  coverImage: covers/a.jpg\n  coverTag: sale\n"
+        "b:\n  logoImage: logo.png\n  logoTag: new\n",
+        ["2 docker.io/a/main:v1", "4 docker.io/a/init:v2", "6 quay.io/a/side:3"],
+    ),
     "a chart's image with its tag under a key of its own": (
         "values.yaml",
         "rancherImage: rancher/rancher\nrancherImageTag: v2.9.0\n"
