@@ -125,7 +125,6 @@ class Client:
         """
         self._settings_for(pairs)
         run = run_of_pairs(pairs, policy, observe=self.observer, meter=self.meter)
-        run.before = self.meter.since(Meter())
         on_start(run)
         return await self._execute(run, pairs, engine)
 
@@ -157,7 +156,6 @@ class Client:
 
         self._settings_for(saved.pairs)
         run = run_of_saved(saved, policy, observe=self.observer, meter=self.meter)
-        run.before = self.meter.since(Meter())
         on_start(run)
         async with self._as_planned(saved) as client:
             return await client._execute(run, saved.pairs, engine)

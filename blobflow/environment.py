@@ -176,14 +176,9 @@ def worker_store(environ: Mapping[str, str] | None = None) -> Path | None:
 def login_file(environ: Mapping[str, str], given: Path | None = None) -> Path:
     """Where a login is kept: the file `given`, or that is looked into first. Raises UsageError where there is
     no home."""
-    if given is not None:
-        return given
-    if named := environ.get("REGISTRY_AUTH_FILE"):
-        return Path(named)
-    docker, _ = places_of(environ)
-    if docker is None:
+    if given is None and not environ.get("REGISTRY_AUTH_FILE") and places_of(environ)[0] is None:
         raise UsageError("there is no home to keep logins in; set DOCKER_CONFIG to a folder")
-    return docker / "config.json"
+    return login_files(environ, given)[0]
 
 
 def login_files(environ: Mapping[str, str], given: Path | None = None) -> tuple[Path, ...]:

@@ -135,10 +135,10 @@ class _Reader:
                 (key.value, value.piece) for key, value in arguments.items() if isinstance(value, Scalar)
             ]
         elif isinstance(arguments, ListNode):
-            texts = [item for item in arguments.items if isinstance(item, Scalar) and "=" in item.value]
-            ends = [item.value.find("=") for item in texts]
             given = [
-                (item.value[:end], item.piece.cut(end + 1)) for item, end in zip(texts, ends, strict=True)
+                (item.value[:end], item.piece.cut(end + 1))
+                for item in arguments.items
+                if isinstance(item, Scalar) and (end := item.value.find("=")) >= 0
             ]
         for name, piece in given:
             text = piece.strip().text

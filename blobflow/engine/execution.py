@@ -56,7 +56,8 @@ def run_of_pairs(
 
 class Run:
     """One execution of a plan. `report` may be called at any time, also before `execute` and after it was
-    cancelled. `before`: what the meter had counted by then that is not the run's."""
+    cancelled. `before`: what the meter has counted that is not the run's: all that it had when the run was
+    made, unless somebody says otherwise."""
 
     def __init__(self, planning: Planning[Any], meter: Meter | None = None) -> None:
         """`meter`: where the services count bytes, for the report."""
@@ -64,7 +65,7 @@ class Run:
         self._policy = planning.policy
         self._observe = planning.observe
         self._meter = meter or Meter()
-        self.before = Meter()
+        self.before = self._meter.since(Meter())
         self._collector = ResultCollector(planning.pairs)
         self._collector.roots(planning.roots)
         self._settled = 0
